@@ -1,0 +1,249 @@
+"""Daily bars as columns: the value that crosses every module, its packed form on disk, and how two are merged."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricecache.errors import Corrupt
+
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+FIELDS = ("open", "high", "low", "close", "volume")
+
+MANUAL = 1
+"""Flag: put in by a person or an import; a provider's bar never replaces it."""
+RETRACTED = 2
+"""Flag of journal rows only: a manual bar was taken back on this session."""
+
+PRICE_RTOL = 1e-6
+VOLUME_RTOL = 5e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars of one series in ascending order of session, one a session.
+
+    `sessions`: int64, shape (n,), days since 1970-01-01 (the label of the exchange session).
+    `values`: float64, shape (5, n), rows open, high, low, close, volume; NaN is unknown; close is always finite.
+    Prices are as traded, in the series' currency. Immutable by convention: nobody writes into the arrays.
+    """
+
+    sessions: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    @property
+    def open(self) -> NDArray[np.float64]:
+        return self.values[OPEN]
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        return self.values[HIGH]
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        return self.values[LOW]
+
+    @property
+    def close(self) -> NDArray[np.float64]:
+        return self.values[CLOSE]
+
+    @property
+    def volume(self) -> NDArray[np.float64]:
+        return self.values[VOLUME]
+
+    @property
+    def nbytes(self) -> int:
+        return self.sessions.nbytes + self.values.nbytes
+
+    def between(self, start: int | None, end: int | None) -> Bars:
+        """The bars from session `start` to session `end`, both included, as views. None is no bound."""
+        low = 0 if start is None else int(self.sessions.searchsorted(start))
+        high = len(self.sessions) if end is None else int(self.sessions.searchsorted(end, side="right"))
+        return Bars(self.sessions[low:high], self.values[:, low:high])
+
+    @classmethod
+    def empty(cls) -> Bars:
+        return cls(np.empty(0, np.int64), np.empty((5, 0), np.float64))
+
+    @classmethod
+    def of(cls, sessions: Iterable[int], values: NDArray[np.float64] | list[list[float]]) -> Bars:
+        """Build from unordered columns; of several rows for one session the last given stands."""
+        days = np.asarray(list(sessions) if not isinstance(sessions, np.ndarray) else sessions, np.int64)
+        block = np.asarray(values, np.float64).reshape(5, len(days))
+        if len(days) > 1 and not (days[1:] > days[:-1]).all():
+            order = np.argsort(days, kind="stable")
+            last = np.append(np.diff(days[order]) != 0, True)
+            days, block = days[order][last], block[:, order[last]]
+        return cls(days, np.ascontiguousarray(block))
+
+
+def day_number(day: date) -> int:
+    """Days since 1970-01-01."""
+    return day.toordinal() - 719163
+
+
+def day_of(number: int) -> date:
+    return date.fromordinal(int(number) + 719163)
+
+
+def years_of(sessions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The calendar year of each session, int64."""
+    return sessions.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where each bar of a `Bars` of the same length came from.
+
+    `source`: uint8 index into `sources`; `flags`: uint8 (`MANUAL`); `fetched_at`: int64, ms since 1970 UTC.
+    """
+
+    source: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    fetched_at: NDArray[np.int64]
+    sources: tuple[str, ...]
+
+    @classmethod
+    def uniform(cls, n: int, source: str, fetched_at_ms: int, flags: int = 0) -> Provenance:
+        return cls(np.zeros(n, np.uint8), np.full(n, flags, np.uint8), np.full(n, fetched_at_ms, np.int64), (source,))
+
+
+def pack_bars(bars: Bars) -> bytes:
+    """Sessions, then open, high, low, close, volume; each a run of little-endian 8-byte values."""
+    return bars.sessions.astype("<i8", copy=False).tobytes() + bars.values.astype("<f8", copy=False).tobytes()
+
+
+def unpack_blocks(blocks: list[bytes]) -> Bars:
+    """The inverse of `pack_bars` for consecutive years, in order. Raises `Corrupt` when a block has no whole rows."""
+    if not blocks:
+        return Bars.empty()
+    try:
+        arrays = [np.frombuffer(block, "<f8").reshape(6, -1) for block in blocks]
+    except ValueError as exc:
+        raise Corrupt from exc
+    whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+    return Bars(whole[0].view("<i8"), whole[1:])
+
+
+def pack_provenance(provenance: Provenance) -> bytes:
+    return (
+        provenance.fetched_at.astype("<i8", copy=False).tobytes()
+        + provenance.source.tobytes()
+        + provenance.flags.tobytes()
+    )
+
+
+def unpack_provenance(block: bytes, sources: Iterable[str]) -> Provenance:
+    n, rest = divmod(len(block), 10)
+    if rest:
+        raise Corrupt
+    return Provenance(
+        np.frombuffer(block, np.uint8, n, 8 * n),
+        np.frombuffer(block, np.uint8, n, 9 * n),
+        np.frombuffer(block, "<i8", n),
+        tuple(sources),
+    )
+
+
+def checksum(bars_block: bytes, provenance_block: bytes) -> int:
+    """CRC-32 over both blocks of a packed year."""
+    return zlib.crc32(provenance_block, zlib.crc32(bars_block))
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The outcome of `merge`: the series as it is now, the rows that made it so, and which sessions they changed.
+
+    `rows` is what the journal keeps: the accepted bars with every value as it now stands.
+    """
+
+    bars: Bars
+    provenance: Provenance
+    rows: Bars
+    added: NDArray[np.int64]
+    replaced: NDArray[np.int64]
+
+    @property
+    def changed(self) -> bool:
+        return bool(len(self.added) or len(self.replaced))
+
+    @property
+    def first_changed(self) -> int:
+        return int(min(self.added[:1].tolist() + self.replaced[:1].tolist()))
+
+
+def same_values(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Column by column of two (5, n) blocks: the same bar?
+
+    Prices to a relative 1e-6, because a vendor's float32 round trip rarely gives the same bits; volume to 0.5 %,
+    because Yahoo revises it for weeks. An unknown value equals only an unknown one.
+    """
+    nan_a, nan_b = np.isnan(a), np.isnan(b)
+    with np.errstate(invalid="ignore"):
+        tolerance = np.array([[PRICE_RTOL]] * 4 + [[VOLUME_RTOL]])
+        near = np.abs(a - b) <= tolerance * np.maximum(np.abs(a), np.abs(b))
+    return np.asarray(((near & ~nan_a & ~nan_b) | (nan_a & nan_b)).all(axis=0))
+
+
+def merge(held: Bars, origin: Provenance, new: Bars, source: str, fetched_at_ms: int, flags: int = 0) -> Merge:
+    """Lay `new` over `held`: add what is missing, replace what differs, keep what is equal.
+
+    A bar held as `MANUAL` is replaced only by a manual one. An unknown value (NaN) never replaces a known one of a
+    bar from the same kind of hand: a provider that returns less does not take away.
+    """
+    at = held.sessions.searchsorted(new.sessions)
+    inside = at < len(held)
+    known = np.zeros(len(new), bool)
+    known[inside] = held.sessions[at[inside]] == new.sessions[inside]
+    values = new.values
+    accepted = ~known
+    if known.any():
+        here = at[known]
+        before, after = held.values[:, here], values[:, known]
+        held_manual = (origin.flags[here] & MANUAL) != 0
+        if not flags & MANUAL:
+            after = np.where(np.isnan(after) & ~np.isnan(before), before, after)
+            values = values.copy()
+            values[:, known] = after
+        promoted = bool(flags & MANUAL) & ~held_manual
+        differs = ~same_values(before, after) | promoted
+        if not flags & MANUAL:
+            differs &= ~held_manual
+        accepted[known] = differs
+    replaced_mask = accepted & known
+    added_mask = accepted & ~known
+    bars, provenance = held, origin
+    if accepted.any():
+        sources = origin.sources if source in origin.sources else (*origin.sources, source)
+        code = sources.index(source)
+        block, src, flg, fetched = held.values, origin.source, origin.flags, origin.fetched_at
+        sessions = held.sessions
+        if replaced_mask.any():
+            here = at[replaced_mask]
+            block, src, flg, fetched = block.copy(), src.copy(), flg.copy(), fetched.copy()
+            block[:, here] = values[:, replaced_mask]
+            src[here], flg[here], fetched[here] = code, flags, fetched_at_ms
+        if added_mask.any():
+            where = at[added_mask]
+            sessions = np.insert(sessions, where, new.sessions[added_mask])
+            block = np.insert(block, where, values[:, added_mask], axis=1)
+            src = np.insert(src, where, code)
+            flg = np.insert(flg, where, flags)
+            fetched = np.insert(fetched, where, fetched_at_ms)
+        bars = Bars(sessions, block)
+        provenance = Provenance(src.astype(np.uint8), flg.astype(np.uint8), fetched.astype(np.int64), sources)
+    return Merge(
+        bars,
+        provenance,
+        Bars(new.sessions[accepted], values[:, accepted]),
+        new.sessions[added_mask],
+        new.sessions[replaced_mask],
+    )

@@ -1,0 +1,123 @@
+"""Every error the daemon raises on purpose, in families by what the caller can do about it.
+
+The docstring of a class is its default detail; `code` is stable and part of the API; facts are keyword arguments,
+kept in `facts` and shown beside the detail. HTTP statuses are chosen at the edge (`api/wire.py`), nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PricecacheError(Exception):
+    """Something went wrong."""
+
+    code = "error"
+
+    def __init__(self, detail: str | None = None, *, code: str | None = None, **facts: Any) -> None:
+        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.code = code or type(self).code
+        self.facts = facts
+        super().__init__(self.detail)
+
+
+class Invalid(PricecacheError):
+    """The request cannot be understood. Change it before sending it again.
+
+    `rows` holds one `{"row" | "field", "code", "detail"}` for every fault found, not just the first.
+    """
+
+    code = "invalid"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        rows: list[dict[str, Any]] | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(detail, code=code, **facts)
+        self.rows = rows or []
+
+
+class NotFound(PricecacheError):
+    """There is no such thing here."""
+
+    code = "not_found"
+
+
+class Conflict(PricecacheError):
+    """The thing changed meanwhile, or another owner holds it."""
+
+    code = "conflict"
+
+
+class Unauthorized(PricecacheError):
+    """Say who you are: send X-API-Key, or Authorization: Bearer."""
+
+    code = "unauthorized"
+
+
+class Forbidden(PricecacheError):
+    """You are known, and may not do this."""
+
+    code = "forbidden"
+
+
+class Unavailable(PricecacheError):
+    """Not now. Try again after `retry_after` seconds."""
+
+    code = "unavailable"
+
+    def __init__(
+        self, detail: str | None = None, *, code: str | None = None, retry_after: float = 1.0, **facts: Any
+    ) -> None:
+        super().__init__(detail, code=code, **facts)
+        self.retry_after = retry_after
+
+
+class Corrupt(PricecacheError):
+    """Stored data does not match its checksum or its journal. Run `pricecache doctor --verify`."""
+
+    code = "corrupt"
+
+
+class Misconfigured(PricecacheError):
+    """The settings cannot work. Change them before starting again."""
+
+    code = "misconfigured"
+
+
+class ProviderError(PricecacheError):
+    """A price provider did not answer as it should."""
+
+    code = "provider_error"
+
+
+class SymbolNotFound(ProviderError):
+    """The provider does not know this symbol. Alone, this is no evidence of a delisting."""
+
+    code = "symbol_not_found"
+
+
+class RateLimited(ProviderError):
+    """The provider asked for fewer calls. `retry_after` is its own word in seconds, or None."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str | None = None, *, retry_after: float | None = None, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.retry_after = retry_after
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider failed in a way that passes: a time-out, a refused connection, a 5xx."""
+
+    code = "provider_unavailable"
+
+
+class ProviderAnswerBad(ProviderError):
+    """The provider answered with something that is not what was asked: HTML, a wrong symbol, another currency."""
+
+    code = "provider_answer_bad"

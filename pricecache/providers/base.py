@@ -1,0 +1,79 @@
+"""What a price provider is: one protocol, and the values that go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from pricecache.core.actions import Action
+from pricecache.core.bars import Bars
+from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote
+from pricecache.errors import ProviderError
+
+Capability = Literal["history", "live", "actions", "search", "stream"]
+Basis = Literal["as_traded", "split_adjusted"]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A provider's answer for one instrument and a range of sessions.
+
+    `bars`: as the provider gave them, ascending, close finite in every row; never a session that was not final at
+    the time of asking. `basis`: whether those bars have splits worked into them; `actions`: all splits and dividends
+    with an ex-date inside the range, values as the provider gave them. `currency`: the provider's word, or None.
+    `first_available`: the first session the provider has at all, when the answer shows it (a range asked from before
+    it), else None. `rejected`: rows that could not be used, as `(session or None, reason)`. `notice`: what every
+    reader should be told about this data, or None.
+    """
+
+    bars: Bars
+    basis: Basis = "as_traded"
+    actions: tuple[Action, ...] = ()
+    currency: str | None = None
+    first_available: int | None = None
+    rejected: tuple[tuple[int | None, str], ...] = ()
+    notice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quotes:
+    """A provider's answer for many instruments: the quotes it had, and why the others have none."""
+
+    quotes: Sequence[Quote]
+    failures: Mapping[Instrument, ProviderError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a provider may be called: sustained rate, burst, and how many calls run side by side."""
+
+    per_second: float
+    burst: int
+    concurrency: int
+    timeout: float
+
+
+class Provider(Protocol):
+    """A source of prices. Methods block; each is called in a thread of the provider's own pool.
+
+    Raises, of the families in `errors`: `SymbolNotFound`, `RateLimited`, `ProviderUnavailable`, `ProviderAnswerBad`.
+    Vendor exceptions end inside. `final_lag` is how many seconds after a close a session's bar is final there;
+    `always_moving` says that its quotes move outside market hours too (the sample provider only).
+    """
+
+    name: str
+    capabilities: frozenset[Capability]
+    pace: Pace
+    final_lag: float
+    always_moving: bool
+
+    def history(self, instrument: Instrument, start: int, end: int) -> History:
+        """Bars and actions of sessions `start` to `end` (days since 1970-01-01), both included."""
+
+    def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
+        """The latest quote of each. A failure of all raises; a failure of one is in `failures`."""
+
+    def close(self) -> None:
+        """Give back sockets and files."""
