@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -24,7 +24,7 @@ PRICE_RTOL = 1e-6
 VOLUME_RTOL = 5e-3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bars:
     """Bars of one series in ascending order of session, one a session.
 
@@ -99,7 +99,7 @@ def years_of(sessions: NDArray[np.int64]) -> NDArray[np.int64]:
     return sessions.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Provenance:
     """Where each bar of a `Bars` of the same length came from.
 
@@ -114,6 +114,32 @@ class Provenance:
     @classmethod
     def uniform(cls, n: int, source: str, fetched_at_ms: int, flags: int = 0) -> Provenance:
         return cls(np.zeros(n, np.uint8), np.full(n, flags, np.uint8), np.full(n, fetched_at_ms, np.int64), (source,))
+
+    def names(self) -> NDArray[np.str_]:
+        """The source of each bar by name."""
+        return np.array(self.sources or ("",))[self.source]
+
+    def where(self, mask: NDArray[np.bool_]) -> Provenance:
+        return Provenance(self.source[mask], self.flags[mask], self.fetched_at[mask], self.sources)
+
+
+def concatenate(parts: Sequence[Bars]) -> Bars:
+    """Consecutive runs of one series, in order, as one."""
+    if not parts:
+        return Bars.empty()
+    return Bars(np.concatenate([part.sessions for part in parts]), np.concatenate([p.values for p in parts], axis=1))
+
+
+def concatenate_provenance(parts: Sequence[Provenance]) -> Provenance:
+    """The same for where the bars came from, over one list of sources."""
+    sources = tuple(dict.fromkeys(name for part in parts for name in part.sources))
+    codes = [np.array([sources.index(n) for n in part.sources] or [0], np.uint8)[part.source] for part in parts]
+    return Provenance(
+        np.concatenate([*codes, np.empty(0, np.uint8)]),
+        np.concatenate([*(part.flags for part in parts), np.empty(0, np.uint8)]),
+        np.concatenate([*(part.fetched_at for part in parts), np.empty(0, np.int64)]),
+        sources,
+    )
 
 
 def pack_bars(bars: Bars) -> bytes:

@@ -34,8 +34,9 @@ class SyncState:
     `wanted_from`: history is kept from here on. `last_update`: when it was last examined with success.
     `answered_from`, `answered_to`: the range a provider has answered for, with bars or without. `listed_on`: the
     first session the provider has at all; `delisted_after`: the last one. `holes`: due sessions answered without a
-    bar; `absent`: sessions accepted as never traded, with the instant of acceptance. `attempts`, `failing_since`,
-    `next_retry`, `code`, `reason`: of provider calls failing in a row. `audited_at`: the last full comparison.
+    bar; `absent`: sessions accepted as never traded, with the instant they were last confirmed so. `attempts`,
+    `failing_since`, `next_retry`, `code`, `reason`: of provider calls failing in a row; `refusals`: how many of those
+    attempts spoke against the symbol itself. `audited_at`: the last full comparison.
     """
 
     wanted_from: int
@@ -52,6 +53,7 @@ class SyncState:
     code: str | None = None
     reason: str | None = None
     audited_at: float | None = None
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ _REASONS: dict[Absence, str] = {
     "failing": "the provider failed",
     "confirmed_absent": "asked for repeatedly over days, never there",
 }
+_ABSENCES: tuple[Absence, ...] = tuple(_REASONS)
+_EXCUSED_CODES = [code for code, absence in enumerate(_ABSENCES) if absence in EXCUSED]
 
 
 def classify(
@@ -100,22 +104,7 @@ def classify(
 ) -> list[Absence]:
     """The class of each of `missing`, sessions of `calendar` that are not held. `lag`: seconds after a close until
     its bar is final at the provider."""
-    last_due = calendar.last_closed(now, lag)
-    classes: list[Absence] = []
-    for session in missing.tolist():
-        if last_due is None or session > last_due:
-            classes.append("not_due")
-        elif state.listed_on is not None and session < state.listed_on:
-            classes.append("before_listing")
-        elif state.delisted_after is not None and session > state.delisted_after:
-            classes.append("after_delisting")
-        elif session in state.absent:
-            classes.append("confirmed_absent")
-        elif session < state.wanted_from:
-            classes.append("not_requested")
-        else:
-            classes.append("failing" if state.attempts else "pending")
-    return classes
+    return [_ABSENCES[code] for code in _codes(missing, calendar, state, now, lag).tolist()]
 
 
 def coverage(
@@ -132,28 +121,54 @@ def coverage(
     A held session outside the calendar (a manual bar on a holiday) counts neither way.
     """
     sessions = calendar.between(start, end)
-    here = held[held.searchsorted(start) : held.searchsorted(end, side="right")]
-    missing = np.setdiff1d(sessions, here, assume_unique=True)
-    present = len(sessions) - len(missing)
-    classes = classify(missing, calendar, state, now, lag)
-    stretches: list[Stretch] = []
-    positions = sessions.searchsorted(missing).tolist()
-    i = 0
-    while i < len(classes):
-        j = i
-        while j + 1 < len(classes) and classes[j + 1] == classes[i] and positions[j + 1] == positions[j] + 1:
-            j += 1
-        failing = classes[i] == "failing"
-        stretches.append(
-            Stretch(
-                int(missing[i]),
-                int(missing[j]),
-                j - i + 1,
-                classes[i],
-                (state.reason or _REASONS["failing"]) if failing else _REASONS[classes[i]],
-                state.next_retry if failing else None,
-            )
-        )
-        i = j + 1
-    unexcused = sum(1 for absence in classes if absence not in EXCUSED)
-    return Coverage(present + unexcused, present, tuple(stretches))
+    positions = np.flatnonzero(~contains(held, sessions))
+    codes = _codes(sessions[positions], calendar, state, now, lag)
+    excused = np.isin(codes, _EXCUSED_CODES).sum()
+    return Coverage(
+        len(sessions) - int(excused), len(sessions) - len(positions), _stretches(sessions, positions, codes, state)
+    )
+
+
+def contains(held: NDArray[np.int64], sessions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each of `sessions` whether it is in `held`; both int64 and ascending."""
+    if not len(held):
+        return np.zeros(len(sessions), bool)
+    at = held.searchsorted(sessions)
+    at[at == len(held)] = 0
+    return np.asarray(held[at] == sessions)
+
+
+def _codes(
+    missing: NDArray[np.int64], calendar: SessionCalendar, state: SyncState, now: float, lag: float
+) -> NDArray[np.int64]:
+    last_due = calendar.last_closed(now, lag)
+    never = np.zeros(len(missing), bool)
+    absent = np.fromiter(state.absent, np.int64, len(state.absent))
+    conditions = {
+        "not_due": ~never if last_due is None else missing > last_due,
+        "before_listing": never if state.listed_on is None else missing < state.listed_on,
+        "after_delisting": never if state.delisted_after is None else missing > state.delisted_after,
+        "confirmed_absent": np.isin(missing, absent) if len(absent) else never,
+        "not_requested": missing < state.wanted_from,
+        "failing" if state.attempts else "pending": ~never,
+    }
+    return np.select(list(conditions.values()), [_ABSENCES.index(name) for name in conditions])
+
+
+def _stretches(
+    sessions: NDArray[np.int64], positions: NDArray[np.intp], codes: NDArray[np.int64], state: SyncState
+) -> tuple[Stretch, ...]:
+    if not len(positions):
+        return ()
+    breaks = np.flatnonzero((np.diff(positions) != 1) | (np.diff(codes) != 0)) + 1
+    first, last = np.append(0, breaks), np.append(breaks, len(positions)) - 1
+    return tuple(
+        _stretch(int(sessions[positions[i]]), int(sessions[positions[j]]), j - i + 1, _ABSENCES[codes[i]], state)
+        for i, j in zip(first.tolist(), last.tolist(), strict=True)
+    )
+
+
+def _stretch(first: int, last: int, count: int, absence: Absence, state: SyncState) -> Stretch:
+    failing = absence == "failing"
+    reason = (failing and state.reason) or _REASONS[absence]
+    return Stretch(first, last, count, absence, reason, state.next_retry if failing else None)

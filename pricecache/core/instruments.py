@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pricecache.errors import Invalid
 
@@ -53,9 +54,11 @@ MARKETS: dict[str, Market] = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Instrument:
-    """A symbol on a market, both already canonical: build it with `Instrument.parse` from anything a person typed."""
+class Instrument(NamedTuple):
+    """A symbol on a market, both already canonical: build it with `Instrument.parse` from anything a person typed.
+
+    A tuple, because it is the key of every hot dictionary and a tuple hashes without running Python code.
+    """
 
     symbol: str
     market: str = "US"

@@ -1,0 +1,71 @@
+"""The small documents of a series: its head, its provisional tail and its actions, to and from MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bson import Binary
+
+from pricecache.core.actions import Action
+from pricecache.core.bars import Bars, pack_bars, unpack_blocks
+from pricecache.core.catalog import Entry, SeriesHead
+
+Document = Mapping[str, Any]
+
+
+def head_from(document: Document) -> SeriesHead:
+    return SeriesHead(
+        rev=document["rev"],
+        years={int(year): rev for year, rev in document.get("years", {}).items()},
+        first=document.get("first"),
+        last=document.get("last"),
+        count=document.get("n", 0),
+    )
+
+
+def head_fields(head: SeriesHead) -> dict[str, Any]:
+    return {
+        "rev": head.rev,
+        "years": {str(year): rev for year, rev in sorted(head.years.items())},
+        "first": head.first,
+        "last": head.last,
+        "n": head.count,
+    }
+
+
+def tail_from(document: Document) -> Bars:
+    return unpack_blocks([document["tail"]]) if document.get("tail") else Bars.empty()
+
+
+def tail_field(tail: Bars) -> Binary:
+    return Binary(pack_bars(tail) if len(tail) else b"")
+
+
+def actions_from(document: Document | None) -> tuple[Action, ...]:
+    if document is None:
+        return ()
+    return tuple(
+        Action(item["d"], item["k"], item["v"], item.get("cur"), item.get("src", ""), item.get("manual", False))
+        for item in document["items"]
+    )
+
+
+def action_items(actions: Iterable[Action]) -> list[dict[str, Any]]:
+    return [
+        {"d": a.ex_date, "k": a.kind, "v": a.value, "cur": a.currency, "src": a.source, "manual": a.manual}
+        for a in actions
+    ]
+
+
+def apply_head(entry: Entry, series: Document, actions: Document | None) -> None:
+    """Bring `entry` to what the database holds; what was derived from an older revision is dropped."""
+    head, tail, known = head_from(series), tail_from(series), actions_from(actions)
+    if head.rev < entry.head.rev:
+        return  # read before our own last commit
+    if head.rev != entry.head.rev:
+        entry.sessions = None
+    elif tail_field(tail) == tail_field(entry.tail) and known == entry.actions:
+        return
+    entry.head, entry.tail, entry.actions = head, tail, known
+    entry.touch()
