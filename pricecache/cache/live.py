@@ -26,8 +26,11 @@ class LiveCache:
 
     def fresh(self, instrument: Instrument, now: float) -> Quote | None:
         """The latest quote if it is not stale at instant `now` (seconds since 1970 UTC)."""
-        quote = self._quotes.get(instrument)
-        return quote if quote is not None and now < quote.stale_at else None
+        try:
+            quote = self._quotes[instrument]
+        except KeyError:
+            return None
+        return quote if now < quote.stale_at else None
 
     def snapshot(self) -> Mapping[Instrument, Quote]:
         """All quotes as they stood together at one moment. Never changes afterwards: do not write into it."""

@@ -179,9 +179,9 @@ def unpack_provenance(block: bytes, sources: Iterable[str]) -> Provenance:
     )
 
 
-def checksum(bars_block: bytes, provenance_block: bytes) -> int:
-    """CRC-32 over both blocks of a packed year."""
-    return zlib.crc32(provenance_block, zlib.crc32(bars_block))
+def checksum(block: bytes) -> int:
+    """CRC-32 of a packed block."""
+    return zlib.crc32(block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,9 @@ class BarStore:
             ids = [entry.id * YEAR_BASE + year for entry in entries for year in entry.head.years]
             query = {"_id": {"$in": ids}}
         blocks: dict[int, dict[int, tuple[int, bytes]]] = {}
-        for document in await self._years.find(query, {"b": 1, "r": 1}).sort("_id", 1).to_list():
+        for document in await self._years.find(query, {"b": 1, "r": 1, "k": 1}).sort("_id", 1).to_list():
             series_id, year = divmod(document["_id"], YEAR_BASE)
+            _check(series_id, year, document["b"], document["k"])
             blocks.setdefault(series_id, {})[year] = (document["r"], document["b"])
         return blocks
 
@@ -182,8 +183,8 @@ class BarStore:
         found: dict[int, dict[int, PackedYear]] = {}
         for document in await self._years.find(query).sort("_id", 1).to_list():
             series_id, year = divmod(document["_id"], YEAR_BASE)
-            if checksum(document["b"], document["p"]) != document["k"]:
-                raise Corrupt(f"Year {year} of series {series_id} fails its checksum.")
+            _check(series_id, year, document["b"], document["k"])
+            _check(series_id, year, document["p"], document["kp"])
             found.setdefault(series_id, {})[year] = PackedYear(
                 document["r"], unpack_blocks([document["b"]]), unpack_provenance(document["p"], document["src"])
             )
@@ -303,6 +304,13 @@ class BarStore:
         if {year: packed.rev for year, packed in years.items()} != entry.head.years:
             raise Overtaken
         return _joined(years)
+
+
+def _check(series_id: int, year: int, block: bytes, expected: int) -> None:
+    if checksum(block) != expected:
+        raise Corrupt(
+            f"Year {year} of series {series_id} fails its checksum. Run `pricecache doctor --verify --rebuild`."
+        )
 
 
 def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:

@@ -148,7 +148,8 @@ def _year_fields(rev: int, bars: Bars, provenance: Provenance) -> dict[str, Any]
         "b": Binary(block),
         "p": Binary(origin),
         "src": list(provenance.sources),
-        "k": checksum(block, origin),
+        "k": checksum(block),
+        "kp": checksum(origin),
     }
 
 
