@@ -42,7 +42,7 @@ class SessionCalendar:
     def is_open(self, at: float, lag: float = 0.0) -> bool:
         """Whether instant `at` lies in a session, or up to `lag` seconds after its close."""
         i = int(self.opens.searchsorted(at, side="right")) - 1
-        return i >= 0 and at < self.closes[i] + lag
+        return i >= 0 and bool(at < self.closes[i] + lag)
 
     def current(self, at: float) -> int | None:
         """The last session that had opened by instant `at`."""
