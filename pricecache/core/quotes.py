@@ -35,17 +35,17 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class QuoteBatch:
-    """Quotes that become visible together, with the oldest and newest `as_of` among them."""
+    """Quotes that become visible together, by `Instrument.key`, with the oldest and newest `as_of` among them."""
 
-    quotes: Mapping[Instrument, Quote]
+    quotes: Mapping[str, Quote]
     oldest: float
     newest: float
 
     @classmethod
     def of(cls, quotes: Iterable[Quote]) -> QuoteBatch:
-        by_instrument = {quote.instrument: quote for quote in quotes}
-        instants = [quote.as_of for quote in by_instrument.values()]
-        return cls(by_instrument, min(instants, default=0.0), max(instants, default=0.0))
+        by_key = {quote.instrument.key: quote for quote in quotes}
+        instants = [quote.as_of for quote in by_key.values()]
+        return cls(by_key, min(instants, default=0.0), max(instants, default=0.0))
 
 
 def stale_from(as_of: float, received_at: float, calendar: SessionCalendar, interval: float, lag: float) -> float:

@@ -10,7 +10,7 @@ from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
-from pricecache.errors import ProviderError
+from pricecache.errors import ProviderError, ProviderUnavailable, RateLimited
 
 Capability = Literal["history", "live", "actions", "search", "stream"]
 Basis = Literal["as_traded", "split_adjusted"]
@@ -44,15 +44,29 @@ class Quotes:
     quotes: Sequence[Quote]
     failures: Mapping[Instrument, ProviderError] = field(default_factory=dict)
 
+    def checked(self) -> Quotes:
+        """This answer, unless it is none: raises the failure when nothing came and all of it failed for a reason that
+        is the provider's and not an instrument's (`RateLimited`, `ProviderUnavailable`)."""
+        if not self.quotes and self.failures:
+            reasons = list(self.failures.values())
+            if all(isinstance(reason, RateLimited | ProviderUnavailable) for reason in reasons):
+                raise reasons[0]
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a provider may be called: sustained rate, burst, and how many calls run side by side."""
+    """How a provider may be called: sustained rate, burst, and how many calls run side by side.
+
+    `timeout`: seconds after which a call counts as failed. `quotes_per_call`: how many instruments one call of
+    `quotes` may name, so that a call costs the vendor one request; None is any number.
+    """
 
     per_second: float
     burst: int
     concurrency: int
     timeout: float
+    quotes_per_call: int | None = None
 
 
 class Provider(Protocol):
@@ -73,7 +87,7 @@ class Provider(Protocol):
         """Bars and actions of sessions `start` to `end` (days since 1970-01-01), both included."""
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
-        """The latest quote of each. A failure of all raises; a failure of one is in `failures`."""
+        """The latest quote of each. A failure of the provider raises; one of an instrument alone is in `failures`."""
 
     def close(self) -> None:
         """Give back sockets and files."""

@@ -1,0 +1,364 @@
+"""Prices from Yahoo Finance through the yfinance library. Nothing of the library is loaded before the first call."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from pricecache.clock import Clock
+from pricecache.core.actions import Action, Kind
+from pricecache.core.bars import CLOSE, Bars, day_number, day_of
+from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote
+from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
+from pricecache.providers.base import Capability, History, Pace, Quotes
+
+LIBRARY = "yfinance"
+
+_CHART = "/v8/finance/chart/"
+_OUT_OF_RANGE = "data doesn't exist"
+_ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
+_ROUND_THE_CLOCK = 23 * 3600
+
+
+class YahooProvider:
+    """Daily bars, splits, dividends and quotes of Yahoo Finance. Thread-safe, one instance a process: yfinance keeps
+    one session for all.
+
+    Bars are split-adjusted, as Yahoo has no others, and otherwise as given; dividends too. Every history and every
+    quote is one request. `base_url` sends all requests there instead, with path and query as they are.
+    `request_timeout`: seconds until an unanswered request fails.
+
+    What the vendor does wrong ends here: 404 is `SymbolNotFound`, 429 `RateLimited`, an error of the server or the
+    network, HTML and garbage `ProviderUnavailable`, JSON of another form `ProviderAnswerBad`; a known symbol without
+    bars in the range is an empty `History`.
+    """
+
+    name = "yfinance"
+    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions"})
+    pace = Pace(per_second=1, burst=5, concurrency=4, timeout=30, quotes_per_call=1)
+    final_lag = 1800.0
+    always_moving = False
+
+    def __init__(
+        self, cache_dir: Path, clock: Clock, base_url: str | None = None, *, request_timeout: float = 10.0
+    ) -> None:
+        self._cache_dir = cache_dir
+        self._clock = clock
+        self._base_url = base_url
+        self._request_timeout = request_timeout
+        self._lock = threading.Lock()
+        self._library: SimpleNamespace | None = None
+        self._session: Any = None
+        self._seen = threading.local()
+
+    def history(self, instrument: Instrument, start: int, end: int) -> History:
+        symbol = yahoo_symbol(instrument)
+        library = self._loaded()
+        ticker = library.Ticker(symbol, session=self._session)
+        # the library would ask for each symbol's time zone first, and for a dead one half the site; only the start of
+        # the range depends on it, and that is a day early anyway
+        ticker._tz = instrument.place.time_zone
+        try:
+            # no `end`: with one in the past the library answers from its own cache, failures included
+            frame = self._vendor(
+                lambda: ticker.history(
+                    start=day_of(start) - timedelta(days=1),
+                    interval="1d",
+                    auto_adjust=False,
+                    actions=True,
+                    repair=False,
+                    keepna=True,  # so that what cannot be used is reported
+                    timeout=self._request_timeout,
+                )
+            )
+        except _NoBars:
+            return History(Bars.empty(), "split_adjusted")
+        return _read(lambda: self._history_of(frame, ticker.get_history_metadata(), start, end))
+
+    def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
+        quotes: list[Quote] = []
+        failures: dict[Instrument, ProviderError] = {}
+        for i, instrument in enumerate(instruments):
+            try:
+                quotes.append(self._quote(instrument))
+            except RateLimited as exc:
+                failures.update(dict.fromkeys(instruments[i:], exc))
+                break
+            except ProviderError as exc:
+                failures[instrument] = exc
+        return Quotes(quotes, failures).checked()
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def _loaded(self) -> SimpleNamespace:
+        with self._lock:
+            if self._library is None:
+                self._session, self._library = self._load()
+            return self._library
+
+    def _load(self) -> tuple[Any, SimpleNamespace]:
+        library = importlib.import_module(LIBRARY)
+        # the library has them shown: pandas' deprecations in its own code are nothing our readers can act on
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
+        self._cache_dir.mkdir(parents=True, exist_ok=True)
+        library.set_tz_cache_location(str(self._cache_dir))
+        library.config.debug.hide_exceptions = False
+        http = importlib.import_module("yfinance._http")
+        session = _redirected(self._base_url) if self._base_url else http.new_session()
+        session.get = _watched(session.get, self._clock, self._seen)
+        data = importlib.import_module("yfinance.data").YfData
+        const = importlib.import_module("yfinance.const")
+        return session, SimpleNamespace(Ticker=library.Ticker, Data=data, chart=const._BASE_URL_ + _CHART)
+
+    def _vendor(self, call: Callable[[], Any]) -> Any:
+        """Run a call of the library; its errors leave as ours, and nothing stays in its cache of answers."""
+        library = self._loaded()
+        library.Data.cache_get.cache_clear()
+        self._seen.status = 200
+        try:
+            return call()
+        except ProviderError:
+            library.Data.cache_get.cache_clear()
+            raise
+        except Exception as exc:  # a library that scrapes can raise anything
+            library.Data.cache_get.cache_clear()
+            raise _translated(exc, getattr(self._seen, "status", 200)) from exc
+
+    def _history_of(self, frame: Any, meta: Mapping[str, Any], start: int, end: int) -> History:
+        sessions = frame.index.tz_localize(None).values.astype("datetime64[D]").astype(np.int64)
+        values = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T
+        inside = (sessions >= start) & (sessions <= end)
+        final = inside & (sessions <= _last_final(meta, self._clock.time(), self.final_lag))
+        priced = np.isfinite(values[CLOSE])
+        currency = meta.get("currency") or None
+        first = _first_session(meta, sessions[priced])
+        return History(
+            Bars.of(sessions[final & priced], values[:, final & priced]),
+            "split_adjusted",
+            _actions(sessions[inside], frame.loc[inside], currency),
+            currency,
+            first if first is not None and start < first else None,
+            tuple((day, "the close is missing") for day in sessions[final & ~priced].tolist()),
+        )
+
+    def _quote(self, instrument: Instrument) -> Quote:
+        symbol = yahoo_symbol(instrument)
+        library = self._loaded()
+        # one chart of one day: its metadata is the quote (`fast_info` needs two charts)
+        answer = self._vendor(
+            lambda: library.Data(session=self._session).get(
+                url=library.chart + symbol, params={"range": "1d", "interval": "1d"}, timeout=self._request_timeout
+            )
+        )
+        if answer.status_code >= 400:
+            raise ProviderUnavailable(f"Yahoo answered with status {answer.status_code}.")
+        body = self._vendor(answer.json)
+        return _read(lambda: _quote_of(instrument, body, self._clock.time(), self.name))
+
+
+class _NoBars(ProviderAnswerBad):
+    """Yahoo knows the symbol and has no bars in the range."""
+
+
+def yahoo_symbol(instrument: Instrument) -> str:
+    """How Yahoo spells it: BRK.B is `BRK-B`, 5:HK is `0005.HK`, SAP:DE is `SAP.DE`; indices, currencies and coins as
+    they are. Raises `SymbolNotFound` for what Yahoo cannot have."""
+    symbol, market = instrument.symbol, instrument.market
+    if market == "CUSTOM" or _ISIN.fullmatch(symbol):
+        raise SymbolNotFound(f"{instrument} is not a Yahoo symbol.")
+    if symbol.startswith("^") or market in ("CRYPTO", "FX"):
+        return symbol
+    if market == "HK" and symbol.isdigit():
+        symbol = symbol.lstrip("0").zfill(4)
+    return symbol.replace(".", "-") + instrument.place.yahoo_suffix
+
+
+def _redirected(base_url: str) -> Any:
+    import requests
+
+    base = urlsplit(base_url)
+
+    class Redirect(requests.adapters.HTTPAdapter):
+        def send(self, request: Any, *positional: Any, **options: Any) -> Any:
+            there = copy.copy(request)
+            asked = urlsplit(request.url)
+            path = base.path.rstrip("/") + (asked.path or "/")
+            there.url = asked._replace(scheme=base.scheme, netloc=base.netloc, path=path).geturl()
+            answer = super().send(there, *positional, **options)
+            answer.request, answer.url = request, request.url
+            return answer
+
+    session = requests.Session()
+    session.trust_env = False
+    for prefix in ("https://", "http://"):
+        session.mount(prefix, Redirect())
+    return session
+
+
+def _watched(get: Callable[..., Any], clock: Clock, seen: threading.local) -> Callable[..., Any]:
+    """A session's `get` that raises on a bad chart at once, and remembers the status of the thread's last one.
+
+    The library would ask a second time with other cookies, and drop the crumb of all threads, before it says so: a
+    dead symbol would cost several requests and slow the others, a 429 would be answered by one more request.
+    """
+
+    def watched(*positional: Any, **options: Any) -> Any:
+        answer = get(*positional, **options)
+        if _CHART in str(answer.url):
+            seen.status = answer.status_code
+            if answer.status_code == 400:
+                raise _NoBars if _OUT_OF_RANGE in answer.text.lower() else ProviderAnswerBad("Yahoo answered 400.")
+            _raise_for(answer.status_code, answer.headers.get("Retry-After"), clock)
+        return answer
+
+    return watched
+
+
+def _raise_for(status: int, retry_after: str | None, clock: Clock) -> None:
+    if status == 404:
+        raise SymbolNotFound("Yahoo does not know the symbol.")
+    if status == 429:
+        raise RateLimited(retry_after=_seconds(retry_after, clock.time()))
+    if status >= 500:
+        raise ProviderUnavailable(f"Yahoo answered with status {status}.")
+
+
+def _seconds(retry_after: str | None, now: float) -> float | None:
+    """Retry-After as RFC 9110 has it: seconds, or a date."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError):
+        return None
+
+
+def _translated(exc: Exception, status: int) -> Exception:
+    kind, reason = type(exc).__name__, str(getattr(exc, "yahoo_reason", None) or "")
+    if kind == "YFRateLimitError":
+        return RateLimited()
+    if kind == "YFTzMissingError":
+        return SymbolNotFound("Yahoo does not know the symbol.")
+    if kind == "YFPricesMissingError":
+        if not reason and status < 400:
+            return _NoBars()
+        if "no data found" in reason.lower() or "not found" in reason.lower():
+            return SymbolNotFound(f"Yahoo: {reason}")
+        return ProviderUnavailable(f"Yahoo answered with status {status}. {reason}".strip())
+    # OSError: every error of requests and of curl_cffi; ValueError: what is not JSON; the last: HTML "will be back"
+    if isinstance(exc, OSError | ValueError) or kind == "YFDataException":
+        return ProviderUnavailable(f"Yahoo did not answer as it should ({kind}).")
+    return ProviderAnswerBad(f"Yahoo's answer could not be read ({kind}).")
+
+
+def _read(parse: Callable[[], Any]) -> Any:
+    try:
+        return parse()
+    except ProviderError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
+        raise ProviderAnswerBad(f"Yahoo's answer could not be read ({type(exc).__name__}: {exc}).") from exc
+
+
+def _last_final(meta: Mapping[str, Any], now: float, lag: float) -> int:
+    """The last session label (days since 1970-01-01) that can be final at `now`.
+
+    `currentTradingPeriod` gives the close of the session under way or last over, the half-day's too. Without it
+    nothing labelled with the exchange's present date is final. Where a session lasts all day, yesterday's is not
+    final before `lag` seconds after midnight.
+    """
+    zone = ZoneInfo(meta["exchangeTimezoneName"])
+    today = day_number(datetime.fromtimestamp(now, zone).date())
+    regular = (meta.get("currentTradingPeriod") or {}).get("regular") or {}
+    if not regular:
+        return today - 1
+    opens, closes = _instant(regular["start"]), _instant(regular["end"])
+    if closes - opens >= _ROUND_THE_CLOCK:
+        return day_number(datetime.fromtimestamp(now - lag, zone).date()) - 1
+    session = day_number(datetime.fromtimestamp(opens, zone).date())
+    if session > today:
+        return session - 1
+    return session if session == today and now >= closes + lag else today - 1
+
+
+def _first_session(meta: Mapping[str, Any], priced: np.ndarray[Any, np.dtype[np.int64]]) -> int | None:
+    first = meta.get("firstTradeDate")
+    if first is None:
+        return None
+    session = day_number(datetime.fromtimestamp(_instant(first), ZoneInfo(meta["exchangeTimezoneName"])).date())
+    return min(session, int(priced[0])) if len(priced) else session
+
+
+def _instant(value: Any) -> float:
+    """Seconds since 1970 of what is a number, or a pandas Timestamp once the library has been over it."""
+    return float(value.timestamp() if hasattr(value, "timestamp") else value)
+
+
+def _actions(sessions: Any, frame: Any, currency: str | None) -> tuple[Action, ...]:
+    found = []
+    columns: tuple[tuple[str, Kind], ...] = (("Dividends", "dividend"), ("Stock Splits", "split"))
+    for column, kind in columns:
+        amounts = frame[column].to_numpy(np.float64)
+        for i in np.flatnonzero(np.isfinite(amounts) & (amounts > 0)).tolist():
+            cash = currency if kind == "dividend" else None
+            found.append(Action(int(sessions[i]), kind, float(amounts[i]), cash, YahooProvider.name))
+    return tuple(sorted(found, key=lambda action: action.key))
+
+
+def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quote:
+    chart = body["chart"]
+    if chart.get("error"):
+        raise ProviderUnavailable(f"Yahoo: {chart['error'].get('description')}")
+    result = chart["result"][0]
+    meta = result["meta"]
+    price, at = _positive(meta.get("regularMarketPrice")), meta.get("regularMarketTime")
+    if price is None or at is None:
+        raise ProviderAnswerBad("Yahoo gave no price.")
+    zone = ZoneInfo(meta["exchangeTimezoneName"])
+    session = day_number(datetime.fromtimestamp(at, zone).date())
+    volume = meta.get("regularMarketVolume")
+    return Quote(
+        instrument,
+        price,
+        str(meta.get("currency") or instrument.place.currency),
+        as_of=float(at),
+        received_at=now,
+        source=source,
+        session=session,
+        previous_close=_positive(meta.get("previousClose", meta.get("chartPreviousClose"))),
+        open=_open_of(result, session, zone),
+        day_high=_positive(meta.get("regularMarketDayHigh")),
+        day_low=_positive(meta.get("regularMarketDayLow")),
+        volume=None if volume is None else float(volume),
+    )
+
+
+def _open_of(result: Any, session: int, zone: ZoneInfo) -> float | None:
+    """From the chart's own row for that session: the metadata has no open."""
+    instants = result.get("timestamp") or ()
+    opens = (result.get("indicators", {}).get("quote") or [{}])[0].get("open") or ()
+    for instant, value in zip(reversed(instants), reversed(opens), strict=False):
+        if day_number(datetime.fromtimestamp(instant, UTC).astimezone(zone).date()) == session:
+            return _positive(value)
+    return None
+
+
+def _positive(value: Any) -> float | None:
+    return float(value) if value is not None and value > 0 else None

@@ -1,0 +1,388 @@
+"""The provider pool: pace, concurrency, time-outs, the cool-down after a 429, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from pricecache.clock import SystemClock
+from pricecache.core.bars import Bars
+from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote
+from pricecache.errors import ProviderAnswerBad, ProviderUnavailable, RateLimited, SymbolNotFound
+from pricecache.providers.base import Capability, History, Pace, Quotes
+from pricecache.providers.pool import ProviderPool
+
+AAPL, MSFT, IBM = (Instrument(name) for name in ("AAPL", "MSFT", "IBM"))
+
+
+class HandClock(SystemClock):
+    """Moves by `advance` only; whoever sleeps wakes when its time has come."""
+
+    def __init__(self) -> None:
+        self.now_is = 1_700_000_000.0
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def time(self) -> float:
+        return self.now_is
+
+    def monotonic(self) -> float:
+        return self.now_is
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.Event()
+        self._sleepers.append((self.now_is + seconds, woken))
+        await woken.wait()
+
+    def advance(self, seconds: float) -> None:
+        self.now_is += seconds
+        for until, woken in self._sleepers:
+            if until <= self.now_is:
+                woken.set()
+
+
+class Vendor:
+    """Each call runs `answer` in its thread; `started` and `running` say what goes on."""
+
+    name = "vendor"
+    capabilities: frozenset[Capability] = frozenset({"history", "live"})
+    final_lag = 0.0
+    always_moving = False
+
+    def __init__(self, **pace: float) -> None:
+        facts = {"per_second": 1000, "burst": 1000, "concurrency": 4, "timeout": 5, **pace}
+        self.pace = Pace(**facts)  # type: ignore[arg-type]
+        self.answer: Callable[[Instrument], object] = lambda instrument: None
+        self.asked: list[tuple[Instrument, ...]] = []
+        self.running = self.most_running = 0
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def history(self, instrument: Instrument, start: int, end: int) -> History:
+        self._work((instrument,))
+        return History(Bars.empty())
+
+    def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
+        self._work(tuple(instruments))
+        return Quotes([Quote(instrument, 1.0, "USD", 0, 0, "vendor") for instrument in instruments])
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _work(self, instruments: tuple[Instrument, ...]) -> None:
+        with self._lock:
+            self.asked.append(instruments)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        try:
+            for instrument in instruments:
+                self.answer(instrument)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+class Gate:
+    """Holds vendor threads until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self._arrived = threading.Semaphore(0)
+
+    def __call__(self, _: Instrument) -> None:
+        self._arrived.release()
+        assert self.open.wait(10)
+
+    async def arrivals(self, count: int) -> None:
+        for _ in range(count):
+            assert await asyncio.to_thread(self._arrived.acquire, timeout=10)
+
+
+def raising(error: Exception) -> Callable[[Instrument], object]:
+    def answer(_: Instrument) -> object:
+        raise error
+
+    return answer
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def made(clock: HandClock) -> AsyncIterator[Callable[[Vendor], ProviderPool]]:
+    pools: list[ProviderPool] = []
+
+    def make(vendor: Vendor) -> ProviderPool:
+        pools.append(ProviderPool(vendor, clock))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        await pool.close()
+
+
+Make = Callable[[Vendor], ProviderPool]
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def until_idle(pool: ProviderPool) -> None:
+    while pool.stats()["running"]:  # noqa: ASYNC110 - a thread ends when it ends
+        await asyncio.sleep(0.001)
+
+
+def ask(pool: ProviderPool, instrument: Instrument = AAPL) -> asyncio.Task[History]:
+    return asyncio.create_task(pool.history(instrument, 0, 1))
+
+
+async def test_an_answer_comes_through(made: Make) -> None:
+    pool = made(Vendor())
+    assert len((await pool.history(AAPL, 0, 1)).bars) == 0
+    assert [quote.instrument for quote in (await pool.quotes([AAPL, MSFT])).quotes] == [AAPL, MSFT]
+    assert (pool.calls, pool.errors) == (2, 0)
+
+
+async def test_no_more_calls_run_side_by_side_than_allowed(made: Make) -> None:
+    vendor, gate = Vendor(concurrency=2), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    tasks = [ask(pool) for _ in range(6)]
+    await gate.arrivals(2)
+    assert (pool.stats()["running"], pool.stats()["waiting"]) == (2, 4)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert vendor.most_running == 2
+    assert len(vendor.asked) == 6
+
+
+async def test_after_a_burst_calls_follow_the_rate(made: Make, clock: HandClock) -> None:
+    vendor = Vendor(per_second=0.5, burst=3)
+    pool = made(vendor)
+    await asyncio.gather(*(ask(pool) for _ in range(3)))
+    fourth = ask(pool)
+    await settle()
+    assert len(vendor.asked) == 3
+    clock.advance(1.9)
+    await settle()
+    assert len(vendor.asked) == 3
+    clock.advance(0.1)
+    await fourth
+    clock.advance(1000)  # no more than a burst is ever saved up
+    await asyncio.gather(*(ask(pool) for _ in range(3)))
+    fifth = ask(pool)
+    await settle()
+    assert not fifth.done()
+    clock.advance(2)
+    await fifth
+
+
+async def test_a_caller_that_leaves_takes_no_token(made: Make, clock: HandClock) -> None:
+    vendor = Vendor(per_second=1, burst=1)
+    pool = made(vendor)
+    await ask(pool)
+    gone, stays = ask(pool), ask(pool)
+    await settle()
+    gone.cancel()
+    await settle()
+    clock.advance(1)
+    await stays
+    assert len(vendor.asked) == 2
+
+
+async def test_a_call_that_outlives_its_time_keeps_its_place_until_its_thread_ends(made: Make) -> None:
+    vendor, gate = Vendor(concurrency=2, timeout=0.02), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    with pytest.raises(ProviderUnavailable):
+        await pool.history(AAPL, 0, 1)
+    assert (pool.stats()["running"], pool.stats()["overdue"]) == (1, 1)
+    vendor.answer = lambda _: None
+    await pool.history(AAPL, 0, 1)  # the other place still works
+    gate.open.set()
+    await until_idle(pool)
+    assert pool.stats()["overdue"] == 0
+
+
+async def test_when_every_place_is_kept_calls_fail_at_once(made: Make) -> None:
+    """Those that wait for a place are told as well; when a thread ends the next call is made again."""
+    vendor, gate = Vendor(concurrency=1, timeout=0.02), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    first, waiting = ask(pool), ask(pool)
+    for task in (first, waiting, ask(pool)):
+        with pytest.raises(ProviderUnavailable):
+            await task
+    assert len(vendor.asked) == 1
+    gate.open.set()
+    await until_idle(pool)
+    vendor.answer = lambda _: None
+    await pool.history(AAPL, 0, 1)
+
+
+async def test_a_cancelled_caller_gives_its_place_back_when_the_thread_ends(made: Make) -> None:
+    vendor, gate = Vendor(concurrency=1), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    first, second, third = ask(pool), ask(pool), ask(pool)
+    await gate.arrivals(1)
+    first.cancel()
+    second.cancel()
+    await settle()
+    assert vendor.running == 1
+    gate.open.set()
+    await third
+    assert len(vendor.asked) == 2
+    assert first.cancelled()
+    assert second.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"), [(None, 120), (7.0, 7), (0.0, 1), (86400.0, 900)], ids=["none", "said", "zero", "day"]
+)
+async def test_after_a_429_calls_are_refused_for_as_long(
+    made: Make, clock: HandClock, retry_after: float | None, seconds: float
+) -> None:
+    vendor = Vendor()
+    pool = made(vendor)
+    vendor.answer = raising(RateLimited(retry_after=retry_after))
+    with pytest.raises(RateLimited):
+        await pool.history(AAPL, 0, 1)
+    vendor.answer = lambda _: None
+    clock.advance(seconds - 0.5)
+    with pytest.raises(RateLimited) as caught:
+        await pool.history(MSFT, 0, 1)
+    assert caught.value.retry_after == pytest.approx(0.5, abs=1e-3)
+    assert len(vendor.asked) == 1
+    clock.advance(0.5)
+    await pool.history(MSFT, 0, 1)
+    assert pool.stats()["state"] == "ok"
+
+
+async def test_the_cool_down_doubles_up_to_a_quarter_of_an_hour_and_a_success_resets_it(
+    made: Make, clock: HandClock
+) -> None:
+    vendor = Vendor()
+    pool = made(vendor)
+    lengths = []
+    for _ in range(5):
+        vendor.answer = raising(RateLimited())
+        with pytest.raises(RateLimited):
+            await pool.history(AAPL, 0, 1)
+        lengths.append(round(pool.cooling_down_for))
+        clock.advance(900)
+    assert lengths == [120, 240, 480, 900, 900]
+    vendor.answer = lambda _: None
+    await pool.history(AAPL, 0, 1)
+    vendor.answer = raising(RateLimited())
+    with pytest.raises(RateLimited):
+        await pool.history(AAPL, 0, 1)
+    assert round(pool.cooling_down_for) == 120
+
+
+async def test_several_429_at_once_are_one_cool_down_and_stop_those_that_wait(made: Make, clock: HandClock) -> None:
+    vendor, gate = Vendor(concurrency=2), Gate()
+
+    def limited(instrument: Instrument) -> None:
+        gate(instrument)
+        raise RateLimited
+
+    vendor.answer = limited
+    pool = made(vendor)
+    tasks = [ask(pool) for _ in range(10)]
+    await gate.arrivals(2)
+    gate.open.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, RateLimited) for outcome in outcomes)
+    assert len(vendor.asked) == 2
+    assert round(pool.cooling_down_for) == 120
+    assert (pool.stats()["errors"], pool.stats()["refused"]) == (2, 8)
+
+
+async def test_quotes_are_asked_for_in_portions_and_put_together(made: Make) -> None:
+    vendor = Vendor(quotes_per_call=2)
+    pool = made(vendor)
+
+    def answer(instrument: Instrument) -> None:
+        if instrument == IBM:
+            raise SymbolNotFound
+
+    vendor.answer = answer
+    result = await pool.quotes([AAPL, MSFT, IBM])
+    assert sorted(vendor.asked) == [(AAPL, MSFT), (IBM,)]
+    assert [quote.instrument for quote in result.quotes] == [AAPL, MSFT]
+    assert isinstance(result.failures[IBM], SymbolNotFound)
+
+
+async def test_quotes_raise_only_when_the_provider_failed_for_all(made: Make) -> None:
+    vendor = Vendor(quotes_per_call=1)
+    pool = made(vendor)
+    vendor.answer = raising(SymbolNotFound())
+    assert set((await pool.quotes([AAPL, MSFT])).failures) == {AAPL, MSFT}
+    vendor.answer = raising(ProviderUnavailable())
+    with pytest.raises(ProviderUnavailable):
+        await pool.quotes([AAPL, MSFT])
+    assert (await pool.quotes([])).quotes == []
+
+
+async def test_a_429_among_the_failures_of_a_batch_cools_down(made: Make) -> None:
+    class Batch(Vendor):
+        def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
+            return Quotes([Quote(AAPL, 1.0, "USD", 0, 0, "vendor")], {MSFT: RateLimited(retry_after=30)})
+
+    pool = made(Batch())
+    assert len((await pool.quotes([AAPL, MSFT])).quotes) == 1
+    assert round(pool.cooling_down_for) == 30
+
+
+async def test_an_error_nobody_foresaw_is_a_bad_answer(made: Make) -> None:
+    vendor = Vendor()
+    vendor.answer = raising(ZeroDivisionError("in the adapter"))
+    pool = made(vendor)
+    with pytest.raises(ProviderAnswerBad) as caught:
+        await pool.history(AAPL, 0, 1)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_failures_are_counted_by_code_for_a_day(made: Make, clock: HandClock) -> None:
+    vendor = Vendor()
+    pool = made(vendor)
+    for error in (SymbolNotFound(), ProviderUnavailable(), ProviderUnavailable()):
+        vendor.answer = raising(error)
+        with pytest.raises(type(error)):
+            await pool.history(AAPL, 0, 1)
+    assert pool.stats()["state"] == "failing"
+    vendor.answer = lambda _: None
+    await pool.history(AAPL, 0, 1)
+    stats = pool.stats()
+    assert (stats["calls24h"], stats["errors24h"], stats["errorRate24h"]) == (4, 3, 0.75)
+    assert stats["errorsByCode24h"] == {"symbol_not_found": 1, "provider_unavailable": 2}
+    assert (stats["lastErrorCode"], stats["lastSuccessAt"]) == ("provider_unavailable", clock.time())
+    clock.advance(24 * 3600)
+    assert (pool.calls, pool.calls_24h, pool.errors_24h) == (4, 0, 0)
+    assert pool.stats()["errorRate24h"] is None
+
+
+async def test_closing_waits_for_what_runs_and_refuses_the_rest(clock: HandClock) -> None:
+    vendor, gate = Vendor(concurrency=1), Gate()
+    vendor.answer = gate
+    pool = ProviderPool(vendor, clock)
+    running, waiting = ask(pool), ask(pool)
+    await gate.arrivals(1)
+    closing = asyncio.create_task(pool.close())
+    await settle()
+    assert not vendor.closed
+    gate.open.set()
+    await closing
+    await running
+    assert vendor.closed
+    for task in (waiting, ask(pool)):
+        with pytest.raises(ProviderUnavailable):
+            await task
