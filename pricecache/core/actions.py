@@ -62,7 +62,8 @@ def dividend_factors(bars: Bars, actions: Iterable[Action]) -> NDArray[np.float6
 def adjusted(bars: Bars, actions: Sequence[Action], mode: Adjust) -> Bars:
     """As-traded `bars` in the units of the last session (`splits`), and net of dividends too (`all`).
 
-    `bars` may be any run of a series; `actions` are all of the series', later ones included.
+    `actions` are all of the series', later ones included. For `splits` the bars may be any run of the series; for
+    `all` they have to reach the last session before each dividend, whose close the dividend is held against.
     """
     if mode == "none" or not actions or not len(bars):
         return bars

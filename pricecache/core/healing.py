@@ -24,6 +24,10 @@ OVERLAP = 5
 ASKS = 3
 """Answers without a session, on different days, after which it is accepted that it never traded."""
 ASK_SPACING = 20 * 3600.0
+LATE_DAYS = 4
+LATE_SPACING = 2 * 3600.0
+"""A session that is missing at the end of the record is asked for every two hours for so long: vendors bring the last
+bars late, and a hole there is a hole in what everybody reads first."""
 AUDIT_SECONDS = 30 * 86400.0
 BACKOFF_SECONDS = 15 * 60.0
 LONGEST_BACKOFF_SECONDS = 24 * 3600.0
@@ -72,7 +76,10 @@ def plan(
     if not force and state.attempts and state.next_retry is not None and now < state.next_retry:
         return None
     missing = _missing(held, calendar, state, state.wanted_from, last_due)
-    due = [s for s in missing.tolist() if _is_due(s, state, now, force)]
+    late = last_due
+    if len(held) and (state.last_update is None or now - state.last_update >= LATE_SPACING):
+        late = max(last_due - LATE_DAYS, int(held[-1]))
+    due = [s for s in missing.tolist() if _is_due(s, state, now, force or s > late)]
     first, last = (due[0], due[-1]) if due else (None, None)
     if again_from is not None:
         sessions = calendar.between(max(again_from, state.wanted_from), last_due)
@@ -159,12 +166,12 @@ def _missing(
     return expected[~contains(held, expected)]
 
 
-def _is_due(session: int, state: SyncState, now: float, force: bool) -> bool:
+def _is_due(session: int, state: SyncState, now: float, at_once: bool) -> bool:
     confirmed_at = state.absent.get(session)
     if confirmed_at is not None:
         return now - confirmed_at >= AUDIT_SECONDS
     hole = state.holes.get(session)
-    return hole is None or force or now - hole.last_ask >= ASK_SPACING
+    return hole is None or at_once or now - hole.last_ask >= ASK_SPACING
 
 
 def _widened(held: NDArray[np.int64], first: int, last: int) -> tuple[int, int]:

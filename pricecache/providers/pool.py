@@ -37,16 +37,18 @@ class ProviderPool:
       (15 minutes at most), else for 2 minutes, twice as long each time until a call succeeds.
     - `ProviderAnswerBad` for an error the provider's adapter did not foresee; its traceback is logged.
 
+    `observe` is told of every call when it ends: `answered`, or the code of its failure.
+
     A cancelled caller takes no token and leaves no thread busy longer than the call it began.
     """
 
-    def __init__(self, provider: Provider, clock: Clock) -> None:
+    def __init__(self, provider: Provider, clock: Clock, observe: Callable[[str], object] | None = None) -> None:
         self.provider = provider
         self._clock = clock
         self._slots = _Slots(provider.pace.concurrency)
         self._bucket = _TokenBucket(provider.pace.per_second, provider.pace.burst, clock)
         self._cool_down = _CoolDown(clock)
-        self._tally = _Tally(clock)
+        self._tally = _Tally(clock, observe or (lambda outcome: None))
         self._running: set[asyncio.Future[Any]] = set()
         self._overdue: set[asyncio.Future[Any]] = set()
         self._closed = False
@@ -303,8 +305,9 @@ class _CoolDown:
 class _Tally:
     """Calls and failures: since the start, and by the hour for a day."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, observe: Callable[[str], object]) -> None:
         self._clock = clock
+        self._observe = observe
         self._hours: deque[tuple[int, int, dict[str, int]]] = deque(maxlen=24)
         self.calls = self.errors = self.refused = 0
         self.failing = False
@@ -348,3 +351,4 @@ class _Tally:
             self.errors += 1
             failed[code] = failed.get(code, 0) + 1
         self._hours[-1] = (hour, made + 1, failed)
+        self._observe(code or "answered")

@@ -1,0 +1,110 @@
+"""Actions are facts; what they do to prices is worked out when these are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pricecache.core.actions import Action, adjusted, dividend_factors, merge_actions, split_factors
+from pricecache.core.bars import Bars
+
+DAY = 20_000
+
+
+def bars(closes: list[float], volume: float = 1000.0) -> Bars:
+    close = np.array(closes)
+    return Bars(np.arange(DAY, DAY + len(close)), np.stack([close, close, close, close, np.full(len(close), volume)]))
+
+
+def test_a_split_divides_earlier_prices_and_multiplies_earlier_volumes() -> None:
+    seen = adjusted(bars([400.0, 404.0, 101.0]), [Action(DAY + 2, "split", 4.0)], "splits")
+    assert seen.close.tolist() == [100.0, 101.0, 101.0]
+    assert seen.volume.tolist() == [4000.0, 4000.0, 1000.0]
+
+
+def test_as_traded_is_left_as_it_was() -> None:
+    traded = bars([400.0, 101.0])
+    assert adjusted(traded, [Action(DAY + 1, "split", 4.0)], "none") is traded
+    assert adjusted(traded, [], "all") is traded
+
+
+def test_a_rebase_changes_prices_only() -> None:
+    seen = adjusted(bars([150.0, 100.0]), [Action(DAY + 1, "rebase", 1.5)], "splits")
+    assert seen.close.tolist() == [100.0, 100.0]
+    assert seen.volume.tolist() == [1000.0, 1000.0]
+
+
+def test_a_dividend_takes_its_share_off_earlier_prices_only_when_all_is_asked_for() -> None:
+    traded, dividend = bars([100.0, 100.0, 98.0]), [Action(DAY + 2, "dividend", 2.0, "USD")]
+    assert adjusted(traded, dividend, "splits") is traded
+    assert adjusted(traded, dividend, "all").close.tolist() == pytest.approx([98.0, 98.0, 98.0])
+
+
+def test_a_dividend_is_measured_by_the_last_close_as_traded_before_it() -> None:
+    actions = [Action(DAY + 1, "dividend", 40.0), Action(DAY + 2, "split", 4.0)]
+    factors = dividend_factors(bars([400.0, 360.0, 90.0]), actions)
+    assert factors.tolist() == pytest.approx([0.9, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("dividend", [Action(DAY, "dividend", 1.0), Action(DAY + 1, "dividend", 100.0)])
+def test_a_dividend_that_cannot_be_measured_is_left_out(dividend: Action) -> None:
+    assert dividend_factors(bars([100.0, 100.0]), [dividend]).tolist() == [1.0, 1.0]
+
+
+def test_splits_of_days_without_a_bar_count_for_all_before_them() -> None:
+    sessions = np.array([DAY, DAY + 3])
+    assert split_factors(sessions, [Action(DAY + 2, "split", 2.0), Action(DAY + 9, "split", 3.0)]).tolist() == [6, 3]
+
+
+@given(
+    closes=st.lists(st.floats(1, 1000), min_size=2, max_size=30),
+    splits=st.dictionaries(st.integers(DAY - 2, DAY + 40), st.floats(0.05, 20), max_size=4),
+)
+def test_a_split_leaves_the_value_of_a_holding_and_its_turnover_unchanged(
+    closes: list[float], splits: dict[int, float]
+) -> None:
+    actions = [Action(day, "split", ratio) for day, ratio in splits.items()]
+    traded = bars(closes)
+    seen = adjusted(traded, actions, "splits")
+    assert seen.close * seen.volume == pytest.approx(traded.close * traded.volume)
+    later = [ratio for day, ratio in splits.items() if day > DAY]
+    assert traded.close[0] == pytest.approx(seen.close[0] * np.prod(later))
+
+
+@given(
+    closes=st.lists(st.floats(10, 1000), min_size=3, max_size=30),
+    cut=st.integers(0, 29),
+    splits=st.dictionaries(st.integers(DAY, DAY + 40), st.floats(0.1, 10), max_size=3),
+)
+def test_a_part_of_a_series_is_split_adjusted_as_within_the_whole(
+    closes: list[float], cut: int, splits: dict[int, float]
+) -> None:
+    actions = [Action(day, "split", ratio) for day, ratio in splits.items()]
+    traded = bars(closes)
+    part = adjusted(traded.between(None, DAY + cut), actions, "splits")
+    whole = adjusted(traded, actions, "splits").between(None, DAY + cut)
+    assert part.values == pytest.approx(whole.values)
+
+
+def test_merging_adds_replaces_and_keeps_in_order() -> None:
+    held = (Action(DAY, "dividend", 1.0), Action(DAY + 5, "split", 2.0))
+    new = [Action(DAY + 2, "dividend", 3.0), Action(DAY + 5, "split", 4.0)]
+    merged = merge_actions(held, new)
+    assert [(a.ex_date - DAY, a.kind, a.value) for a in merged] == [
+        (0, "dividend", 1.0),
+        (2, "dividend", 3.0),
+        (5, "split", 4.0),
+    ]
+
+
+def test_an_equal_action_changes_nothing_not_even_by_rounding() -> None:
+    held = (Action(DAY, "dividend", 0.77, "USD", source="a"),)
+    assert merge_actions(held, [Action(DAY, "dividend", 0.77 * (1 + 1e-9), "USD", source="b")]) == held
+
+
+def test_a_manual_action_is_replaced_by_a_manual_one_only() -> None:
+    held = (Action(DAY, "split", 3.0, manual=True),)
+    assert merge_actions(held, [Action(DAY, "split", 2.0)]) == held
+    assert merge_actions(held, [Action(DAY, "split", 2.0, manual=True)])[0].value == 2.0

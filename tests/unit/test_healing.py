@@ -1,0 +1,324 @@
+"""What is asked for, when, and what answers and failures leave behind: examples, and properties over many runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pricecache.core.bars import day_number
+from pricecache.core.coverage import Hole, SyncState
+from pricecache.core.healing import (
+    AUDIT_SECONDS,
+    Ask,
+    after_answer,
+    after_failure,
+    after_nothing_due,
+    examination_due,
+    plan,
+)
+from pricecache.core.sessions import every_day
+from pricecache.errors import ProviderAnswerBad, ProviderUnavailable, RateLimited, SymbolNotFound
+
+LAG = 1800.0
+HOUR, DAY = 3600.0, 86400.0
+FIRST = day_number(date(2026, 1, 5))  # a Monday
+CALENDAR = every_day("24/5", FIRST - 700, FIRST + 700, weekdays_only=True)
+SESSIONS = CALENDAR.between(FIRST, FIRST + 120)
+LAST = int(SESSIONS[-1])
+NOW = (LAST + 1) * DAY + LAG + 60
+NOTHING = np.empty(0, np.int64)
+
+
+def whole(**fields: object) -> SyncState:
+    state = SyncState(FIRST, last_update=NOW - HOUR, answered_from=FIRST, answered_to=LAST)
+    return replace(state, **fields)  # type: ignore[arg-type]
+
+
+def without(*positions: int) -> NDArray[np.int64]:
+    return np.delete(SESSIONS, positions)
+
+
+def answer(
+    state: SyncState, ask: Ask, held: NDArray[np.int64], truth: NDArray[np.int64], now: float
+) -> tuple[SyncState, NDArray[np.int64]]:
+    """The answer of a provider that has exactly `truth` and says where it begins."""
+    answered = truth[(truth >= ask.start) & (truth <= ask.end)]
+    held = np.union1d(held, answered)
+    first = int(truth[0]) if len(truth) and ask.start < truth[0] else None
+    return after_answer(state, ask, held, CALENDAR, first, now, answered=answered), held
+
+
+def test_a_new_series_is_asked_for_from_its_depth_to_the_last_due_session() -> None:
+    assert plan(NOTHING, CALENDAR, SyncState(FIRST), NOW, LAG) == Ask(FIRST, LAST, "first")
+
+
+def test_a_session_is_not_due_before_its_close_and_the_lag() -> None:
+    close = (LAST + 1) * DAY
+    assert plan(SESSIONS[:-1], CALENDAR, whole(), close + LAG - 1, LAG) is None
+    assert plan(SESSIONS[:-1], CALENDAR, whole(answered_to=LAST - 1), close + LAG, LAG) is not None
+
+
+def test_a_new_session_is_asked_for_with_five_held_ones_before_it() -> None:
+    state = whole(answered_to=int(SESSIONS[-2]))
+    assert plan(SESSIONS[:-1], CALENDAR, state, NOW, LAG) == Ask(int(SESSIONS[-6]), LAST, "new")
+
+
+def test_an_interior_hole_is_asked_for_with_five_held_sessions_on_either_side() -> None:
+    ask = plan(without(40), CALENDAR, whole(), NOW, LAG)
+    assert ask == Ask(int(SESSIONS[35]), int(SESSIONS[45]), "hole")
+
+
+def test_several_holes_are_covered_by_the_smallest_single_range() -> None:
+    ask = plan(without(20, 40, 41), CALENDAR, whole(), NOW, LAG)
+    assert ask == Ask(int(SESSIONS[15]), int(SESSIONS[46]), "hole")
+
+
+def test_a_deeper_wish_asks_for_what_lies_before() -> None:
+    deeper = int(CALENDAR.between(FIRST - 30, FIRST)[0])
+    ask = plan(SESSIONS, CALENDAR, whole(wanted_from=deeper), NOW, LAG)
+    assert ask == Ask(deeper, int(SESSIONS[4]), "depth")
+
+
+def test_nothing_is_asked_for_before_the_listing_or_after_the_delisting() -> None:
+    state = whole(listed_on=int(SESSIONS[10]), delisted_after=int(SESSIONS[50]))
+    assert plan(SESSIONS[10:51], CALENDAR, state, NOW, LAG) is None
+
+
+def test_a_bar_on_a_day_without_session_hides_no_hole() -> None:
+    held = np.sort(np.append(without(40), SESSIONS[4] + 1))
+    ask = plan(held, CALENDAR, whole(), NOW, LAG)
+    assert ask is not None
+    assert ask.why == "hole"
+
+
+def test_a_failing_series_waits_for_its_next_try_unless_forced() -> None:
+    state = whole(attempts=3, refusals=3, failing_since=NOW - DAY, next_retry=NOW + 1)
+    assert plan(without(40), CALENDAR, state, NOW, LAG) is None
+    assert plan(without(40), CALENDAR, state, NOW, LAG, force=True) is not None
+    due = plan(without(40), CALENDAR, state, NOW + 1, LAG)
+    assert due is not None
+    assert due.why == "retry"
+
+
+def test_a_hole_just_asked_for_waits_most_of_a_day_unless_forced() -> None:
+    state = whole(holes={int(SESSIONS[40]): Hole(1, NOW - HOUR, NOW - HOUR)})
+    assert plan(without(40), CALENDAR, state, NOW, LAG) is None
+    assert plan(without(40), CALENDAR, state, NOW, LAG, force=True) is not None
+    assert plan(without(40), CALENDAR, state, NOW + 19 * HOUR, LAG) is not None
+
+
+def test_forced_looks_on_one_day_count_once() -> None:
+    state, held = whole(), without(40)
+    truth = without(40)
+    for _ in range(5):
+        ask = plan(held, CALENDAR, state, NOW, LAG, force=True)
+        assert ask is not None
+        state, held = answer(state, ask, held, truth, NOW)
+    assert state.holes[int(SESSIONS[40])].asks == 1
+    assert not state.absent
+
+
+def test_three_answers_on_three_days_without_a_session_are_accepted_and_audited_after_a_month() -> None:
+    state, held, truth = whole(), without(40), without(40)
+    now, asked_at = NOW, []
+    hole = int(SESSIONS[40])
+    calendar = every_day("24/5", FIRST - 700, LAST, weekdays_only=True)  # no session falls due meanwhile
+    while now < NOW + 50 * DAY:
+        ask = plan(held, calendar, state, now, LAG)
+        if ask is not None:
+            asked_at.append((now - NOW) / HOUR)
+            state, held = answer(state, ask, held, truth, now)
+        now += 3 * HOUR
+    assert asked_at[:3] == [0, 21, 42]
+    assert len(asked_at) == 4
+    assert asked_at[3] >= 42 + AUDIT_SECONDS / HOUR
+    assert hole in state.absent
+    assert state.absent[hole] > NOW + 30 * DAY
+    assert not state.holes
+
+
+def test_an_audit_that_finds_the_session_forgets_its_absence() -> None:
+    hole = int(SESSIONS[40])
+    state = whole(absent={hole: NOW - 31 * DAY})
+    ask = plan(without(40), CALENDAR, state, NOW, LAG)
+    assert ask is not None
+    assert ask.why == "audit"
+    state, held = answer(state, ask, without(40), SESSIONS, NOW)
+    assert hole in held
+    assert not state.absent
+
+
+def test_a_provider_whose_history_begins_later_is_not_asked_for_what_was_before() -> None:
+    state, held = answer(SyncState(FIRST), Ask(FIRST, LAST, "first"), NOTHING, SESSIONS[30:], NOW)
+    assert state.listed_on == SESSIONS[30]
+    assert not state.holes
+    assert plan(held, CALENDAR, state, NOW, LAG) is None
+
+
+def test_an_earlier_bar_than_the_listing_moves_the_listing() -> None:
+    state = whole(listed_on=int(SESSIONS[30]))
+    ask = plan(SESSIONS[30:], CALENDAR, state, NOW, LAG, force=True, again_from=FIRST)
+    assert ask == Ask(FIRST, LAST, "again")
+    state, _ = answer(state, ask, SESSIONS[30:], SESSIONS[10:], NOW)
+    assert state.listed_on == SESSIONS[10]
+
+
+def test_an_empty_answer_neither_raises_nor_resets_the_count_of_failures() -> None:
+    state = whole(attempts=2, refusals=2, failing_since=NOW - DAY, next_retry=NOW, code="symbol_not_found")
+    ask = plan(without(40), CALENDAR, state, NOW, LAG)
+    assert ask is not None
+    after = after_answer(state, ask, without(40), CALENDAR, None, NOW, answered=NOTHING)
+    assert after == state
+
+
+def test_an_empty_answer_for_a_range_of_which_nothing_is_held_counts_as_an_answer() -> None:
+    ask = Ask(FIRST, LAST, "first")
+    state = after_answer(SyncState(FIRST), ask, NOTHING, CALENDAR, None, NOW, answered=NOTHING)
+    assert state.holes[FIRST].asks == 1
+    assert state.last_update is None
+    assert plan(NOTHING, CALENDAR, state, NOW + 3 * HOUR, LAG) is None
+
+
+def test_success_clears_the_failure() -> None:
+    state = after_failure(whole(), SymbolNotFound(), NOW, 0.5)
+    state, _ = answer(state, Ask(FIRST, LAST, "retry"), SESSIONS, SESSIONS, NOW + DAY)
+    assert (state.attempts, state.refusals, state.failing_since, state.next_retry) == (0, 0, None, None)
+    assert (state.code, state.reason) == (None, None)
+    assert state.last_update == NOW + DAY
+
+
+def test_looking_without_asking_leaves_a_failure_as_it_is() -> None:
+    failing = after_failure(whole(), SymbolNotFound(), NOW, 0.5)
+    assert after_nothing_due(failing, NOW + 1) is failing
+    assert after_nothing_due(whole(), NOW + 1).last_update == NOW + 1
+
+
+@pytest.mark.parametrize("error", [SymbolNotFound(), ProviderAnswerBad()])
+def test_failures_of_the_symbol_back_off_from_15_minutes_doubling_to_a_day_with_full_jitter(
+    error: SymbolNotFound | ProviderAnswerBad,
+) -> None:
+    state, waits = whole(), []
+    for _ in range(10):
+        state = after_failure(state, error, NOW, 0.5)
+        assert state.next_retry is not None
+        waits.append((state.next_retry - NOW) / 60)
+    assert waits[:4] == [7.5, 15, 30, 60]
+    assert waits[-1] == 720
+    assert after_failure(state, error, NOW, 0.0).next_retry == NOW
+    assert state.code == error.code
+    assert state.failing_since == NOW
+
+
+def test_failures_of_the_provider_never_lengthen_the_wait_of_a_symbol() -> None:
+    state = whole()
+    for _ in range(20):
+        state = after_failure(state, ProviderUnavailable(), NOW, 0.9)
+        assert state.next_retry is not None
+        assert state.next_retry - NOW <= 15 * 60
+    assert state.attempts == 20
+    refused = after_failure(state, SymbolNotFound(), NOW, 0.5)
+    assert refused.next_retry == NOW + 7.5 * 60
+
+
+@pytest.mark.parametrize(("said", "wait"), [(None, 60), (0, 0), (300, 300), (7200, 900), (-5, 0)])
+def test_a_provider_that_says_when_to_come_back_is_believed_up_to_15_minutes(said: float | None, wait: float) -> None:
+    assert after_failure(whole(), RateLimited(retry_after=said), NOW, 0.5).next_retry == NOW + wait
+
+
+def test_examined_when_never_or_long_ago_or_with_any_hole() -> None:
+    def due(held: NDArray[np.int64], state: SyncState) -> bool:
+        return examination_due(held, CALENDAR, state, NOW, LAG, 3 * HOUR)
+
+    assert due(SESSIONS, whole(last_update=None))
+    assert due(SESSIONS, whole(last_update=NOW - 3 * HOUR))
+    assert due(without(40), whole())
+    assert not due(SESSIONS, whole())
+
+
+sessions_subset = st.sets(st.integers(0, len(SESSIONS) - 1)).map(lambda gone: np.delete(SESSIONS, sorted(gone)))
+
+
+@given(held=sessions_subset, truth=sessions_subset, depth=st.integers(0, 60), force=st.booleans())
+def test_a_heal_leaves_nothing_to_heal(
+    held: NDArray[np.int64], truth: NDArray[np.int64], depth: int, force: bool
+) -> None:
+    """Whatever was held, and whatever a truthful provider lacks, one answer settles the matter for the day."""
+    state = SyncState(FIRST + depth)
+    ask = plan(held, CALENDAR, state, NOW, LAG, force=force)
+    if ask is not None:
+        state, held = answer(state, ask, held, truth, NOW)
+    again = plan(held, CALENDAR, state, NOW, LAG)
+    contradicted = ask is not None and not len(truth[(truth >= ask.start) & (truth <= ask.end)])
+    assert again is None or contradicted
+
+
+@given(held=sessions_subset)
+def test_removed_sessions_come_back_from_a_truthful_provider(held: NDArray[np.int64]) -> None:
+    state = whole()
+    ask = plan(held, CALENDAR, state, NOW, LAG)
+    assert (ask is None) == (len(held) == len(SESSIONS))
+    if ask is not None:
+        _, held = answer(state, ask, held, SESSIONS, NOW)
+    assert held.tolist() == SESSIONS.tolist()
+
+
+@given(
+    held=st.sets(st.integers(-100, 200)).map(lambda days: np.array(sorted(FIRST + d for d in days), np.int64)),
+    wanted=st.integers(-50, 150),
+    listed=st.none() | st.integers(-50, 150),
+    again=st.none() | st.integers(-200, 200),
+    after=st.floats(-150, 30),
+)
+def test_no_ask_leaves_the_wanted_and_due_range(
+    held: NDArray[np.int64], wanted: int, listed: int | None, again: int | None, after: float
+) -> None:
+    now = NOW + after * DAY
+    state = SyncState(FIRST + wanted, listed_on=None if listed is None else FIRST + listed)
+    ask = plan(held, CALENDAR, state, now, LAG, again_from=None if again is None else FIRST + again)
+    if ask is not None:
+        last_due = CALENDAR.last_closed(now, LAG)
+        assert last_due is not None
+        assert state.wanted_from <= ask.start <= ask.end <= last_due
+
+
+@settings(max_examples=30, deadline=None)
+@given(held=sessions_subset, truth=sessions_subset.filter(len), seed=st.integers(0, 2**16))
+def test_every_series_ends_whole_or_accepted(held: NDArray[np.int64], truth: NDArray[np.int64], seed: int) -> None:
+    """Failures, empty answers and odd hours on the way; in the end each due session is held, excused or accepted."""
+    chance = np.random.default_rng(seed)
+    state, now = SyncState(FIRST), NOW
+    calendar = every_day("24/5", FIRST - 700, LAST, weekdays_only=True)
+    held = np.intersect1d(held, truth)
+    for _ in range(60):
+        now += 3 * HOUR + chance.random() * 24 * HOUR
+        ask = plan(held, calendar, state, now, LAG)
+        if ask is None:
+            continue
+        fate = chance.integers(6)
+        if fate == 0:
+            state = after_failure(state, SymbolNotFound(), now, chance.random())
+        elif fate == 1:
+            state = after_failure(state, ProviderUnavailable(), now, chance.random())
+        else:
+            state, held = answer(state, ask, held, truth, now)
+    assert set(truth.tolist()) <= set(held.tolist())
+    lacking = set(SESSIONS.tolist()) - set(held.tolist())
+    assert lacking == {s for s in lacking if s in state.absent or s < (state.listed_on or 0)}
+
+
+def test_a_session_missing_at_the_end_is_asked_for_at_the_next_sync_and_counted_once_a_day() -> None:
+    held = SESSIONS[:-1]
+    ask = Ask(int(SESSIONS[-6]), LAST, "new")
+    state = after_answer(SyncState(FIRST), ask, held, CALENDAR, None, NOW, answered=held[-5:])
+    assert plan(held, CALENDAR, state, NOW + HOUR, LAG) is None
+    again = plan(held, CALENDAR, state, NOW + 3 * HOUR, LAG)
+    assert again is not None
+    assert again.end == LAST
+    state = after_answer(state, again, held, CALENDAR, None, NOW + 3 * HOUR, answered=held[-5:])
+    assert state.holes[LAST].asks == 1
