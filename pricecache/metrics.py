@@ -1,0 +1,140 @@
+"""The daemon's metrics: every name, unit, label and help text, in a registry of their own."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One metric as a scrape shows it: its full name, its type, its labels, and what it means."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A metric without a value of its own: it is read, at each scrape, from the part that counts it anyway."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+
+
+READINGS = (
+    Reading("pricecache_ready", "gauge", "1 when the daemon can serve (/readyz answers 200), else 0."),
+    Reading("pricecache_coverage_ratio", "gauge", "Bars present of bars expected, over all tracked symbols, 0 to 1."),
+    Reading("pricecache_symbols_tracked", "gauge", "Symbols that are tracked."),
+    Reading("pricecache_live_cache_quotes", "gauge", "Quotes in the live cache."),
+    Reading("pricecache_column_cache_bytes", "gauge", "RAM held by decoded bars, in bytes."),
+    Reading("pricecache_column_cache_hits_total", "counter", "Reads of bars answered from RAM."),
+    Reading("pricecache_column_cache_misses_total", "counter", "Reads of bars that went to MongoDB."),
+    Reading("pricecache_historical_hits_total", "counter", "Historical reads that were complete and fresh."),
+    Reading("pricecache_historical_misses_total", "counter", "Historical reads that were incomplete or out of date."),
+    Reading("pricecache_mongod_restarts_total", "counter", "Times the private mongod died and was started again."),
+    Reading(
+        "pricecache_event_loop_lag_max_seconds", "gauge", "Longest lag of the event loop in the last minute or two."
+    ),
+)
+
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """All metrics of one daemon. Thread-safe. No label names a symbol, so their number is bounded.
+
+    What happens rarely is counted here by the part it happens in; what happens at every read is counted by the part
+    itself as a plain number and handed over with `read`, so that a read pays for no lock.
+    """
+
+    def __init__(self, version: str) -> None:
+        disable_created_metrics()  # twice the lines for a time nobody asks for
+        self.registry = CollectorRegistry()
+        self._sources: dict[str, Callable[[], float]] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self.bars_stored = self._counter("bars_stored_total", "Bars stored for sessions that had none.")
+        self.bars_corrected = self._counter("bars_corrected_total", "Bars replaced by a provider's correction.")
+        self.job_runs = self._counter("job_runs_total", "Finished runs of a job, by outcome.", "job", "outcome")
+        self.job_last_success = self._gauge(
+            "job_last_success_timestamp_seconds", "When a job last succeeded, in seconds since 1970 UTC.", "job"
+        )
+        self.provider_attempts = self._counter(
+            "provider_attempts_total",
+            "Calls to a provider; outcome is answered, or the code of the failure.",
+            "provider",
+            "outcome",
+        )
+        self.live_updates = self._counter("live_updates_total", "Quotes that replaced an older one.", "provider")
+        self.event_loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop ran a timer, in seconds.", _LAG_BUCKETS
+        )
+        build = self._gauge("build_info", "1, with the version of the program and of Python.", "version", "python")
+        build.labels(version, platform.python_version()).set(1)
+        self.registry.register(_Readings(self._sources))
+        ProcessCollector(namespace="pricecache", registry=self.registry)
+
+    def read(self, name: str, source: Callable[[], float]) -> None:
+        """Take the value of the reading `name` from `source` at each scrape. `KeyError` when there is none such."""
+        if name not in {reading.name for reading in READINGS}:
+            raise KeyError(name)
+        self._sources[name] = source
+
+    def exposition(self) -> bytes:
+        """Everything in the text format of Prometheus; its type is `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def describe(self) -> list[Description]:
+        """Every metric there is, in order of its name, those that have no value yet included."""
+        declared = [self._description(family) for family in self.registry.collect()]
+        return sorted(declared, key=lambda description: description.name)
+
+    def _description(self, family: Metric) -> Description:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        return Description(name, family.type, self._labels.get(name, ()), family.documentation)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self._labels[f"pricecache_{name}"] = labels
+        return Counter(f"pricecache_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self._labels[f"pricecache_{name}"] = labels
+        return Gauge(f"pricecache_{name}", meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        self._labels[f"pricecache_{name}"] = labels
+        return Histogram(f"pricecache_{name}", meaning, labels, buckets=buckets, registry=self.registry)
+
+
+class _Readings(Collector):
+    def __init__(self, sources: dict[str, Callable[[], float]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        for reading in READINGS:
+            family = (CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily)(
+                reading.name, reading.help
+            )
+            if source := self._sources.get(reading.name):
+                family.add_metric((), source())
+            yield family

@@ -1,0 +1,69 @@
+"""Metrics: names that follow the rules of the field, and values that are read when they are asked for."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pricecache.metrics import READINGS, Description, Metrics
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("1.2.3")
+
+
+def described() -> list[Description]:
+    return Metrics("1.2.3").describe()
+
+
+@pytest.mark.parametrize("metric", described(), ids=lambda metric: metric.name)
+def test_a_name_is_ours_and_says_its_unit(metric: Description) -> None:
+    assert re.fullmatch(r"pricecache_[a-z0-9]+(_[a-z0-9]+)+|pricecache_ready", metric.name)
+    assert (metric.kind == "counter") == metric.name.endswith("_total")
+    assert not re.search(r"(_ms|_millis|_mb|_kb|_percent|_minutes)(_|$)", metric.name)
+
+
+@pytest.mark.parametrize("metric", described(), ids=lambda metric: metric.name)
+def test_a_metric_says_what_it_means(metric: Description) -> None:
+    assert metric.help.endswith(".")
+
+
+@pytest.mark.parametrize("metric", described(), ids=lambda metric: metric.name)
+def test_no_label_names_a_symbol(metric: Description) -> None:
+    assert not {"symbol", "instrument", "series", "portfolio", "user"} & set(metric.labels)
+
+
+def test_the_exposition_is_what_prometheus_reads(metrics: Metrics) -> None:
+    metrics.bars_stored.inc(251)
+    metrics.provider_attempts.labels("yfinance", "rate_limited").inc()
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    assert families["pricecache_bars_stored"].samples[0].value == 251
+    assert families["pricecache_provider_attempts"].samples[0].labels == {
+        "provider": "yfinance",
+        "outcome": "rate_limited",
+    }
+    assert families["pricecache_build_info"].samples[0].labels["version"] == "1.2.3"
+
+
+def test_a_reading_is_taken_at_each_scrape(metrics: Metrics) -> None:
+    hits = iter((1, 2))
+    metrics.read("pricecache_column_cache_hits_total", lambda: next(hits))
+    assert "pricecache_column_cache_hits_total 1.0" in metrics.exposition().decode()
+    assert "pricecache_column_cache_hits_total 2.0" in metrics.exposition().decode()
+
+
+def test_a_reading_nobody_supplies_shows_no_value(metrics: Metrics) -> None:
+    assert metrics.registry.get_sample_value("pricecache_ready") is None
+
+
+def test_a_reading_that_is_not_declared_is_refused(metrics: Metrics) -> None:
+    with pytest.raises(KeyError):
+        metrics.read("pricecache_surprises_total", lambda: 1)
+
+
+def test_describing_does_not_take_the_readings(metrics: Metrics) -> None:
+    """The list of metrics stands in the manual; making it must not need a daemon behind it."""
+    assert {reading.name for reading in READINGS} <= {metric.name for metric in metrics.describe()}
