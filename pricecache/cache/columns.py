@@ -28,7 +28,7 @@ class ColumnCache:
     """
 
     def __init__(self, store: BarStore, max_bytes: int) -> None:
-        self._store = store
+        self.store = store
         self._kept: LRUCache[tuple[int, Adjust], _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.bars.nbytes)
         self._loading: dict[int, asyncio.Task[Bars]] = {}
         self.hits = 0
@@ -70,14 +70,14 @@ class ColumnCache:
         """Load many at once, in one query."""
         cold = [entry for entry in entries if self.held(entry) is None]
         if cold:
-            loaded = await self._store.read_many(cold)
+            loaded = await self.store.read_many(cold)
             for entry in cold:
                 self._keep(entry, "none", loaded[entry.id])
 
     async def _load(self, entry: Entry) -> Bars:
         task = self._loading.get(entry.id)
         if task is None:
-            task = asyncio.create_task(self._store.read(entry), name=f"columns-{entry.id}")
+            task = asyncio.create_task(self.store.read(entry), name=f"columns-{entry.id}")
             self._loading[entry.id] = task
             task.add_done_callback(lambda _: self._loading.pop(entry.id, None))
         bars = await asyncio.shield(task)

@@ -14,7 +14,7 @@ from pricecache.cache.columns import ColumnCache
 from pricecache.clock import Clock
 from pricecache.core.actions import Adjust, adjusted
 from pricecache.core.bars import Bars, concatenate, day_number
-from pricecache.core.catalog import Entry
+from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import Coverage, coverage
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 
@@ -48,8 +48,11 @@ class Reader:
     A read is a hit when every session of its range that can be expected by now is there.
     """
 
-    def __init__(self, columns: ColumnCache, calendars: CalendarBook, clock: Clock, final_lag: float) -> None:
+    def __init__(
+        self, catalog: Catalog, columns: ColumnCache, calendars: CalendarBook, clock: Clock, final_lag: float
+    ) -> None:
         self.columns = columns
+        self._catalog = catalog
         self._calendars = calendars
         self._clock = clock
         self._lag = final_lag
@@ -80,6 +83,7 @@ class Reader:
     ) -> HistoryAnswer:
         """`start` None: the first bar held or wanted; `end` None: today at the market."""
         calendar = self._calendars.get(entry.instrument.place.calendar)
+        await self._trust(entry)
         whole = await self.columns.get(entry, adjust)
         tail = adjusted(entry.tail, entry.actions, adjust)
         final = len(whole)
@@ -99,12 +103,18 @@ class Reader:
     async def coverage(self, entry: Entry, start: int | None = None, end: int | None = None) -> Coverage:
         """What is held of a range and what is not; the whole range by default. Provisional bars count as held."""
         calendar = self._calendars.get(entry.instrument.place.calendar)
+        await self._trust(entry)
         whole = await self.columns.get(entry)
         sessions = np.concatenate([whole.sessions, entry.tail.sessions])
         end = self.today(entry) if end is None else end
         if start is None:
             start = self._first(entry, whole, end)
         return self._covered(entry, calendar, sessions, start, end)
+
+    async def _trust(self, entry: Entry) -> None:
+        """While changes by other daemons may go unseen, the database has the word."""
+        if not self._catalog.trusted:
+            await self.columns.store.refresh([entry])
 
     def _first(self, entry: Entry, whole: Bars, end: int) -> int:
         held = int(whole.sessions[0]) if len(whole) else end

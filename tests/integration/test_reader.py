@@ -38,7 +38,7 @@ class Parts:
         self.instruments = InstrumentStore(database, self.catalog)
         self.columns = ColumnCache(self.bars, 1 << 20)
         book = CalendarBook([("24/7", every_day("24/7", 0, 30_000))])
-        self.reader = Reader(self.columns, book, clock, 600.0)
+        self.reader = Reader(self.catalog, self.columns, book, clock, 600.0)
 
     async def entry(self) -> Entry:
         await self.instruments.load_all()
@@ -171,3 +171,13 @@ async def test_an_older_quote_never_replaces_a_newer_stored_one(database: Databa
     await store.save([Quote(COIN, 2.0, "USD", 20.0, 20.0, "t")])
     await store.save([Quote(COIN, 1.0, "USD", 10.0, 30.0, "t"), Quote(Instrument("X"), 3.0, "USD", 1.0, 1.0, "$x")])
     assert {q.instrument.symbol: q.price for q in await store.load()} == {"COIN-USD": 2.0, "X": 3.0}
+
+
+async def test_while_other_daemons_may_go_unheard_a_read_asks_the_database(database: Database, clock: ManualClock) -> None:
+    mine, theirs = Parts(database, clock), Parts(database, clock)
+    entry = await mine.entry()
+    await mine.reader.history(entry)
+    await theirs.bars.commit([Change(await theirs.entry(), days(FIRST, FIRST + 9), "t", 1.0)])
+    assert len((await mine.reader.history(entry)).bars) == 0
+    mine.catalog.trusted = False
+    assert len((await mine.reader.history(entry)).bars) == 10

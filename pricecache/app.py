@@ -1,0 +1,83 @@
+"""What `pricecache serve` does: open the door and start mongod first, then load the rest, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pricecache.api.server import FrontDoor
+from pricecache.errors import Misconfigured
+from pricecache.stores.embedded import PrivateMongod
+
+if TYPE_CHECKING:
+    from pricecache.settings import Settings
+
+EXIT_CONFIG = 2
+"""A setting is wrong, as for every command: a supervisor need not try again with the same settings."""
+
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+def serve(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code of the process."""
+    try:
+        return asyncio.run(_serve(settings))
+    except Misconfigured as exc:
+        print(f"pricecache: {exc.detail}", file=sys.stderr)
+        return EXIT_CONFIG
+
+
+def verify(settings: Settings, rebuild: bool) -> list[dict[str, Any]]:
+    """Replay the journal of every series against what is read, with no daemon running; every difference found."""
+    from pricecache.daemon import verify_offline
+
+    return asyncio.run(verify_offline(settings, _private_mongod(settings), rebuild))
+
+
+async def _serve(settings: Settings) -> int:
+    stop = _stop_signal()
+    mongod = _private_mongod(settings)
+    if mongod is not None:
+        mongod.spawn()
+    door = FrontDoor(settings.host, settings.port, max_body_bytes=settings.max_body_kb * 1024)
+    try:
+        if _may_listen_at_once(settings):
+            await door.start()
+        # on a thread, so that /healthz is answered while half a second of imports goes on
+        daemon = await asyncio.to_thread(importlib.import_module, "pricecache.daemon")
+        running = daemon.Daemon(settings, door, mongod)
+        return int(await running.run(stop))
+    finally:
+        await door.stop(0)
+        if mongod is not None:
+            await mongod.stop()
+
+
+def _private_mongod(settings: Settings) -> PrivateMongod | None:
+    if settings.mongodb_uri is not None:
+        return None
+    return PrivateMongod(settings.data_dir, mongod=settings.mongod, cache_gb=settings.mongod_cache_gb)
+
+
+def _may_listen_at_once(settings: Settings) -> bool:
+    """Elsewhere than on loopback somebody has to be known first; without keys in the settings the database says."""
+    return settings.host.startswith(_LOOPBACK) or bool(settings.api_keys or settings.jwt_secret or settings.jwks_url)
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, told, name)
+    return stop

@@ -1,0 +1,210 @@
+"""The command line: `serve` is the daemon, every other command talks to one that runs.
+
+Exit codes: 0 it worked, 1 it failed in part or whole, 2 the command or a setting is wrong, 3 there is no daemon.
+Nothing but the standard library is imported before a command is known: `serve` is to bind its port first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pricecache import __version__
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+    from pricecache.client import Daemon
+    from pricecache.settings import Settings
+
+    Checked = TypeVar("Checked", bound=BaseSettings)
+
+DONE, FAILED, USAGE, NO_DAEMON = 0, 1, 2, 3
+
+_EXIT_CODES = "exit codes: 0 it worked, 1 it failed in part or whole, 2 the command or a setting is wrong, 3 no daemon"
+_SYMBOL = "as AAPL, or SAP:DE with its market"
+
+
+class UsageError(Exception):
+    """The command or a setting is wrong; the text says which and how."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `arguments` default to those of the process."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if fault := _misused(options):
+        parser.error(fault)
+    try:
+        code: int = options.command(options)
+        sys.stdout.flush()
+        return code
+    except UsageError as exc:
+        print(f"pricecache: {exc}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); without this the interpreter complains once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _misused(options: argparse.Namespace) -> str | None:
+    action = getattr(options, "action", "list")
+    if action in ("add", "remove") and not options.symbols:
+        return f"symbols {action}: name a symbol"
+    if action in ("create", "revoke") and not options.key:
+        return f"keys {action}: give the {'name' if action == 'create' else 'id'} of the key"
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pricecache", description="A daemon that keeps market prices whole.", epilog=_EXIT_CODES
+    )
+    parser.add_argument("--version", action="version", version=f"pricecache {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "serve", _serve, "run the daemon in the foreground")
+    _add_questions(commands)
+    _add_work(commands)
+    _add_administration(commands)
+    return parser
+
+
+def _add_questions(commands: Any) -> None:
+    _add(commands, "status", _remote("status"), "what the daemon holds and how its jobs do", _client_options())
+    coverage = _add(
+        commands, "coverage", _remote("coverage"), "which bars are there, which not, why", _client_options()
+    )
+    coverage.add_argument("symbol", nargs="?", metavar="SYMBOL", help=f"{_SYMBOL}; without one, all that are tracked")
+    coverage.add_argument("--market", help="market of a symbol that names none (US)")
+    coverage.add_argument("--start", metavar="DATE", help="first day, YYYY-MM-DD")
+    coverage.add_argument("--end", metavar="DATE", help="last day, YYYY-MM-DD")
+
+
+def _add_work(commands: Any) -> None:
+    _add(commands, "sync", _remote("sync"), "run the staged sync now", _client_options(), _run_options())
+    backfill = _add(
+        commands, "backfill", _remote("backfill"), "fetch the history of symbols", _client_options(), _run_options()
+    )
+    backfill.add_argument("symbols", nargs="+", metavar="SYMBOL", help=_SYMBOL)
+    backfill.add_argument("--market", help="market of symbols that name none (US)")
+    backfill.add_argument("--start", metavar="DATE", help="first day, YYYY-MM-DD")
+    refresh = _add(
+        commands, "refresh", _remote("refresh"), "fetch the latest quotes now", _client_options(), _run_options()
+    )
+    refresh.add_argument("symbols", nargs="*", metavar="SYMBOL", help=f"{_SYMBOL}; without one, all that are tracked")
+    refresh.add_argument("--market", help="market of symbols that name none (US)")
+    symbols = _add(
+        commands, "symbols", _remote("symbols"), "list, track or untrack symbols", _client_options(), _run_options()
+    )
+    symbols.add_argument("action", nargs="?", choices=("list", "add", "remove"), default="list")
+    symbols.add_argument("symbols", nargs="*", metavar="SYMBOL", help=_SYMBOL)
+    symbols.add_argument("--market", help="market of symbols that name none (US)")
+
+
+def _add_administration(commands: Any) -> None:
+    doctor = _add(commands, "doctor", _doctor, "check this installation and say how to put it right", _client_options())
+    doctor.add_argument("--verify", action="store_true", help="replay the journal and compare it with what is read")
+    doctor.add_argument("--rebuild", action="store_true", help="verify, and write anew what differs")
+    keys = _add(commands, "keys", _remote("keys"), "list, create or revoke API keys", _client_options())
+    keys.add_argument("action", nargs="?", choices=("list", "create", "revoke"), default="list")
+    keys.add_argument("key", nargs="?", metavar="NAME|ID", help="name of the key to create, or id of the one to revoke")
+    keys.add_argument("--scopes", default="read", help="of a key to create: read, ops, admin joined by + (read)")
+
+
+def _client_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--json", action="store_true", help="print the daemon's JSON as it is")
+    options.add_argument("--url", help="base URL of the daemon (PRICECACHE_URL, else from the settings)")
+    return options
+
+
+def _run_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--no-wait", action="store_true", help="start the work and return at once")
+    return options
+
+
+def _add(
+    commands: Any, name: str, command: Callable[..., int], meaning: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.", epilog=_EXIT_CODES, parents=parents
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = _settings()
+    from pricecache.app import serve
+    from pricecache.errors import Misconfigured
+
+    try:
+        return serve(settings)
+    except Misconfigured as exc:
+        raise UsageError(exc.detail) from exc
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pricecache.doctor import examine
+    from pricecache.logs import configure
+
+    configure("error", "text")
+    good = examine(_settings(), _daemon(options), verify=options.verify, rebuild=options.rebuild, as_json=options.json)
+    return DONE if good else FAILED
+
+
+def _remote(name: str) -> Callable[[argparse.Namespace], int]:
+    def command(options: argparse.Namespace) -> int:
+        from pricecache.client import NoDaemon
+        from pricecache.commands import run
+        from pricecache.errors import Invalid
+
+        try:
+            return run(name, _daemon(options), options)
+        except Invalid as exc:
+            raise UsageError(exc.detail) from exc
+        except NoDaemon as exc:
+            print(f"pricecache: {exc} Start one with `pricecache serve`.", file=sys.stderr)
+            return NO_DAEMON
+
+    return command
+
+
+def _daemon(options: argparse.Namespace) -> Daemon:
+    from pricecache.client import ClientSettings, Daemon
+
+    settings = _checked(ClientSettings)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    try:
+        return Daemon(options.url or settings.url or _address(), key)
+    except ValueError as exc:
+        raise UsageError(f"The daemon's URL is wrong: {exc}") from exc
+
+
+def _address() -> str:
+    settings = _settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _settings() -> Settings:
+    from pricecache.settings import Settings
+
+    return _checked(Settings)
+
+
+def _checked(settings: type[Checked]) -> Checked:
+    from pydantic import ValidationError
+
+    try:
+        return settings()
+    except ValidationError as exc:
+        faults = [f"PRICECACHE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in exc.errors()]
+        raise UsageError("\npricecache: ".join(faults)) from exc

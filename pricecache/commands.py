@@ -1,0 +1,222 @@
+"""The commands that talk to a daemon: ask, wait where there is something to wait for, show."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pricecache import display
+from pricecache.client import Daemon, Refusal, path
+from pricecache.core.instruments import Instrument
+from pricecache.errors import Invalid
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+_QUOTED_ROWS = 20
+_SYMBOL_COLUMNS = ("symbol", "market", "state", "bars", "first", "last", "lastUpdate", "nextRetry", "reason")
+_PROVIDER_COLUMNS = ("name", "state", "calls24h", "errors24h", "lastSuccessAt", "lastErrorAt", "lastErrorCode")
+_JOB_COLUMNS = ("id", "nextRun", "lastRun", "lastOutcome", "durationMs", "missed", "running")
+_COVERAGE_COLUMNS = ("symbol", "market", "expected", "present", "ratio", "holes", "first", "last", "lastUpdate")
+
+
+def run(name: str, daemon: Daemon, options: argparse.Namespace) -> int:
+    """Run the command `name`; returns its exit code. Raises `Invalid` for a symbol that cannot be one, `NoDaemon`."""
+    try:
+        return _COMMANDS[name](daemon, options)
+    except Refusal as exc:
+        return _refused(exc, options)
+
+
+def _status(daemon: Daemon, options: argparse.Namespace) -> int:
+    status = daemon.get("/cache/status")
+    if options.json:
+        return _print_json(status)
+    display.show_mapping({name: part for name, part in status.items() if name not in ("symbols", "providers")})
+    display.show_rows(status["symbols"], _COVERAGE_COLUMNS, title="symbols", most=_QUOTED_ROWS)
+    display.show_rows(status["providers"], _PROVIDER_COLUMNS, title="providers")
+    display.show_rows(daemon.get("/cache/scheduler/status")["jobs"], _JOB_COLUMNS, title="jobs")
+    return DONE
+
+
+def _coverage(daemon: Daemon, options: argparse.Namespace) -> int:
+    if options.symbol is None:
+        return _coverage_of_all(daemon, options)
+    instrument = Instrument.parse(options.symbol, options.market)
+    answer = daemon.get(
+        path("cache", "coverage", instrument.symbol), market=instrument.market, start=options.start, end=options.end
+    )
+    if options.json:
+        return _print_json(answer)
+    display.show_mapping(answer)
+    return DONE
+
+
+def _coverage_of_all(daemon: Daemon, options: argparse.Namespace) -> int:
+    status = daemon.get("/cache/status")
+    if options.json:
+        return _print_json({"coverage": status["coverage"], "symbols": status["symbols"]})
+    display.show_rows(status["symbols"], _COVERAGE_COLUMNS)
+    display.show_mapping(status["coverage"], "all")
+    return DONE
+
+
+def _sync(daemon: Daemon, options: argparse.Namespace) -> int:
+    return _follow(daemon, [("historical_sync", daemon.start("/cache/sync-historical"))], options)
+
+
+def _refresh(daemon: Daemon, options: argparse.Namespace) -> int:
+    body = {"symbols": _named(_instruments(options))} if options.symbols else None
+    return _follow(daemon, [("live_price_update", daemon.start("/cache/refresh-live", body))], options)
+
+
+def _backfill(daemon: Daemon, options: argparse.Namespace) -> int:
+    since = {"start": options.start} if options.start else {}
+    started: list[tuple[str, dict[str, Any]]] = []
+    worst = DONE
+    for instrument in _instruments(options):
+        body = {"symbol": instrument.symbol, "market": instrument.market} | since
+        try:
+            started.append((str(instrument), daemon.start("/cache/backfill-symbol", body)))
+        except Refusal as exc:
+            display.complain(f"{instrument}: {exc}")
+            worst = max(worst, _exit_code(exc))
+    return max(worst, _follow(daemon, started, options, many=True))
+
+
+def _symbols(daemon: Daemon, options: argparse.Namespace) -> int:
+    if options.action == "list":
+        return _list_symbols(daemon, options)
+    body = {"symbols": _named(_instruments(options))}
+    if options.action == "add":
+        return _track(daemon, daemon.post("/cache/symbols", body), options)
+    answer = daemon.delete("/cache/symbols", body)
+    if options.json:
+        return _print_json(answer)
+    display.show_mapping(answer)
+    return DONE
+
+
+def _track(daemon: Daemon, answer: dict[str, Any], options: argparse.Namespace) -> int:
+    backfill = answer.get("run")
+    if backfill and not options.no_wait:
+        [(_, backfill)] = _finished(daemon, [("backfill", backfill)])
+    if options.json:
+        _print_json(answer | {"run": backfill})
+    else:
+        display.show_rows(answer["symbols"], _SYMBOL_COLUMNS)
+        if backfill:
+            display.show_run(backfill)
+    return _outcome(backfill) if backfill else DONE
+
+
+def _keys(daemon: Daemon, options: argparse.Namespace) -> int:
+    if options.action == "list":
+        answer = daemon.get("/api/admin/keys")
+        if not options.json:
+            display.show_rows(answer["keys"])
+            return DONE
+    elif options.action == "create":
+        answer = _create_key(daemon, options.key, options.scopes.split("+"))
+    else:
+        answer = daemon.delete(path("api", "admin", "keys", options.key))
+    if options.json:
+        return _print_json(answer)
+    if answer:
+        display.show_mapping(answer)
+    return DONE
+
+
+def _create_key(daemon: Daemon, name: str, scopes: list[str]) -> dict[str, Any]:
+    first = not daemon.has_key
+    if first and "admin" not in scopes:
+        raise Invalid(
+            "Once there is a key, nobody without one is let in, and this one could create no other. Begin with "
+            "--scopes read+ops+admin, set PRICECACHE_API_KEY to it, then create this one."
+        )
+    answer: dict[str, Any] = daemon.post("/api/admin/keys", {"name": name, "scopes": scopes})
+    display.complain("The secret is shown this once." + (" Set PRICECACHE_API_KEY to it." if first else ""))
+    return answer
+
+
+_COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
+    "status": _status,
+    "coverage": _coverage,
+    "sync": _sync,
+    "refresh": _refresh,
+    "backfill": _backfill,
+    "symbols": _symbols,
+    "keys": _keys,
+}
+
+
+def _list_symbols(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get("/cache/symbols")
+    if options.json:
+        return _print_json(answer)
+    display.show_rows(answer["symbols"], _SYMBOL_COLUMNS)
+    return DONE
+
+
+def _instruments(options: argparse.Namespace) -> list[Instrument]:
+    return [_instrument(symbol, options.market) for symbol in options.symbols]
+
+
+def _instrument(symbol: str, market: str | None) -> Instrument:
+    return Instrument.parse(symbol, None if ":" in symbol else market)
+
+
+def _named(instruments: Iterable[Instrument]) -> list[dict[str, str]]:
+    return [{"symbol": instrument.symbol, "market": instrument.market} for instrument in instruments]
+
+
+def _follow(
+    daemon: Daemon, started: Sequence[tuple[str, dict[str, Any]]], options: argparse.Namespace, *, many: bool = False
+) -> int:
+    if not options.no_wait:
+        started = _finished(daemon, started)
+    runs = [run for _, run in started]
+    if options.json:
+        _print_json({"runs": runs} if many else runs[0])
+    else:
+        for label, report in started:
+            display.show_run(report, label)
+    return max((_outcome(report) for report in runs), default=DONE)
+
+
+def _finished(daemon: Daemon, started: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    reports = []
+    with display.progress() as follower:
+        for label, run in started:
+            report = run
+            for report in daemon.follow(run):
+                follower(label, report)
+            reports.append((label, report))
+    return reports
+
+
+def _outcome(report: dict[str, Any]) -> int:
+    if report["state"] in ("queued", "running"):
+        return DONE
+    clean = report["state"] == "succeeded" and not (report.get("failuresTotal") or report.get("failures"))
+    return DONE if clean else FAILED
+
+
+def _refused(refusal: Refusal, options: argparse.Namespace) -> int:
+    if options.json:
+        _print_json(refusal.problem)
+    code = refusal.problem.get("code")
+    display.complain(f"{refusal}{f' [{code}]' if code else ''}")
+    for row in refusal.problem.get("rows") or refusal.problem.get("errors") or []:
+        display.complain(f"  {row.get('field', row.get('row', ''))}: {row.get('detail', row.get('code', ''))}")
+    return _exit_code(refusal)
+
+
+def _exit_code(refusal: Refusal) -> int:
+    return USAGE if refusal.status in (400, 422) else FAILED
+
+
+def _print_json(answer: object) -> int:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    return DONE

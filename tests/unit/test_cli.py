@@ -1,0 +1,382 @@
+"""The command line: what each command asks the daemon, what it prints, and with which code it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pricecache import __version__, client
+from pricecache.cli import main
+from tests.fakes.daemon import FakeDaemon
+
+ROOT = Path(__file__).parents[2]
+RUN = {
+    "id": "r1",
+    "job": "historical_sync",
+    "state": "succeeded",
+    "done": 2,
+    "total": 2,
+    "counts": {"stored": 251},
+    "failures": [],
+    "failuresTotal": 0,
+    "durationMs": 1234,
+    "message": "",
+    "error": None,
+}
+FAILURE = {"symbol": "DEAD", "market": "US", "code": "symbol_not_found", "detail": "[nothing] is known of it"}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("PRICECACHE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
+    daemon = FakeDaemon()
+    daemon.start()
+    monkeypatch.setenv("PRICECACHE_URL", daemon.url)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def usage_error(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    return int(left.value.code or 0)
+
+
+# which code it exits with
+
+
+def test_success_is_0(daemon: FakeDaemon) -> None:
+    daemon.put("POST /cache/sync-historical?wait=0", RUN)
+    assert main(["sync"]) == 0
+
+
+@pytest.mark.parametrize(
+    "run", [RUN | {"state": "failed"}, RUN | {"state": "interrupted"}, RUN | {"failures": [FAILURE]}], ids=str
+)
+def test_work_that_failed_in_part_or_whole_is_1(daemon: FakeDaemon, run: dict[str, Any]) -> None:
+    daemon.put("POST /cache/sync-historical?wait=0", run)
+    assert main(["sync"]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("dance",),
+        ("backfill",),
+        ("symbols", "add"),
+        ("symbols", "remove"),
+        ("keys", "create"),
+        ("keys", "revoke"),
+        ("sync", "--loud"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_cannot_be_understood_is_2(arguments: tuple[str, ...]) -> None:
+    assert usage_error(*arguments) == 2
+
+
+@pytest.mark.parametrize("symbol", ["A B", "AAPL:MARS", "x" * 9000, "%2f"])
+def test_a_symbol_that_cannot_be_one_is_2_and_asks_nothing(daemon: FakeDaemon, symbol: str) -> None:
+    assert main(["backfill", symbol]) == 2
+    assert daemon.asked == []
+
+
+def test_a_setting_that_cannot_work_is_2_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRICECACHE_PORT", "ninety")
+    assert main(["status"]) == 2
+    assert "PRICECACHE_PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://127.0.0.1:99999", "nonsense"])
+def test_a_url_that_is_none_is_2(url: str) -> None:
+    assert main(["status", "--url", url]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("sync",), ("backfill", "AAPL"), ("symbols",), ("keys",), ("coverage", "AAPL")]
+)
+def test_no_daemon_is_3_and_said_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], free_port: int, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PRICECACHE_PORT", str(free_port))
+    assert main(arguments) == 3
+    shown = capsys.readouterr()
+    assert f"No daemon answers at http://127.0.0.1:{free_port}" in shown.err
+    assert shown.out == ""
+
+
+def test_something_else_on_the_port_is_3(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.put("GET /cache/symbols", b"<html>hello</html>")
+    assert main(["symbols"]) == 3
+    assert "is not pricecache" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 2), (422, 2), (401, 1), (403, 1), (404, 1), (503, 1)])
+def test_a_refusal_is_said_with_its_code(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], status: int, code: int
+) -> None:
+    problem = {"title": "No", "status": status, "code": "some_code", "detail": "Do this instead."}
+    daemon.put("GET /cache/status", problem, status=status)
+    assert main(["status"]) == code
+    assert "Do this instead. [some_code]" in capsys.readouterr().err
+
+
+# what it asks
+
+
+def test_the_key_is_sent_and_never_on_the_command_line(monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon) -> None:
+    monkeypatch.setenv("PRICECACHE_API_KEY", "secret")
+    daemon.put("GET /cache/symbols", {"symbols": []})
+    main(["symbols"])
+    assert daemon.asked[0].headers["X-API-Key"] == "secret"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_line", "body"),
+    [
+        (["sync"], "POST /cache/sync-historical?wait=0", None),
+        (["refresh"], "POST /cache/refresh-live?wait=0", None),
+        (
+            ["refresh", "AAPL", "sap:de"],
+            "POST /cache/refresh-live?wait=0",
+            {"symbols": [{"symbol": "AAPL", "market": "US"}, {"symbol": "SAP", "market": "DE"}]},
+        ),
+        (
+            ["backfill", "VOD", "--market", "L", "--start", "2020-01-02"],
+            "POST /cache/backfill-symbol?wait=0",
+            {"symbol": "VOD", "market": "L", "start": "2020-01-02"},
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_work_is_asked_for_as_the_api_has_it(
+    daemon: FakeDaemon, arguments: list[str], request_line: str, body: object
+) -> None:
+    daemon.put(request_line, {"run": RUN}, status=202)
+    assert main(arguments) == 0
+    assert [(f"{one.method} {one.path}", one.body) for one in daemon.asked] == [(request_line, body)]
+
+
+@pytest.mark.parametrize(("action", "method"), [("add", "POST"), ("remove", "DELETE")])
+def test_symbols_are_tracked_and_untracked(daemon: FakeDaemon, action: str, method: str) -> None:
+    daemon.put(f"{method} /cache/symbols", {"symbols": [{"symbol": "AAPL", "market": "US"}]})
+    assert main(["symbols", action, "AAPL"]) == 0
+    assert daemon.asked[0].body == {"symbols": [{"symbol": "AAPL", "market": "US"}]}
+
+
+def test_a_symbol_newly_tracked_is_backfilled_before_the_command_ends(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"symbol": "AAPL", "market": "US", "state": "new"}]
+    daemon.put("POST /cache/symbols", {"symbols": rows, "run": RUN | {"state": "running"}}, status=201)
+    daemon.put("GET /cache/runs/r1", RUN | {"state": "failed"})
+    assert main(["symbols", "add", "AAPL", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"symbols": rows, "run": RUN | {"state": "failed"}}
+
+
+def test_coverage_of_all_is_a_row_for_each_symbol_and_the_whole(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"symbol": "AAPL", "market": "US", "expected": 10, "present": 9, "ratio": 0.9, "holes": {"pending": 1}}
+    daemon.put("GET /cache/status", {"coverage": {"expected": 10, "present": 9, "ratio": 0.9}, "symbols": [row]})
+    assert main(["coverage"]) == 0
+    assert "pending 1" in capsys.readouterr().out
+
+
+def test_a_symbol_is_one_segment_of_the_path(daemon: FakeDaemon) -> None:
+    daemon.put("GET /cache/coverage/EURUSD%3DX?market=FX&start=2024-01-01", {"symbol": "EURUSD=X"})
+    assert main(["coverage", "EURUSD=X:FX", "--start", "2024-01-01"]) == 0
+
+
+def test_keys_are_created_listed_and_revoked(
+    monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRICECACHE_API_KEY", "of-an-admin")
+    daemon.put("POST /api/admin/keys", {"id": "k1", "name": "grafana", "secret": "shown-once"}, status=201)
+    daemon.put("GET /api/admin/keys", {"keys": [{"id": "k1", "name": "grafana", "scopes": ["read", "ops"]}]})
+    daemon.put("DELETE /api/admin/keys/k1", b"", status=204)
+    assert main(["keys", "create", "grafana", "--scopes", "read+ops"]) == 0
+    assert main(["keys"]) == 0
+    assert main(["keys", "revoke", "k1"]) == 0
+    assert daemon.asked[0].body == {"name": "grafana", "scopes": ["read", "ops"]}
+    assert "shown-once" in capsys.readouterr().out
+
+
+def test_a_first_key_that_would_lock_everybody_out_is_not_created(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "create", "grafana"]) == 2
+    assert "--scopes read+ops+admin" in capsys.readouterr().err
+    assert daemon.asked == []
+
+
+# what it waits for and prints
+
+
+def test_a_run_is_looked_at_until_its_end_less_and_less_often(daemon: FakeDaemon) -> None:
+    daemon.put("GET /cache/runs/r1", *({"run": RUN | {"state": "running", "done": done}} for done in range(20)), RUN)
+    waits: list[float] = []
+    follower = client.Daemon(daemon.url, sleep=waits.append)
+    states = [run["state"] for run in follower.follow(RUN | {"state": "queued"})]
+    assert states == ["queued", *["running"] * 20, "succeeded"]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.1, 1.0)
+
+
+def test_a_run_is_followed_and_then_reported(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.put("POST /cache/sync-historical?wait=0", {"run": RUN | {"state": "queued", "done": 0, "total": None}})
+    daemon.put("GET /cache/runs/r1", RUN)
+    assert main(["sync"]) == 0
+    assert capsys.readouterr().out.strip() == "historical_sync succeeded in 1.2 s: 251 stored"
+
+
+def test_a_run_is_not_waited_for_when_told_so(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.put("POST /cache/sync-historical?wait=0", {"run": RUN | {"state": "queued"}})
+    assert main(["sync", "--no-wait", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "r1"
+    assert len(daemon.asked) == 1
+
+
+def test_failures_are_listed_as_they_are(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are no markup to the table."""
+    daemon.put("POST /cache/sync-historical?wait=0", RUN | {"failures": [FAILURE], "failuresTotal": 1})
+    main(["sync"])
+    assert "[nothing] is known of it" in capsys.readouterr().out
+
+
+def test_one_symbol_refused_does_not_keep_the_others_from_their_backfill(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.answers["POST /cache/backfill-symbol?wait=0"] = [
+        (404, json.dumps({"code": "symbol_not_found", "detail": "No such symbol."}).encode()),
+        (202, json.dumps({"run": RUN}).encode()),
+    ]
+    assert main(["backfill", "DEAD", "AAPL", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert "DEAD:US: No such symbol." in shown.err
+    assert [run["id"] for run in json.loads(shown.out)["runs"]] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "answer"),
+    [
+        (["status"], "/cache/status", {"live": {"count": 3}, "hitRate": None}),
+        (["symbols"], "/cache/symbols", {"symbols": [{"symbol": "AAPL", "state": "tracked"}]}),
+        (["coverage"], "/cache/status", {"coverage": {"ratio": 1.0}, "symbols": [{"symbol": "AAPL", "expected": 3}]}),
+        (["coverage", "AAPL"], "/cache/coverage/AAPL?market=US", {"expected": 3, "missing": []}),
+        (["keys"], "/api/admin/keys", {"keys": []}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_json_is_the_answer_as_it_came(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], arguments: list[str], path: str, answer: object
+) -> None:
+    daemon.put(f"GET {path}", answer)
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_status_is_readable_and_cuts_long_lists_short(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"symbol": f"S{number}", "coverage": 0.5} for number in range(30)]
+    daemon.put(
+        "GET /cache/status", {"hitRate": 0.951, "storage": {"sizeBytes": 12345}, "symbols": rows, "providers": []}
+    )
+    daemon.put("GET /cache/scheduler/status", {"running": True, "jobs": [{"id": "historical_sync", "missed": 0}]})
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "hit rate" in out
+    assert "0.951" in out
+    assert "size bytes" in out
+    assert "historical_sync" in out
+    assert "S19" in out
+    assert "S20" not in out
+    assert "... and 10 more" in out
+
+
+def test_a_table_in_a_pipe_is_never_cut(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "because " * 60
+    daemon.put("GET /cache/symbols", {"symbols": [{"symbol": "AAPL", "reason": reason}]})
+    main(["symbols"])
+    assert reason.strip() in capsys.readouterr().out
+
+
+# the program as a process
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pricecache", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_program_says_its_version() -> None:
+    assert process("--version").stdout == f"pricecache {__version__}\n"
+
+
+def test_the_program_exits_with_the_code_of_its_command(free_port: int) -> None:
+    answer = process("status", PRICECACHE_PORT=str(free_port))
+    assert (answer.returncode, answer.stdout) == (3, "")
+
+
+def test_progress_shows_on_a_terminal_and_the_report_stays_clean(daemon: FakeDaemon) -> None:
+    daemon.put("POST /cache/sync-historical?wait=0", {"run": RUN | {"state": "queued", "done": 0, "total": None}})
+    daemon.put("GET /cache/runs/r1", RUN | {"state": "running", "done": 1, "message": "Processing AAPL"}, RUN)
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "wb") as terminal:
+        answer = subprocess.run(
+            [sys.executable, "-m", "pricecache", "sync", "--json"],
+            env={**os.environ, "PRICECACHE_URL": daemon.url, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            timeout=60,
+            check=False,
+        )
+        shown = os.read(ours, 65536).decode()
+    assert json.loads(answer.stdout) == RUN
+    assert "1/2" in shown
+    assert "Processing AAPL" in shown
+
+
+def test_a_reader_that_goes_away_is_no_traceback(daemon: FakeDaemon) -> None:
+    daemon.put("GET /cache/symbols", {"symbols": [{"symbol": f"S{number}"} for number in range(20_000)]})
+    program = f"{sys.executable} -m pricecache symbols --json | head -n 1"
+    answer = subprocess.run(
+        ["bash", "-c", program],
+        env={**os.environ, "PRICECACHE_URL": daemon.url, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout == "{\n"
+    assert answer.stderr == ""
