@@ -173,7 +173,9 @@ async def test_an_older_quote_never_replaces_a_newer_stored_one(database: Databa
     assert {q.instrument.symbol: q.price for q in await store.load()} == {"COIN-USD": 2.0, "X": 3.0}
 
 
-async def test_while_other_daemons_may_go_unheard_a_read_asks_the_database(database: Database, clock: ManualClock) -> None:
+async def test_while_other_daemons_may_go_unheard_a_read_asks_the_database(
+    database: Database, clock: ManualClock
+) -> None:
     mine, theirs = Parts(database, clock), Parts(database, clock)
     entry = await mine.entry()
     await mine.reader.history(entry)

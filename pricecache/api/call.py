@@ -1,0 +1,50 @@
+"""What a handler is given, and what it may give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pricecache.api.auth import LOCAL, Principal
+from pricecache.core.instruments import Instrument
+
+if TYPE_CHECKING:
+    from pricecache.api.services import Services
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, checked. `path`: its parameters decoded; `query`, `body`: as the route's models, or None;
+    `headers`: as they came. `principal` is nobody in particular on a route that is open to everybody."""
+
+    services: Services
+    headers: Mapping[str, str]
+    path: Mapping[str, str]
+    query: Any = None
+    body: Any = None
+    principal: Principal = LOCAL
+
+    @property
+    def instrument(self) -> Instrument:
+        """The instrument named by path and query. Raises `Invalid`."""
+        return Instrument.parse(self.path["symbol"], self.query.market)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value to encode as JSON with camelCase keys, its status, and further headers."""
+
+    value: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Bytes to send as they are."""
+
+    body: bytes
+    content_type: str
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)

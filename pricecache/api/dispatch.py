@@ -1,0 +1,326 @@
+"""From a request to its answer: kept bytes if they still stand, else the row of the table with all its checks."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+from pydantic import BaseModel, ValidationError
+from pymongo.errors import PyMongoError
+
+from pricecache.api.auth import CHALLENGE, Principal
+from pricecache.api.call import Answer, Call, Document
+from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
+from pricecache.api.metrics import RequestMetrics
+from pricecache.api.problem import SERVER, problem_response
+from pricecache.api.routing import MethodNotAllowed, Route, Router
+from pricecache.api.wire import (
+    Malformed,
+    TooLarge,
+    TooSlow,
+    UnsupportedBody,
+    encode,
+    invalid_input,
+    problem_of,
+    status_of,
+)
+from pricecache.errors import Invalid, PricecacheError, Unauthorized, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pricecache.api.services import Services
+
+log = structlog.get_logger(__name__)
+
+_GZIP_INLINE = 256 << 10
+"""Longer bodies are compressed in a thread."""
+_HEADERS = {"Server": SERVER, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_UNMATCHED = "(none)"
+
+
+class Dispatcher:
+    """Answers every request of an open front door. Loop-only.
+
+    `request_seconds`: how long a handler may take, waiting for runs aside. `body_seconds`: how long a body may take to
+    arrive. `max_body_bytes`: of any body, where the route does not say less.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        services: Services,
+        *,
+        request_seconds: float = 10.0,
+        body_seconds: float = 10.0,
+        max_body_bytes: int = 8 << 20,
+    ) -> None:
+        self.router = Router(routes)
+        self._services = services
+        self._identity = services.identity
+        self._kept = services.kept
+        self._clock = services.clock
+        self._date = HttpDate()
+        self._request_seconds = request_seconds
+        self._body_seconds = body_seconds
+        self._max_body_bytes = max_body_bytes
+        metrics = RequestMetrics(services.registry)
+        self._counters = {route: metrics.of(route.method, route.path) for route in self.router.routes}
+        self._unmatched = metrics.of(_UNMATCHED, _UNMATCHED)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        kept = self._kept.get(request.raw_path)
+        if kept is not None and request.method == "GET":
+            response = self._from_kept(kept, request)
+            if response is not None:
+                return response
+        return await self._counted(request)
+
+    def _from_kept(self, kept: Kept, request: web.BaseRequest) -> web.StreamResponse | None:
+        """The kept bytes, when nothing about this request asks for a closer look."""
+        started = time.perf_counter()
+        now = self._clock.time()
+        if not kept.current(now) or not request.keep_alive or request.version != HttpVersion11:
+            return None
+        headers = request.headers
+        if kept.scope is not None:
+            principal = self._identity.known(headers)
+            if principal is None or kept.scope not in principal.scopes:
+                return None
+        elif "Origin" in headers:
+            return None
+        found = kept.wire(headers.get("If-None-Match"), headers.get("Accept-Encoding"), self._date.at(now))
+        if found is None:
+            return None
+        kept.count_read()
+        assert kept.counter is not None
+        kept.counter.observe(found[0], time.perf_counter() - started)
+        # a response to aiohttp's connection, which asks no more of it than it has
+        return cast(web.StreamResponse, WireResponse(request, found[1]))
+
+    async def _counted(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        route: Route | None = None
+        try:
+            if request.method == "OPTIONS":
+                return self._options(request)
+            route, path = self.router.match(request.method, request.rel_url.raw_path)
+            response = await self._serve(request, route, path)
+        except (PricecacheError, PyMongoError, TimeoutError) as exc:
+            response = self._refusal(request, _as_ours(exc), request_id)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:  # the edge: whatever else is our fault, told once and answered
+            log.exception("request failed", request_id=request_id, path=request.rel_url.raw_path[:200])
+            response = self._refusal(request, PricecacheError(_OUR_FAULT, code="internal_error"), request_id)
+        seconds = time.perf_counter() - started
+        counter = self._unmatched if route is None else self._counters[route]
+        counter.observe(response.status, seconds)
+        log.debug(
+            "request",
+            method=request.method,
+            path=request.rel_url.raw_path[:200],
+            status=response.status,
+            ms=round(seconds * 1000, 2),
+            request_id=request_id,
+        )
+        response.headers.update(self._identity.origins.answer_headers(request.headers.get("Origin")))
+        return response
+
+    async def _serve(self, request: web.BaseRequest, route: Route, path: Mapping[str, str]) -> web.StreamResponse:
+        call = Call(self._services, request.headers, path)
+        if route.scope is not None:
+            call.principal = await self._admit(request, route)
+        call.query = _query(route, request.rel_url.raw_query_string)
+        call.body = await self._body(request, route)
+        kept = self._kept.get(request.raw_path) if request.method == "GET" else None
+        if kept is None or not kept.current(self._clock.time()):
+            kept = None
+            async with asyncio.timeout(self._patience(route, call.query)):
+                answer = await route.handler(call)
+            if not isinstance(answer, Kept):
+                return await self._response(request, answer)
+            kept = answer
+            kept.scope, kept.counter = route.scope, self._counters[route]
+            if request.method == "GET":
+                self._kept.put(request.raw_path, kept)
+        else:
+            kept.count_read()
+        return await self._kept_response(request, kept)
+
+    async def _admit(self, request: web.BaseRequest, route: Route) -> Principal:
+        async with asyncio.timeout(self._request_seconds):
+            principal = await self._identity.authenticate(request.headers, request.method, request.remote or "")
+        assert route.scope is not None
+        principal.require(route.scope)
+        return principal
+
+    def _patience(self, route: Route, query: Any) -> float:
+        return self._request_seconds + (query.wait if route.waits else 0.0)
+
+    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | None:
+        most = min(route.max_body_bytes, self._max_body_bytes)
+        declared = request.content_length
+        if declared is not None and declared > most:
+            raise TooLarge(f"A body may have {most} bytes here.")
+        raw = await self._read(request) if request.body_exists else b""
+        if len(raw) > most:
+            raise TooLarge(f"A body may have {most} bytes here.")
+        if route.body is None:
+            if raw:
+                raise Invalid("This takes no body.", code="unexpected_body")
+            return None
+        if not raw and route.body_optional:
+            return route.body()
+        if raw and request.content_type != "application/json":
+            raise UnsupportedBody
+        try:
+            return route.body.model_validate_json(raw)
+        except ValidationError as exc:
+            raise invalid_input(exc, "body") from exc
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # an interim answer is not the beginning of the answer
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await request.read()
+        except TimeoutError as exc:
+            raise TooSlow from exc
+        except web.HTTPRequestEntityTooLarge as exc:
+            raise TooLarge from exc
+        except (RequestPayloadError, HttpProcessingError) as exc:
+            raise Malformed("The body does not arrive as its headers say.") from exc
+
+    async def _kept_response(self, request: web.BaseRequest, kept: Kept) -> web.StreamResponse:
+        headers = request.headers
+        plain = request.version != HttpVersion11 or not request.keep_alive or "Origin" in headers
+        if plain or request.method == "HEAD":
+            return kept.response(headers.get("If-None-Match"))
+        now = self._clock.time()
+        date = self._date.at(now)
+        found = kept.wire(headers.get("If-None-Match"), headers.get("Accept-Encoding"), date)
+        if found is None:
+            await _maybe_in_thread(kept.nbytes, kept.make_gzip)
+            self._kept.put(request.raw_path, kept)
+            found = kept.wire(None, headers.get("Accept-Encoding"), date)
+            assert found is not None
+        return cast(web.StreamResponse, _CountedWire(request, *found))
+
+    async def _response(self, request: web.BaseRequest, answer: Answer | Document | web.StreamResponse) -> web.Response:
+        if isinstance(answer, Answer):
+            body, content_type = encode(answer.value), "application/json"
+        elif isinstance(answer, Document):
+            body, content_type = answer.body, answer.content_type
+        else:
+            return cast(web.Response, answer)
+        headers = {**_HEADERS, "Content-Type": content_type, **answer.headers}
+        if len(body) >= GZIP_FROM and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            body = await _maybe_in_thread(len(body), lambda: _gzip(body))
+            headers["Content-Encoding"] = "gzip"
+            headers["Vary"] = "Accept-Encoding, Origin"
+        return web.Response(body=body, status=answer.status, headers=headers)
+
+    def _options(self, request: web.BaseRequest) -> web.Response:
+        allowed = self.router.allowed(request.rel_url.raw_path)
+        headers = {"Allow": allowed, "Server": SERVER}
+        if "Access-Control-Request-Method" in request.headers:
+            headers |= self._identity.origins.preflight_headers(request.headers.get("Origin"), allowed)
+        return web.Response(status=204, headers=headers)
+
+    def _refusal(self, request: web.BaseRequest, error: PricecacheError, request_id: str) -> web.Response:
+        headers: dict[str, str] = {}
+        status = 405 if isinstance(error, MethodNotAllowed) else status_of(error)
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = error.allowed
+        if isinstance(error, Unauthorized):
+            headers["WWW-Authenticate"] = CHALLENGE
+        if status >= 500 and error.code not in ("internal_error",):
+            log.debug("request refused", code=error.code, detail=error.detail, request_id=request_id)
+        fields = problem_of(error, status, request.rel_url.raw_path[:2048], request_id)
+        response = problem_response(fields, headers)
+        if isinstance(error, TooLarge | TooSlow | Malformed) or request.version == HttpVersion10:
+            response.force_close()
+        return response
+
+
+_OUR_FAULT = "Something went wrong here. The log says what, under this requestId."
+
+
+class _CountedWire(WireResponse):
+    """A wire response whose status is known, and which takes no headers any more."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(self, request: web.BaseRequest, status: int, wire: bytes) -> None:
+        super().__init__(request, wire)
+        self.status = status
+        self.headers: dict[str, str] = {}
+
+
+def _as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:
+    if isinstance(exc, PricecacheError):
+        return exc
+    if isinstance(exc, TimeoutError):
+        return Unavailable("This took too long.", code="deadline_exceeded")
+    return Unavailable("The database does not answer now.", code="database_unavailable", retry_after=2.0)
+
+
+def _query(route: Route, raw: str) -> BaseModel | None:
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=100)
+    except ValueError as exc:
+        raise Malformed("The query cannot be decoded.", code="bad_query") from exc
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        given.setdefault(name, []).append(value)
+    if route.query is None:
+        rows = [_query_row(name, "unknown_parameter", "this takes no parameters") for name in given]
+        if rows:
+            raise Invalid("This takes no parameters.", code="unknown_parameter", rows=rows)
+        return None
+    lists = list_parameters(route.query)
+    twice = [name for name, values in given.items() if len(values) > 1 and name not in lists]
+    if twice:
+        rows = [_query_row(name, "repeated_parameter", "given more than once") for name in twice]
+        raise Invalid(f"{twice[0][:64]} is given more than once.", code="repeated_parameter", rows=rows)
+    try:
+        return route.query.model_validate({n: v if n in lists else v[0] for n, v in given.items()})
+    except ValidationError as exc:
+        raise invalid_input(exc, "query") from exc
+
+
+def _query_row(name: str, code: str, detail: str) -> dict[str, str]:
+    return {"field": name[:120], "code": code, "detail": detail}
+
+
+_LISTS: dict[type[BaseModel], frozenset[str]] = {}
+
+
+def list_parameters(model: type[BaseModel]) -> frozenset[str]:
+    """The parameters of a query model that take several values."""
+    if model not in _LISTS:
+        _LISTS[model] = frozenset(
+            field.alias or name for name, field in model.model_fields.items() if "list[" in str(field.annotation)
+        )
+    return _LISTS[model]
+
+
+def _gzip(body: bytes) -> bytes:
+    import gzip
+
+    return gzip.compress(body, 5, mtime=0)
+
+
+async def _maybe_in_thread(size: int, work: Any) -> Any:
+    return work() if size <= _GZIP_INLINE else await asyncio.to_thread(work)

@@ -1,0 +1,131 @@
+"""The OpenAPI 3.1 document, made from the same table of routes that requests are matched and checked by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import pricecache
+from pricecache.api.problem import CONTENT_TYPE
+from pricecache.api.shapes import Problem
+
+if TYPE_CHECKING:
+    from pricecache.api.routing import Route
+
+_REFERENCE = "#/components/schemas/{model}"
+_SECURITY = {
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "Scopes read, ops, admin."},
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "sub is the user."},
+    "session": {"type": "apiKey", "in": "cookie", "name": "pricecache_session"},
+}
+_PATH_PARAMETERS = {
+    "symbol": "Such as AAPL, BRK-B, ^GSPC or EURUSD=X; SAP:DE names its market too.",
+    "id": "As it was given when the thing was made.",
+    "name": "Name of the file.",
+}
+
+
+def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
+    """The document for `routes`, with a schema for every model they name."""
+    wanted: dict[tuple[type[BaseModel], str], None] = {(Problem, "serialization"): None}
+    for route in routes:
+        wanted |= {(model, "validation"): None for model in (route.query, route.body) if model is not None}
+        models = [model for model in route.answers.values() if not isinstance(model, str)]
+        wanted |= {(model, "serialization"): None for model in models}
+    references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)  # type: ignore[arg-type]
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, references, definitions["$defs"])
+    queries = {route.query.__name__ for route in routes if route.query is not None}
+    schemas = {name: schema for name, schema in definitions["$defs"].items() if name not in queries}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "pricecache",
+            "version": pricecache.__version__,
+            "description": "Market prices kept whole. Errors are problems as of RFC 9457, with a stable code.",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": _SECURITY},
+        "tags": [{"name": name} for name in dict.fromkeys(tag for route in routes for tag in route.tags)],
+    }
+
+
+def _operation(route: Route, references: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}_{_identifier(route.path)}",
+        "summary": route.summary,
+        "tags": list(route.tags),
+        "parameters": [*_in_path(route.path), *_in_query(route.query, definitions)],
+        "responses": _responses(route, references),
+        "security": _security(route),
+    }
+    if route.scope is not None:
+        operation["description"] = f"Scope: {route.scope}."
+    if route.body is not None:
+        schema = references[route.body, "validation"]
+        content = {"application/json": {"schema": schema}}
+        operation["requestBody"] = {"required": not route.body_optional, "content": content}
+    return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    if route.scope is None:
+        return [{}]
+    names = ["apiKey", "bearer", "session"] if route.scope in ("read", "user") else ["apiKey"]
+    return [{name: []} for name in names]
+
+
+def _in_path(path: str) -> list[dict[str, Any]]:
+    names = [part.strip("{}") for part in path.split("/") if part.startswith("{")]
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH_PARAMETERS[name],
+            "schema": {"type": "string"},
+        }
+        for name in names
+    ]
+
+
+def _in_query(model: type[BaseModel] | None, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    if model is None:
+        return []
+    schema = definitions[model.__name__]
+    required = set(schema.get("required", ()))
+    return [_parameter(name, dict(facts), name in required) for name, facts in schema["properties"].items()]
+
+
+def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    parameter = {"name": name, "in": "query", "required": required}
+    if description := schema.pop("description", None):
+        parameter["description"] = description
+    choices = [choice for choice in schema.pop("anyOf", ()) if choice != {"type": "null"}]
+    if choices:
+        schema |= choices[0]
+    schema.pop("title", None)
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if schema.get("type") == "array":
+        parameter |= {"style": "form", "explode": False}
+    return {**parameter, "schema": schema}
+
+
+def _responses(route: Route, references: Any) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, model in route.answers.items():
+        kind = model if isinstance(model, str) else "application/json"
+        schema = {"type": "string"} if isinstance(model, str) else references[model, "serialization"]
+        responses[str(status)] = {"description": "As described.", "content": {kind: {"schema": schema}}}
+    problem = {CONTENT_TYPE: {"schema": references[Problem, "serialization"]}}
+    responses["default"] = {"description": "A problem, with its code.", "content": problem}
+    return responses
+
+
+def _identifier(path: str) -> str:
+    return "".join(char if char.isalnum() else "_" for char in path.strip("/")).strip("_") or "start"

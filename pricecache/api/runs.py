@@ -1,0 +1,68 @@
+"""Work on request: started, joined, waited for a moment, and followed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pricecache.api.cache import require_all
+from pricecache.api.call import Answer, Call
+from pricecache.api.encoding import run_fields
+from pricecache.core.bars import day_number
+from pricecache.core.instruments import Instrument
+from pricecache.errors import Invalid
+from pricecache.sync.backfill import BACKFILL_JOB, backfill_parameters
+
+REFRESH_JOB = "live_price_update"
+SYNC_JOB = "historical_sync"
+VERIFY_JOB = "verify"
+
+
+async def refresh_live(call: Call) -> Answer:
+    symbols: list[Instrument] | None = call.body.symbols
+    if symbols is None:
+        return await _run(call, REFRESH_JOB, {})
+    require_all(call.services.catalog, symbols)
+    return await _run(call, REFRESH_JOB, {"symbols": sorted({str(instrument) for instrument in symbols})})
+
+
+async def sync_historical(call: Call) -> Answer:
+    return await _run(call, SYNC_JOB, {})
+
+
+async def backfill_symbol(call: Call) -> Answer:
+    instrument = Instrument(call.body.symbol, call.body.market)
+    if instrument.market == "CUSTOM":
+        raise Invalid(
+            f"No provider has {instrument}: send prices with PUT /cache/historical/{instrument.symbol}?market=CUSTOM.",
+            code="no_provider",
+        )
+    start = None if call.body.start is None else day_number(call.body.start)
+    return await _run(call, BACKFILL_JOB, backfill_parameters([instrument], start))
+
+
+async def verify(call: Call) -> Answer:
+    return await _run(call, VERIFY_JOB, {"rebuild": call.body.rebuild})
+
+
+async def recent_runs(call: Call) -> Answer:
+    now = call.services.clock.time()
+    runs = await call.services.runs.recent(call.query.limit, call.query.job)
+    return Answer({"runs": [run_fields(run, now) for run in runs]})
+
+
+async def one_run(call: Call) -> Answer:
+    run = await call.services.jobs.get(call.path["id"])
+    return Answer(run_fields(run, call.services.clock.time()))
+
+
+async def scheduler_status(call: Call) -> Answer:
+    return Answer(call.services.jobs.status())
+
+
+async def _run(call: Call, job: str, parameters: dict[str, Any]) -> Answer:
+    ticket = await call.services.jobs.run(job, parameters, call.principal.name)
+    finished = await ticket.finished(call.query.wait)
+    fields = run_fields(ticket.run, call.services.clock.time())
+    if finished:
+        return Answer(fields)
+    return Answer(fields, 202, {"Location": f"/cache/runs/{ticket.run.id}"})

@@ -1,0 +1,59 @@
+"""Everything the handlers call, in one place: filled in by the composition root, read by `api/` only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
+
+    from pricecache.api.auth import Identity
+    from pricecache.api.kept import KeptResponses
+    from pricecache.cache.live import LiveCache
+    from pricecache.cache.reader import Reader
+    from pricecache.cache.wholeness import Wholeness
+    from pricecache.clock import Clock
+    from pricecache.core.catalog import Catalog
+    from pricecache.core.sessions import CalendarBook
+    from pricecache.jobs import Jobs
+    from pricecache.providers.pool import ProviderPool
+    from pricecache.stores.bars import BarStore
+    from pricecache.stores.instruments import InstrumentStore
+    from pricecache.stores.keys import KeyStore
+    from pricecache.stores.runs import RunStore
+    from pricecache.sync.backfill import Tracker
+
+
+class Status(Protocol):
+    """What the composition root knows of the daemon as a whole."""
+
+    async def storage(self) -> Mapping[str, Any]:
+        """Sizes of the database, for `/cache/status`: numbers by snake_case name, bytes ending in `_bytes`."""
+
+    def checks(self) -> Mapping[str, str]:
+        """What readiness depends on, by name: `ok`, or what is wrong."""
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of one daemon as its API sees them."""
+
+    clock: Clock
+    catalog: Catalog
+    calendars: CalendarBook
+    live: LiveCache
+    reader: Reader
+    wholeness: Wholeness
+    bars: BarStore
+    instruments: InstrumentStore
+    jobs: Jobs
+    runs: RunStore
+    keys: KeyStore
+    tracker: Tracker
+    pools: Sequence[ProviderPool]
+    status: Status
+    identity: Identity
+    kept: KeptResponses
+    registry: CollectorRegistry

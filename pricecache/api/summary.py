@@ -1,0 +1,108 @@
+"""How whole everything is: coverage of every symbol and of all together, and the daemon's status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import PyMongoError
+
+from pricecache.api.call import Answer, Call
+from pricecache.api.wire import camel, instant, iso_day
+from pricecache.cache.wholeness import Extent
+from pricecache.core.catalog import Entry
+
+if TYPE_CHECKING:
+    from pricecache.api.services import Services
+
+_STORAGE_SECONDS = 2.0
+
+
+async def coverage_summary(call: Call) -> Answer:
+    wholeness = call.services.wholeness
+    rows = [_row(entry, extent) for entry, extent in await wholeness.look()]
+    return Answer({**_total(wholeness.total), "symbols": rows})
+
+
+async def status(call: Call) -> Answer:
+    services = call.services
+    rows = [_row(entry, extent) for entry, extent in await services.wholeness.look()]
+    return Answer(
+        {
+            "live": _live(services),
+            "historical": _historical(services.catalog),
+            "hitRate": services.reader.hit_rate,
+            "syncErrorRate": _error_rate(services),
+            "coverage": _total(services.wholeness.total),
+            "symbols": rows,
+            "providers": [_provider(pool.stats()) for pool in services.pools],
+            "storage": await _storage(services),
+        }
+    )
+
+
+def _total(extent: Extent) -> dict[str, Any]:
+    return {
+        "expected": extent.expected,
+        "present": extent.present,
+        "ratio": extent.ratio,
+        "holes": dict(extent.holes),
+    }
+
+
+def _row(entry: Entry, extent: Extent) -> dict[str, Any]:
+    return {
+        "symbol": entry.instrument.symbol,
+        "market": entry.instrument.market,
+        **_total(extent),
+        "bars": entry.head.count,
+        "first": iso_day(entry.head.first),
+        "last": iso_day(entry.head.last),
+        "lastUpdate": instant(entry.state.last_update),
+    }
+
+
+async def _storage(services: Services) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(_STORAGE_SECONDS):
+            return dict(camel(await services.status.storage()))
+    except (PyMongoError, TimeoutError):
+        # when the database is away the rest of the status is what one wants to see
+        return {"reason": "the database does not answer"}
+
+
+def _live(services: Services) -> dict[str, Any]:
+    quotes = services.live.snapshot().values()
+    now = services.clock.time()
+    instants = [quote.as_of for quote in quotes]
+    return {
+        "count": len(instants),
+        "stale": sum(1 for quote in quotes if now >= quote.stale_at),
+        "oldest": instant(min(instants, default=None)),
+        "newest": instant(max(instants, default=None)),
+    }
+
+
+def _historical(entries: Iterable[Entry]) -> dict[str, Any]:
+    known = list(entries)
+    updates = [entry.state.last_update for entry in known if entry.state.last_update is not None]
+    return {
+        "symbols": sum(1 for entry in known if entry.head.count),
+        "tracked": sum(1 for entry in known if entry.tracked),
+        "failing": sum(1 for entry in known if entry.tracked and entry.state.attempts),
+        "bars": sum(entry.head.count for entry in known),
+        "oldest": iso_day(min((e.head.first for e in known if e.head.first is not None), default=None)),
+        "newest": iso_day(max((e.head.last for e in known if e.head.last is not None), default=None)),
+        "lastUpdate": instant(max(updates, default=None)),
+    }
+
+
+def _provider(stats: dict[str, Any]) -> dict[str, Any]:
+    edge = camel(stats)
+    return {name: instant(value) if name.endswith("At") else value for name, value in edge.items()}
+
+
+def _error_rate(services: Services) -> float | None:
+    calls = sum(pool.calls_24h for pool in services.pools)
+    return sum(pool.errors_24h for pool in services.pools) / calls if calls else None

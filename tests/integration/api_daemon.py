@@ -1,0 +1,211 @@
+"""A daemon for API tests: the real stores on the test's mongod, the scripted provider, a clock that stands still."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+from pymongo.asynchronous.database import AsyncDatabase
+
+from pricecache.api.auth import Identity
+from pricecache.api.dispatch import Dispatcher
+from pricecache.api.kept import KeptResponses
+from pricecache.api.origins import Origins
+from pricecache.api.routes import ROUTES
+from pricecache.api.routing import Route
+from pricecache.api.server import FrontDoor
+from pricecache.api.services import Services
+from pricecache.api.tokens import TokenVerifier
+from pricecache.cache.columns import ColumnCache
+from pricecache.cache.live import LiveCache
+from pricecache.cache.reader import Reader
+from pricecache.cache.wholeness import Wholeness
+from pricecache.calendars import CalendarLoader
+from pricecache.core.actions import Action
+from pricecache.core.bars import Bars
+from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote, QuoteBatch
+from pricecache.jobs import JobDefinition, Jobs
+from pricecache.metrics import Metrics
+from pricecache.providers.pool import ProviderPool
+from pricecache.stores.bars import BarStore, Change
+from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.keys import KeyStore
+from pricecache.stores.leases import LeaseStore
+from pricecache.stores.quotes import QuoteStore
+from pricecache.stores.runs import RunStore
+from pricecache.stores.sync_state import SyncStateStore
+from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
+from pricecache.sync.examine import Examiner
+from pricecache.sync.historical import HistoricalSync
+from pricecache.sync.refresh import LiveRefresher
+from tests.clock import ManualClock
+from tests.fakes.calendars import xnys_book
+from tests.fakes.provider import ScriptedProvider, Truth
+
+AAPL = Instrument("AAPL")
+TODAY = 20777
+"""2026-11-20, a Friday: what the clock of these tests shows at first (10:00 UTC, before New York opens)."""
+
+
+@dataclass
+class ApiDaemon:
+    """The parts a test may want to look at or to prepare. `base`: the URL in front of every path."""
+
+    clock: ManualClock
+    provider: ScriptedProvider
+    services: Services
+    door: FrontDoor
+    session: aiohttp.ClientSession
+    checks_now: dict[str, str]
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.door.port}"
+
+    async def get(self, target: str, **options: Any) -> tuple[int, Any]:
+        return await self.call("GET", target, **options)
+
+    async def call(self, method: str, target: str, **options: Any) -> tuple[int, Any]:
+        """Status and decoded JSON (text when it is none). The target is sent as it is, nothing is quoted."""
+        from yarl import URL
+
+        async with self.session.request(method, URL(self.base + target, encoded=True), **options) as response:
+            if "json" in response.content_type:
+                return response.status, await response.json()
+            return response.status, await response.text()
+
+    async def stored(
+        self, instrument: Instrument = AAPL, count: int = 30, *, last: int = TODAY - 1, tracked: bool = True
+    ) -> Entry:
+        """An instrument with `count` made-up bars in the store, on the sessions up to `last`."""
+        book = self.services.calendars.get(instrument.place.calendar)
+        sessions = book.between(last - 4000, last)[-count:]
+        (entry,) = await self.services.instruments.add(
+            [instrument], wanted_from=int(sessions[0]), tracked=tracked, by="test", now=self.clock.time()
+        )
+        close = 100.0 + np.arange(count) * 0.25
+        values = np.array([close - 0.5, close + 1, close - 1, close, 1e6 + np.arange(count)])
+        await self.services.bars.commit([Change(entry, Bars(sessions, values), "scripted", self.clock.time())])
+        return entry
+
+    def quoted(self, instrument: Instrument = AAPL, price: float = 185.64, **facts: Any) -> Quote:
+        """A quote that is ten seconds old and in the live cache."""
+        now = self.clock.time()
+        quote = Quote(
+            **{
+                "instrument": instrument,
+                "price": price,
+                "currency": "USD",
+                "as_of": now - 10,
+                "received_at": now - 10,
+                "source": "scripted",
+                "stale_at": now + 1800,
+                "previous_close": 184.0,
+                **facts,
+            }
+        )
+        self.services.live.publish(QuoteBatch.of([quote]))
+        return quote
+
+    def truth(self, instrument: Instrument, count: int = 30, actions: Sequence[Action] = ()) -> None:
+        """What the provider knows of an instrument, history and quote."""
+        book = self.services.calendars.get(instrument.place.calendar)
+        sessions = book.between(TODAY - 4000, TODAY - 1)[-count:]
+        values = np.tile(50.0 + np.arange(count) * 0.5, (5, 1))
+        self.provider.truth[instrument] = Truth(Bars(sessions, values), tuple(actions))
+        now = self.clock.time()
+        self.provider.prices[instrument] = Quote(instrument, 51.0, "USD", now - 5, now - 5, "scripted")
+
+
+@dataclass
+class _Status:
+    checks_now: dict[str, str] = field(default_factory=lambda: {"mongodb": "ok"})
+
+    def checks(self) -> Mapping[str, str]:
+        return self.checks_now
+
+    async def storage(self) -> Mapping[str, Any]:
+        return {"data_bytes": 1000, "documents": 3}
+
+
+@asynccontextmanager
+async def api_daemon(
+    database: AsyncDatabase[dict[str, Any]],
+    *,
+    keys: Iterable[str] = (),
+    jwt_secret: str | None = None,
+    jwks_url: str | None = None,
+    origins: Iterable[str] = (),
+    loopback: bool = True,
+    max_body_bytes: int = 1 << 20,
+    body_seconds: float = 10.0,
+    request_seconds: float = 10.0,
+    routes: Sequence[Route] = ROUTES,
+    clock: Any = None,
+) -> AsyncIterator[ApiDaemon]:
+    clock = clock or ManualClock()
+    provider = ScriptedProvider()
+    pool = ProviderPool(provider, clock)
+    catalog, book, live = Catalog(), xnys_book(), LiveCache()
+    bars, instruments = BarStore(database), InstrumentStore(database, catalog)
+    calendars = CalendarLoader(clock, database["calendars"], book)
+    runs, key_store = RunStore(database), KeyStore(database)
+    jobs = Jobs(runs, LeaseStore(database, "test:1:1"), clock, drain_seconds=1)
+    lag = provider.final_lag
+    examiner = Examiner(
+        pool, calendars, bars, SyncStateStore(database), instruments, clock, random.Random(1), name="scripted", lag=lag
+    )
+    refresher = LiveRefresher(
+        catalog, live, QuoteStore(database), pool, calendars, instruments, clock, name="scripted", interval=900, lag=lag
+    )
+    tracker = Tracker(catalog, instruments, clock, depth_days=60, max_symbols=50, start_run=jobs.run)
+    reader = Reader(catalog, ColumnCache(bars, 64 << 20), book, clock, lag)
+    sync = HistoricalSync(catalog, examiner, bars, live, calendars, clock, lag=lag, interval=10800, concurrency=4)
+    jobs.define(JobDefinition("historical_sync", sync.run))
+    jobs.define(JobDefinition("live_price_update", refresher.run))
+    jobs.define(JobDefinition(BACKFILL_JOB, Backfiller(tracker, examiner, refresher).run))
+    tokens = TokenVerifier(clock, jwt_secret, jwks_url) if jwt_secret or jwks_url else None
+    identity = Identity(clock, keys=keys, tokens=tokens, store=key_store, origins=Origins(origins), loopback=loopback)
+    status = _Status()
+    services = Services(
+        clock=clock,
+        catalog=catalog,
+        calendars=book,
+        live=live,
+        reader=reader,
+        wholeness=Wholeness(catalog, reader, clock),
+        bars=bars,
+        instruments=instruments,
+        jobs=jobs,
+        runs=runs,
+        keys=key_store,
+        tracker=tracker,
+        pools=[pool],
+        status=status,
+        identity=identity,
+        kept=KeptResponses(8 << 20),
+        registry=Metrics("0").registry,
+    )
+    door = FrontDoor("127.0.0.1", 0, max_body_bytes=max_body_bytes)
+    await door.start()
+    door.open(
+        Dispatcher(
+            routes,
+            services,
+            request_seconds=request_seconds,
+            body_seconds=body_seconds,
+            max_body_bytes=max_body_bytes,
+        )
+    )
+    async with aiohttp.ClientSession() as session:
+        yield ApiDaemon(clock, provider, services, door, session, status.checks_now)
+    await jobs.stop()
+    await door.stop(1)
+    await pool.close()
