@@ -26,14 +26,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(arguments: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process on the servers' processor, ended by SIGTERM."""
+def running(
+    arguments: list[str], environment: dict[str, str] | None = None, *, pinned: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process, on the servers' processor if `pinned`, ended by SIGTERM."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, **(environment or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CPU}),
+        preexec_fn=(lambda: os.sched_setaffinity(0, {SERVER_CPU})) if pinned else None,
     )
     try:
         yield process

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.http_answers import KEY, weekdays
 from benchmarks.measure import Row, row
 from benchmarks.processes import free_port, get, running, wait_for, write_csv
+from pricecache.stores.embedded import PrivateMongod
 
 ROUNDS = 9
 SYMBOLS, BARS = 500, 2500
@@ -22,20 +25,13 @@ def run() -> list[Row]:
         for _ in range(ROUNDS):
             ours, ready_after = started(environment)
             alive.append((ours, empty_daemon()))
-            ready.append(ready_after)
-    ready.sort()
-    median = ready[len(ready) // 2]
+            ready.append((ready_after, mongod_alone(environment)))
+    what = f"/readyz from the start, {SYMBOLS} x {BARS:,} bars; its mongod alone"
+    median = row(what, ready, "ms")
+    later = median.ours - median.reference
     return [
         row("first /healthz", alive, "ms", most=1.7),
-        Row(
-            f"/readyz, {SYMBOLS} x {BARS:,} bars, from the start",
-            median,
-            alive[0][1],
-            "ms",
-            median / alive[0][1],
-            "under 1,300 ms (1 s after mongod's 0.3 s)",
-            median < 1300,
-        ),
+        replace(median, goal=f"under 1,000 ms after mongod (is {later:.0f})", met=later < 1000),
     ]
 
 
@@ -43,17 +39,31 @@ def started(environment: dict[str, str]) -> tuple[float, float]:
     """Milliseconds from the start of a daemon to its first `/healthz` and to `/readyz`."""
     port = free_port()
     begin = time.perf_counter()
-    with running(["-m", "pricecache", "serve"], environment | {"PRICECACHE_PORT": str(port)}):
+    with running(["-m", "pricecache", "serve"], environment | {"PRICECACHE_PORT": str(port)}, pinned=False):
         wait_for(port, "/healthz")
         alive = time.perf_counter() - begin
         wait_for(port, "/readyz")
         return alive * 1e3, (time.perf_counter() - begin) * 1e3
 
 
+def mongod_alone(environment: dict[str, str]) -> float:
+    """Milliseconds until the same mongod on the same data is writable, with nothing else going on."""
+
+    async def ready() -> float:
+        mongod = PrivateMongod(Path(environment["PRICECACHE_DATA_DIR"]))
+        begin = time.perf_counter()
+        await mongod.start()
+        took = time.perf_counter() - begin
+        await mongod.stop()
+        return took * 1e3
+
+    return asyncio.run(ready())
+
+
 def empty_daemon() -> float:
     port = free_port()
     begin = time.perf_counter()
-    with running(["-m", "benchmarks.reference_server", str(port)]):
+    with running(["-m", "benchmarks.reference_server", str(port)], pinned=False):
         wait_for(port, "/healthz")
         return (time.perf_counter() - begin) * 1e3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 2
 """A setting is wrong, as for every command: a supervisor need not try again with the same settings."""
 
+SWITCH_SECONDS = 0.0002
+
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
 def serve(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT; the exit code of the process."""
+    # Vendors' libraries compute in threads; with the default of 5 ms each of them may hold the loop up for that long.
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         return asyncio.run(_serve(settings))
     except Misconfigured as exc:
@@ -47,7 +52,9 @@ async def _serve(settings: Settings) -> int:
     try:
         if _may_listen_at_once(settings):
             await door.start()
-        # on a thread, so that /healthz is answered while half a second of imports goes on
+        # on a thread, so that /healthz is answered while half a second of imports goes on; what they leave in memory
+        # stays to the end, so no collection of garbage is to look through it then (the daemon turns it on again)
+        gc.disable()
         daemon = await asyncio.to_thread(importlib.import_module, "pricecache.daemon")
         running = daemon.Daemon(settings, door, mongod)
         return int(await running.run(stop))

@@ -119,7 +119,8 @@ class Provenance:
         """The source of each bar by name."""
         return np.array(self.sources or ("",))[self.source]
 
-    def where(self, mask: NDArray[np.bool_]) -> Provenance:
+    def where(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> Provenance:
+        """Those that `mask` picks: bool of the same length, or positions."""
         return Provenance(self.source[mask], self.flags[mask], self.fetched_at[mask], self.sources)
 
 
@@ -225,51 +226,59 @@ def merge(held: Bars, origin: Provenance, new: Bars, source: str, fetched_at_ms:
     A bar held as `MANUAL` is replaced only by a manual one. An unknown value (NaN) never replaces a known one of a
     bar from the same kind of hand: a provider that returns less does not take away.
     """
+    nothing = new.sessions[:0]
+    if not len(held):
+        return Merge(new, Provenance.uniform(len(new), source, fetched_at_ms, flags), new, new.sessions, nothing)
     at = held.sessions.searchsorted(new.sessions)
-    inside = at < len(held)
-    known = np.zeros(len(new), bool)
-    known[inside] = held.sessions[at[inside]] == new.sessions[inside]
-    values = new.values
-    accepted = ~known
-    if known.any():
-        here = at[known]
-        before, after = held.values[:, here], values[:, known]
-        held_manual = (origin.flags[here] & MANUAL) != 0
-        if not flags & MANUAL:
-            after = np.where(np.isnan(after) & ~np.isnan(before), before, after)
-            values = values.copy()
-            values[:, known] = after
-        promoted = bool(flags & MANUAL) & ~held_manual
-        differs = ~same_values(before, after) | promoted
-        if not flags & MANUAL:
-            differs &= ~held_manual
-        accepted[known] = differs
-    replaced_mask = accepted & known
-    added_mask = accepted & ~known
-    bars, provenance = held, origin
-    if accepted.any():
-        sources = origin.sources if source in origin.sources else (*origin.sources, source)
-        code = sources.index(source)
-        block, src, flg, fetched = held.values, origin.source, origin.flags, origin.fetched_at
-        sessions = held.sessions
-        if replaced_mask.any():
-            here = at[replaced_mask]
-            block, src, flg, fetched = block.copy(), src.copy(), flg.copy(), fetched.copy()
-            block[:, here] = values[:, replaced_mask]
-            src[here], flg[here], fetched[here] = code, flags, fetched_at_ms
-        if added_mask.any():
-            where = at[added_mask]
-            sessions = np.insert(sessions, where, new.sessions[added_mask])
-            block = np.insert(block, where, values[:, added_mask], axis=1)
-            src = np.insert(src, where, code)
-            flg = np.insert(flg, where, flags)
-            fetched = np.insert(fetched, where, fetched_at_ms)
-        bars = Bars(sessions, block)
-        provenance = Provenance(src.astype(np.uint8), flg.astype(np.uint8), fetched.astype(np.int64), sources)
-    return Merge(
-        bars,
-        provenance,
-        Bars(new.sessions[accepted], values[:, accepted]),
-        new.sessions[added_mask],
-        new.sessions[replaced_mask],
-    )
+    known = at < len(held)
+    known[known] = held.sessions[at[known]] == new.sessions[known]
+    after, differs = _against(held, origin, at[known], new.values[:, known], flags)
+    replaced = Bars(new.sessions[known][differs], after[:, differs])
+    added = Bars(new.sessions[~known], new.values[:, ~known])
+    if not len(replaced) and not len(added):
+        return Merge(held, origin, Bars(nothing, new.values[:, :0]), nothing, nothing)
+    bars, provenance = _with_replaced(held, origin, at[known][differs], replaced, source, fetched_at_ms, flags)
+    bars, provenance = _with_added(bars, provenance, added, source, fetched_at_ms, flags)
+    return Merge(bars, provenance, _in_order([replaced, added]), added.sessions, replaced.sessions)
+
+
+def _against(
+    held: Bars, origin: Provenance, at: NDArray[np.int64], values: NDArray[np.float64], flags: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    before, manual = held.values[:, at], (origin.flags[at] & MANUAL) != 0
+    if flags & MANUAL:
+        return values, ~same_values(before, values) | ~manual
+    after = np.where(np.isnan(values), before, values)
+    return after, ~same_values(before, after) & ~manual
+
+
+def _with_replaced(
+    held: Bars, origin: Provenance, at: NDArray[np.int64], rows: Bars, source: str, fetched_at_ms: int, flags: int
+) -> tuple[Bars, Provenance]:
+    if not len(rows):
+        return held, origin
+    sources = origin.sources if source in origin.sources else (*origin.sources, source)
+    values = held.values.copy()
+    codes, marks, times = origin.source.copy(), origin.flags.copy(), origin.fetched_at.copy()
+    values[:, at] = rows.values
+    codes[at], marks[at], times[at] = sources.index(source), flags, fetched_at_ms
+    return Bars(held.sessions, values), Provenance(codes, marks, times, sources)
+
+
+def _with_added(
+    held: Bars, origin: Provenance, rows: Bars, source: str, fetched_at_ms: int, flags: int
+) -> tuple[Bars, Provenance]:
+    if not len(rows):
+        return held, origin
+    both = concatenate([held, rows])
+    whence = concatenate_provenance([origin, Provenance.uniform(len(rows), source, fetched_at_ms, flags)])
+    if rows.sessions[0] > held.sessions[-1]:
+        return both, whence
+    order = np.argsort(both.sessions, kind="stable")
+    return Bars(both.sessions[order], both.values[:, order]), whence.where(order)
+
+
+def _in_order(parts: Sequence[Bars]) -> Bars:
+    rows = concatenate(parts)
+    order = np.argsort(rows.sessions, kind="stable")
+    return Bars(rows.sessions[order], rows.values[:, order])

@@ -135,7 +135,7 @@ async def settle() -> None:
 
 
 async def until_idle(pool: ProviderPool) -> None:
-    while pool.stats()["running"]:  # noqa: ASYNC110 - a thread ends when it ends
+    while pool.stats()["running"]:
         await asyncio.sleep(0.001)
 
 
