@@ -26,14 +26,16 @@ def mongod_or_reason() -> tuple[Path | None, str]:
 
 
 class TestMongod:
-    """A replica set of one. Its socket lies in a folder of its own under the system's temporary folder, because a
-    socket's path may have 107 bytes at most and pytest's folders are long."""
+    """A replica set of one, or a standalone server. Its socket lies in a folder of its own under the system's
+    temporary folder, because a socket's path may have 107 bytes at most and pytest's folders are long."""
 
     __test__ = False
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, folder: Path, *options: str, standalone: bool = False) -> None:
         self.program = program
         self.folder = folder
+        self.options = options
+        self.standalone = standalone
         self._sockets = Path(tempfile.mkdtemp(prefix="pc"))
         self.socket = self._sockets / "mongod.sock"
         self.process: subprocess.Popen[bytes] | None = None
@@ -43,26 +45,35 @@ class TestMongod:
         return f"mongodb://{quote(str(self.socket), safe='')}/?directConnection=true"
 
     def start(self) -> None:
-        data = self.folder / "db"
-        fresh = not data.exists()
-        data.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [
-                str(self.program),
-                *("--dbpath", str(data), "--bind_ip", str(self.socket), "--replSet", "pricecache"),
-                *("--logpath", str(self.folder / "mongod.log"), "--logappend"),
-                *("--oplogSize", "256", "--wiredTigerCacheSizeGB", "0.5"),
-                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-                *("--setParameter", "enableTestCommands=1"),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
+        fresh = self.launch()
+        if self.standalone:
+            return
         with MongoClient(self.uri, serverSelectionTimeoutMS=20000) as client:
             if fresh:
                 client.admin.command(
                     "replSetInitiate", {"_id": "pricecache", "members": [{"_id": 0, "host": str(self.socket)}]}
                 )
         self._await_primary()
+
+    def launch(self) -> bool:
+        """Start the program without waiting for it; whether it has never run here."""
+        data = self.folder / "db"
+        fresh = not data.exists()
+        data.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [
+                str(self.program),
+                *("--dbpath", str(data), "--bind_ip", str(self.socket), "--nounixsocket"),
+                *(() if self.standalone else ("--replSet", "pricecache")),
+                *("--logpath", str(self.folder / "mongod.log"), "--logappend"),
+                *("--oplogSize", "256", "--wiredTigerCacheSizeGB", "0.5"),
+                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                *("--setParameter", "enableTestCommands=1"),
+                *self.options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        return fresh
 
     def _await_primary(self) -> None:
         deadline = time.monotonic() + 30
