@@ -20,6 +20,9 @@ from pricecache.errors import PricecacheError, RateLimited, Unavailable
 from pricecache.stores.bars import BarStore
 from pricecache.sync.examine import Calendars, Examination, Examiner, Handle, has_provider
 
+CLOSING_SECONDS = 900.0
+"""A price made longer before the close than this is no closing price."""
+
 log = structlog.get_logger(__name__)
 
 BY_ITSELF = frozenset({"schedule", "start"})
@@ -190,13 +193,19 @@ class _Round:
 
 
 def finished_session(quote: Quote, calendar: SessionCalendar, now: float, lag: float) -> int | None:
-    """The session of which `quote` can stand for the bar: over by `now`, its price made in it or up to `lag` after.
+    """The session of which `quote` can stand for the bar: over by `now`, its price made within `CLOSING_SECONDS`
+    before its close or up to `lag` after.
 
     None when there is none. Days since 1970-01-01.
     """
     session = calendar.current(quote.as_of)
     close = calendar.close_of(session) if session is not None else None
-    if close is None or now < close or quote.as_of >= close + lag or quote.session not in (None, session):
+    if (
+        close is None
+        or now < close
+        or not close - CLOSING_SECONDS <= quote.as_of < close + lag
+        or quote.session not in (None, session)
+    ):
         return None
     return session
 
