@@ -41,13 +41,13 @@ def codes_in(path: Path) -> Iterator[str]:
         if isinstance(node, ast.keyword) and node.arg == "code":
             found = [node.value]
         elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "code" for t in node.targets):
-            found = [node.value, *([node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [])]
+            found = [*ast.walk(node.value)]
         elif isinstance(node, ast.Dict):
             found = [value for key, value in zip(node.keys, node.values, strict=True) if text_of(key) == "code"]
         elif isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             place = {"PydanticCustomError": 0, "_fault": 1, "problem_fields": 1, "_query_row": 1, "_check_text": 2}
-            found = node.args[place[name] : place[name] + 1] if name in place else []
+            found = [*node.args[place[name] : place[name] + 1]] if name in place else []
         yield from (code for item in found if (code := text_of(item)))
 
 
@@ -143,6 +143,12 @@ def test_every_line_of_the_log_that_warns_stands_in_the_manual(event: str) -> No
     assert f"`{event}`" in TEXT
 
 
+def test_every_alert_stands_in_the_manual() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "deploy" / "prometheus-rules.yaml").read_text())
+    assert alerts
+    assert [alert for alert in alerts if f"| {alert} |" not in TEXT] == []
+
+
 def test_every_command_and_its_options_stand_in_the_manual(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^    (\w+)  ", help_of(capsys), re.MULTILINE)
     assert len(commands) > 5
@@ -166,10 +172,32 @@ def test_every_link_of_a_document_leads_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_document_names_a_host_or_a_home_of_somebody(path: Path) -> None:
     text = path.read_text()
-    hosts = [host.rpartition("@")[2] for host in re.findall(r"\b[a-z]+://([\w.@:%-]+?)(?::\d+)?(?=[/\s'\"`)?;,]|$)", text)]
-    strange = [host for host in hosts if not OURS.fullmatch(re.sub(r":\d+$", "", host))]
+    hosts = [host.rpartition("@")[2] for host in re.findall(r"\b[a-z]+://([\w.@:%-]+)", text)]
+    strange = [host for host in hosts if not OURS.fullmatch(re.sub(r":\d+$", "", host.rstrip(".:")))]
     assert strange == []
     assert STRANGERS.findall(text) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "answered", "told"),
+    [
+        ('{"a": 1, "b": null}', '{"a": 2.5, "b": "x"}', False),
+        ('{"a": 1, ...}', '{"a": 2, "b": 3}', False),
+        ('{"a": [{"b": 1}, ...]}', '{"a": [{"b": 2}, {"b": 3}]}', False),
+        ('{"holes": {"pending": 1}}', '{"holes": {}}', False),
+        ('{"a": 1}', '{"a": 2, "b": 3}', True),
+        ('{"a": 1, "b": 2}', '{"a": 1}', True),
+        ('{"a": 1}', '{"a": "1"}', True),
+        ('{"a": [{"b": 1}]}', '{"a": [{"c": 1}]}', True),
+        ('{"code": "x"}', "no JSON", True),
+        ("HTTP/1.1 200 OK\nETag: x", "HTTP/1.1 200 OK\r\netag: y\r\nDate: z\r\n\r\n", False),
+        ("HTTP/1.1 200 OK\nETag: x", "HTTP/1.1 304 Not Modified\r\netag: y\r\n\r\n", True),
+        ("date,close\n2026-01-02,1.5\n...", "date,close\n2025-03-04,22.25\n2025-03-05,1.5\n", False),
+        ("date,close\n2026-01-02,1.5", "date,open,close\n2025-03-04,1.5,22.25\n", True),
+    ],
+)
+def test_an_answer_of_another_shape_than_the_document_shows_is_told(shown: str, answered: str, told: bool) -> None:
+    assert bool(documents.differences(shown, answered)) is told
 
 
 def test_the_readme_leads_to_the_manual_and_to_the_architecture() -> None:

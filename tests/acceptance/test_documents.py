@@ -1,0 +1,91 @@
+"""What the README and the manual tell people to type works, and answers in the shapes that they show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests import documents
+from tests.daemon import DaemonProcess
+from tests.documents import MANUAL, README, Block
+from tests.mongod import TestMongod
+
+pytestmark = pytest.mark.slow
+
+KEY, SECRET = "the-key-of-the-tests", "a secret of the tests, long enough for HS256"
+SYMBOLS = "AAPL,FB,AAPLX-USD:CRYPTO"
+RUNNABLE = [block for path in (README, MANUAL) for block in documents.blocks(path) if block.is_runnable]
+
+
+@pytest.fixture(scope="module")
+def open_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """On sample prices, all of them there, open to this machine."""
+    yield from started(tmp_path_factory.mktemp("open"), mongod, "documents_open")
+
+
+@pytest.fixture(scope="module")
+def keyed_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """The same with a key, tokens, and one key made already."""
+    keys = {"api_keys": f"tests:admin:{KEY}", "jwt_secret": SECRET}
+    for daemon in started(tmp_path_factory.mktemp("keyed"), mongod, "documents_keyed", **keys):
+        made, _ = daemon.post("/api/admin/keys", {"name": "reports", "scopes": ["read"]}, {"X-API-Key": KEY})
+        assert made == 201
+        yield daemon
+
+
+def started(folder: Path, mongod: TestMongod, database: str, **settings: str) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(
+        folder,
+        mongodb_uri=mongod.uri,
+        mongodb_database=f"{database}_{time.time_ns()}",
+        providers="sample",
+        symbols=SYMBOLS,
+        live_seconds="2",
+        sync_start_delay_seconds="0",
+        **settings,
+    )
+    try:
+        daemon.start()
+        daemon.wait(lambda: whole(daemon), "whole")
+        yield daemon
+        assert daemon.stop() == 0
+    finally:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+
+
+def whole(daemon: DaemonProcess) -> bool:
+    """Every symbol has its bars and its quote, and each job that runs by itself has run."""
+    headers = {"X-API-Key": KEY}
+    status, jobs = (daemon.get(f"/cache/{name}", headers)[1] for name in ("status", "scheduler/status"))
+    wanted = SYMBOLS.count(",") + 1
+    ran = all(job["lastRun"] for job in jobs["jobs"] if job["id"] != "verify")
+    return bool(ran and status["historical"]["symbols"] == wanted == status["live"]["count"])
+
+
+def wants_a_key(block: Block) -> bool:
+    return "$KEY" in block.text or "$TOKEN" in block.text
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.name)
+def test_an_example_answers_as_the_document_shows(block: Block, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    daemon: DaemonProcess = request.getfixturevalue("keyed_daemon" if wants_a_key(block) else "open_daemon")
+    token = jwt.encode({"sub": "ann", "exp": time.time() + 600}, SECRET)
+    documents.check_block(block, daemon.url, tmp_path, KEY=KEY, TOKEN=token)
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    commands = [block.text for block in documents.blocks(README) if block.language == "sh"]
+    assert commands == ["./scripts/run", "./scripts/test"]
+
+
+@pytest.mark.parametrize("path", [README, MANUAL], ids=lambda path: path.name)
+def test_no_example_is_left_out_of_these_tests(path: Path) -> None:
+    """Every block with a prompt is run; one with curl and no prompt is a setting-up that starts a daemon of its own."""
+    for block in documents.blocks(path):
+        if "curl " in block.text and not block.is_runnable:
+            assert block.language == "text" or "pricecache serve" in block.text
