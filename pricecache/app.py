@@ -32,7 +32,7 @@ def serve(settings: Settings) -> int:
     try:
         return asyncio.run(_serve(settings))
     except Misconfigured as exc:
-        print(f"pricecache: {exc.detail}", file=sys.stderr)
+        print(f"pricecache: {exc.detail} ({exc.code})", file=sys.stderr)
         return EXIT_CONFIG
 
 

@@ -26,6 +26,7 @@ from pymongo.errors import PyMongoError
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.sessions import CalendarBook, SessionCalendar, every_day
+from pricecache.errors import PricecacheError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -49,12 +50,19 @@ class CalendarLoader:
         self._stored_version: dict[str, str] = {}
         self._failed_at: dict[str, float] = {}
         self._building = asyncio.Lock()
+        self._asked_for: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        book.on_missing = self._want
 
     async def load(self) -> None:
         """Put every calendar the database keeps into the book, in one find, and those that need no library."""
         for name, weekdays_only in WITHOUT_LIBRARY.items():
             self._book.add(every_day(name, day_number(FIRST_DAY), self._today() + DAYS_AHEAD, weekdays_only))
-        for document in await self._collection.find().to_list():
+        await self._fetch()
+
+    async def _fetch(self, names: Iterable[str] | None = None) -> None:
+        query = {} if names is None else {"_id": {"$in": list(names)}}
+        for document in await self._collection.find(query).to_list():
             calendar = _from_document(document)
             self._stored_version[calendar.name] = document["version"]
             self._book.add(calendar)
@@ -67,15 +75,42 @@ class CalendarLoader:
         wanted = set(names)
         if any(name not in self._book for name in wanted):
             async with self._building:
+                await self._fetch(name for name in wanted if name not in self._book)
                 await self._build([name for name in wanted if name not in self._book])
         for name in wanted:
-            self._book.get(name)
+            if name not in self._book:
+                raise Unavailable(
+                    f"The sessions of {name} cannot be loaded.", code="calendar_loading", retry_after=60.0
+                )
 
     async def get(self, name: str) -> SessionCalendar:
         """The calendar of that name, built first if need be. Raises as `ensure` does."""
         if name not in self._book:
             await self.ensure([name])
         return self._book.get(name)
+
+    def _want(self, name: str) -> None:
+        # a reader, or a provider's thread, came upon an instrument whose market nobody here had to do with before
+        self._loop.call_soon_threadsafe(self._start_loading, name)
+
+    def _start_loading(self, name: str) -> None:
+        if not any(task.get_name() == name for task in self._asked_for):
+            task = asyncio.create_task(self._load_wanted(name), name=name)
+            self._asked_for.add(task)
+            task.add_done_callback(self._asked_for.discard)
+
+    async def _load_wanted(self, name: str) -> None:
+        try:
+            await self.ensure([name])
+        except (PricecacheError, PyMongoError, OSError) as exc:
+            log.debug("calendar not loaded", name=name, error=f"{type(exc).__name__}: {exc}"[:300])
+
+    async def close(self) -> None:
+        """End what is being loaded."""
+        for task in self._asked_for:
+            task.cancel()
+        if self._asked_for:
+            await asyncio.wait(self._asked_for)
 
     async def maintain(self) -> None:
         """Extend, for as long as the task lives, whatever in the book grows short or comes from another library."""

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -33,7 +34,7 @@ from pricecache.core.catalog import Catalog
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook
-from pricecache.errors import Misconfigured, PricecacheError
+from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.jobs import JobDefinition, Jobs, RunHandle
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
@@ -88,6 +89,7 @@ class Daemon:
         self.catalog = Catalog()
         self.book = CalendarBook()
         self.live = LiveCache()
+        self._symbols = _symbols(settings)
         self.pool = self._pool(_provider(settings, self.clock, self.book))
         self.loop_watch = LoopWatch(self.clock, self.metrics.event_loop_lag.observe, interval=LAG_SECONDS)
 
@@ -135,8 +137,8 @@ class Daemon:
         if self._mongod is None:
             self._spawn(self._watcher.run(lambda: None), "watch")
         await self.jobs.start()
-        if self._settings.symbols:
-            await self.tracker.track([Instrument.parse(text) for text in self._settings.symbols], "settings")
+        if self._symbols:
+            await self.tracker.track(self._symbols, "settings")
 
     @property
     def url(self) -> str:
@@ -350,7 +352,7 @@ class Daemon:
                 await self.wholeness.look()
             except (PyMongoError, PricecacheError) as exc:
                 log.debug("coverage could not be looked at", error=str(exc))
-            await self.clock.sleep(ROW_SECONDS)
+            await self.clock.sleep(ROW_SECONDS if self.wholeness.total.expected else PING_SECONDS)
 
     async def _verify(self, handle: RunHandle) -> None:
         """The job `verify`: every series' packed record against its journal; parameter `rebuild` mends."""
@@ -397,6 +399,8 @@ class Daemon:
         await self.pool.close()
         if hasattr(self, "identity"):
             await self.identity.close()
+        if hasattr(self, "calendars"):
+            await self.calendars.close()
         if hasattr(self, "_client"):
             await self._client.close()
         self.loop_watch.stop()
@@ -440,10 +444,17 @@ def _provider(settings: Settings, clock: SystemClock, book: CalendarBook) -> Pro
         ) from None
 
 
-def _csv_dir(settings: Settings) -> Any:
-    if settings.csv_dir is None or not settings.csv_dir.is_dir():
-        raise Misconfigured("The csv provider needs a folder: set PRICECACHE_CSV_DIR.", code="csv_dir_missing")
+def _csv_dir(settings: Settings) -> Path:
+    if settings.csv_dir is None:
+        raise Misconfigured("The csv provider needs a folder: set PRICECACHE_CSV_DIR.", code="csv_folder_missing")
     return settings.csv_dir
+
+
+def _symbols(settings: Settings) -> list[Instrument]:
+    try:
+        return [Instrument.parse(text) for text in settings.symbols]
+    except Invalid as exc:
+        raise Misconfigured(f"PRICECACHE_SYMBOLS: {exc.detail}", code="bad_symbols") from exc
 
 
 async def verify_offline(settings: Settings, mongod: PrivateMongod | None, rebuild: bool) -> list[dict[str, Any]]:

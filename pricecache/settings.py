@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     mongod_cache_gb: float = Field(0.5, ge=0.25, description="WiredTiger cache of the private mongod, in GiB.")
 
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("yfinance",), description="Providers in order of preference: yfinance, csv, sample."
+        ("yfinance",), description="The provider of prices: yfinance, csv or sample. Exactly one for now."
     )
     csv_dir: Path | None = Field(None, description="Folder of the csv provider: one SYMBOL.csv for each instrument.")
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(

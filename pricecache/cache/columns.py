@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from pricecache.core.actions import Adjust, adjusted
+from pricecache.core.actions import Action, Adjust, adjusted
 from pricecache.core.bars import Bars
 from pricecache.core.catalog import Entry
-from pricecache.stores.bars import BarStore
+from pricecache.stores.bars import BarStore, Record
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     rev: int
+    applied: int
     bars: Bars
 
 
@@ -30,7 +31,7 @@ class ColumnCache:
     def __init__(self, store: BarStore, max_bytes: int) -> None:
         self.store = store
         self._kept: LRUCache[tuple[int, Adjust], _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.bars.nbytes)
-        self._loading: dict[int, asyncio.Task[Bars]] = {}
+        self._loading: dict[int, asyncio.Task[Record]] = {}
         self.hits = 0
         self.misses = 0
 
@@ -42,48 +43,48 @@ class ColumnCache:
     def max_bytes(self) -> int:
         return int(self._kept.maxsize)
 
-    def held(self, entry: Entry, adjust: Adjust = "none") -> Bars | None:
-        """The columns if they are here and current."""
+    def _held(self, entry: Entry, adjust: Adjust, applied: int) -> Bars | None:
         kept = self._kept.get((entry.id, adjust))
-        if kept is not None and kept.rev == entry.head.rev:
-            self.hits += 1
-            return kept.bars
-        return None
+        return kept.bars if kept is not None and kept.rev == entry.head.rev and kept.applied == applied else None
 
-    async def get(self, entry: Entry, adjust: Adjust = "none") -> Bars:
-        """All bars of a series, adjusted by all actions known."""
-        if (bars := self.held(entry, adjust)) is not None:
+    async def get(self, entry: Entry, adjust: Adjust = "none", actions: tuple[Action, ...] = ()) -> Bars:
+        """All bars of a series, adjusted by `actions`: those of the entry that are in effect (`core.actions`)."""
+        if (bars := self._held(entry, adjust, len(actions))) is not None:
+            self.hits += 1
             return bars
         self.misses += 1
-        while True:
-            traded = self.held(entry) if adjust != "none" else None
-            rev = entry.head.rev
-            if traded is None:
-                traded = await self._load(entry)
-                if entry.head.rev != rev:
-                    continue
-            bars = adjusted(traded, entry.actions, adjust)
-            self._keep(entry, adjust, bars)
-            return bars
+        traded = self._held(entry, "none", 0)
+        if traded is None:
+            traded = await self._load(entry)
+        if adjust == "none":
+            return traded
+        bars = adjusted(traded, actions, adjust)
+        self._keep(entry, adjust, len(actions), Record(entry.head.rev, bars))
+        return bars
 
     async def warm(self, entries: Sequence[Entry]) -> None:
         """Load many at once, in one query."""
-        cold = [entry for entry in entries if self.held(entry) is None]
+        cold = [entry for entry in entries if self._held(entry, "none", 0) is None]
         if cold:
             loaded = await self.store.read_many(cold)
             for entry in cold:
-                self._keep(entry, "none", loaded[entry.id])
+                self._keep(entry, "none", 0, loaded[entry.id])
 
     async def _load(self, entry: Entry) -> Bars:
-        task = self._loading.get(entry.id)
-        if task is None:
-            task = asyncio.create_task(self.store.read(entry), name=f"columns-{entry.id}")
-            self._loading[entry.id] = task
-            task.add_done_callback(lambda _: self._loading.pop(entry.id, None))
-        bars = await asyncio.shield(task)
-        self._keep(entry, "none", bars)
-        return bars
+        record = Record(-1, Bars.empty())
+        while record.rev != entry.head.rev:  # something was committed since it was read
+            task = self._loading.get(entry.id)
+            if task is None:
+                task = asyncio.create_task(self._read(entry), name=f"columns-{entry.id}")
+                self._loading[entry.id] = task
+                task.add_done_callback(lambda _: self._loading.pop(entry.id, None))
+            record = await asyncio.shield(task)
+        self._keep(entry, "none", 0, record)
+        return record.bars
 
-    def _keep(self, entry: Entry, adjust: Adjust, bars: Bars) -> None:
-        if bars.nbytes <= self._kept.maxsize:
-            self._kept[entry.id, adjust] = _Kept(entry.head.rev, bars)
+    async def _read(self, entry: Entry) -> Record:
+        return (await self.store.read_many([entry]))[entry.id]
+
+    def _keep(self, entry: Entry, adjust: Adjust, applied: int, record: Record) -> None:
+        if record.bars.nbytes <= self._kept.maxsize:
+            self._kept[entry.id, adjust] = _Kept(record.rev, applied, record.bars)

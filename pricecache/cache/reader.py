@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from pricecache.cache.columns import ColumnCache
 from pricecache.clock import Clock
-from pricecache.core.actions import Adjust, adjusted
+from pricecache.core.actions import Adjust, adjusted, in_effect
 from pricecache.core.bars import Bars, concatenate, day_number
 from pricecache.core.catalog import Catalog, Entry
-from pricecache.core.coverage import Coverage, coverage
+from pricecache.core.coverage import Coverage, SyncState, coverage
 from pricecache.core.sessions import CalendarBook, SessionCalendar
+
+_NOBODY_IS_ASKED = SyncState(wanted_from=day_number(date.max))
 
 HIT_WINDOW = 10_000
 """Reads over which the hit rate is taken."""
@@ -81,16 +83,13 @@ class Reader:
     async def history(
         self, entry: Entry, start: int | None = None, end: int | None = None, adjust: Adjust = "splits"
     ) -> HistoryAnswer:
-        """`start` None: the first bar held or wanted; `end` None: today at the market."""
+        """`start` None: from where on the series is kept; `end` None: today at the market."""
         calendar = self._calendars.get(entry.instrument.place.calendar)
         await self._trust(entry)
-        whole = await self.columns.get(entry, adjust)
-        tail = adjusted(entry.tail, entry.actions, adjust)
-        final = len(whole)
-        if len(tail):
-            whole = concatenate([whole, tail])
-        end = self.today(entry) if end is None else end
-        start = self._first(entry, whole, end) if start is None else start
+        today = self.today(entry)
+        whole, final = await self._whole(entry, adjust, today)
+        end = today if end is None else end
+        start = min(self._first(entry, whole), end) if start is None else start
         bars = whole.between(start, end)
         covered = self._covered(entry, calendar, whole.sessions, start, end)
         self.count(covered.present == covered.expected)
@@ -108,7 +107,7 @@ class Reader:
         sessions = np.concatenate([whole.sessions, entry.tail.sessions])
         end = self.today(entry) if end is None else end
         if start is None:
-            start = self._first(entry, whole, end)
+            start = min(self._first(entry, whole), end)
         return self._covered(entry, calendar, sessions, start, end)
 
     async def _trust(self, entry: Entry) -> None:
@@ -116,14 +115,30 @@ class Reader:
         if not self._catalog.trusted:
             await self.columns.store.refresh([entry])
 
-    def _first(self, entry: Entry, whole: Bars, end: int) -> int:
-        held = int(whole.sessions[0]) if len(whole) else end
-        return min(held, entry.state.wanted_from, end)
+    async def _whole(self, entry: Entry, adjust: Adjust, today: int) -> tuple[Bars, int]:
+        """All bars with the provisional ones behind, and how many are final."""
+        actions = in_effect(entry.actions, today) if adjust != "none" else ()
+        while True:
+            version = entry.version
+            whole = await self.columns.get(entry, adjust, actions)
+            if entry.version == version:
+                break
+            actions = in_effect(entry.actions, today) if adjust != "none" else ()
+        tail = entry.tail
+        if not len(tail):
+            return whole, len(whole)
+        return concatenate([whole, adjusted(tail, actions, adjust)]), len(whole)
+
+    def _first(self, entry: Entry, whole: Bars) -> int:
+        if entry.instrument.place.has_provider or not len(whole):
+            return entry.state.wanted_from
+        return int(whole.sessions[0])
 
     def _covered(
         self, entry: Entry, calendar: SessionCalendar, sessions: NDArray[np.int64], start: int, end: int
     ) -> Coverage:
-        return coverage(sessions, calendar, entry.state, start, end, self._clock.time(), self._lag)
+        state = entry.state if entry.instrument.place.has_provider else _NOBODY_IS_ASKED
+        return coverage(sessions, calendar, state, start, end, self._clock.time(), self._lag)
 
     def _valid_until(self, entry: Entry, calendar: SessionCalendar) -> float:
         now = self._clock.time()

@@ -35,6 +35,13 @@ class Action:
         return self.ex_date, self.kind
 
 
+def in_effect(actions: tuple[Action, ...], today: int) -> tuple[Action, ...]:
+    """Of `actions` in order, those that have taken effect by `today` (days since 1970-01-01)."""
+    if not actions or actions[-1].ex_date <= today:
+        return actions
+    return tuple(action for action in actions if action.ex_date <= today)
+
+
 def split_factors(sessions: NDArray[np.int64], actions: Iterable[Action]) -> NDArray[np.float64]:
     """For each session the product of all splits (and rebases) with a later ex-date: float64, shape (n,).
 

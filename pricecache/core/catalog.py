@@ -85,9 +85,11 @@ class Catalog:
         """Raises `NotFound` with code `unknown_symbol` and what to do next."""
         entry = self._by_instrument.get(instrument)
         if entry is None:
+            named = f'{{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}'
+            by_hand = f"Put its prices with PUT /cache/historical/{instrument.symbol}?market={instrument.market}."
+            asked = f"Track it with POST /cache/symbols, or POST /cache/backfill-symbol with {named}."
             raise NotFound(
-                f"{instrument} is not known here. Track it with POST /cache/symbols, or POST /cache/backfill-symbol "
-                f'with {{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}.',
+                f"{instrument} is not known here. {asked if instrument.place.has_provider else by_hand}",
                 code="unknown_symbol",
                 symbol=instrument.symbol,
                 market=instrument.market,

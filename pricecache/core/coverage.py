@@ -78,7 +78,7 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        return self.present == self.expected
+        return self.present == self.expected and not any(s.absence == "not_requested" for s in self.missing)
 
     @property
     def ratio(self) -> float | None:
@@ -87,7 +87,7 @@ class Coverage:
 
 
 _REASONS: dict[Absence, str] = {
-    "not_requested": "before the depth this symbol is kept from",
+    "not_requested": "nobody asks for it: before the depth this symbol is kept from, or priced by hand only",
     "before_listing": "the provider's history begins later",
     "after_delisting": "the instrument no longer traded",
     "not_due": "the session is not over, or its final bar not due yet",
@@ -124,9 +124,10 @@ def coverage(
     positions = np.flatnonzero(~contains(held, sessions))
     codes = _codes(sessions[positions], calendar, state, now, lag)
     excused = np.isin(codes, _EXCUSED_CODES).sum()
-    return Coverage(
-        len(sessions) - int(excused), len(sessions) - len(positions), _stretches(sessions, positions, codes, state)
-    )
+    missing = _stretches(sessions, positions, codes, state)
+    if len(calendar.sessions) and start < calendar.sessions[0]:
+        missing = (_before_all(start, int(calendar.sessions[0])), *missing)
+    return Coverage(len(sessions) - int(excused), len(sessions) - len(positions), missing)
 
 
 def contains(held: NDArray[np.int64], sessions: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -166,6 +167,11 @@ def _stretches(
         _stretch(int(sessions[positions[i]]), int(sessions[positions[j]]), j - i + 1, _ABSENCES[codes[i]], state)
         for i, j in zip(first.tolist(), last.tolist(), strict=True)
     )
+
+
+def _before_all(start: int, first_session: int) -> Stretch:
+    """Days of which it is not even known whether they were sessions."""
+    return Stretch(start, first_session - 1, 0, "not_requested", "before the first session that is known here")
 
 
 def _stretch(first: int, last: int, count: int, absence: Absence, state: SyncState) -> Stretch:

@@ -29,6 +29,11 @@ class Market:
     currency: str
     yahoo_suffix: str = ""
 
+    @property
+    def has_provider(self) -> bool:
+        """Whether prices are asked for anywhere; those of `CUSTOM` only come by hand."""
+        return self.code != "CUSTOM"
+
 
 MARKETS: dict[str, Market] = {
     market.code: market

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +68,14 @@ def every_day(name: str, first: int, last: int, weekdays_only: bool = False) -> 
 
 
 class CalendarBook:
-    """The calendars known so far, by name. Thread-safe: one dict, replaced entry by entry."""
+    """The calendars known so far, by name. Thread-safe: one dict, replaced entry by entry.
+
+    `on_missing` is told the name of a calendar that somebody asked for in vain, in that caller's thread.
+    """
 
     def __init__(self, calendars: Mapping[str, SessionCalendar] | None = None) -> None:
         self._calendars: dict[str, SessionCalendar] = dict(calendars or {})
+        self.on_missing: Callable[[str], object] = lambda name: None
 
     def __contains__(self, name: str) -> bool:
         return name in self._calendars
@@ -84,6 +88,7 @@ class CalendarBook:
         try:
             return self._calendars[name]
         except KeyError:
+            self.on_missing(name)
             raise Unavailable(
                 f"The sessions of {name} are being loaded.", code="calendar_loading", retry_after=2.0
             ) from None

@@ -76,6 +76,14 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """The bars of one series as they stood at one revision."""
+
+    rev: int
+    bars: Bars
+
+
+@dataclass(frozen=True, slots=True)
 class PackedYear:
     """One packed year as stored, checked against its checksum."""
 
@@ -96,12 +104,12 @@ class BarStore:
         self.conflicts = 0
 
     async def read(self, entry: Entry) -> Bars:
-        """The packed record of one series."""
-        return (await self.read_many([entry]))[entry.id]
+        """The bars in the packed record of one series."""
+        return (await self.read_many([entry]))[entry.id].bars
 
-    async def read_many(self, entries: Sequence[Entry]) -> dict[int, Bars]:
+    async def read_many(self, entries: Sequence[Entry]) -> dict[int, Record]:
         """The packed records of several series by id, in one query. Each is one committed state of its series."""
-        found: dict[int, Bars] = {}
+        found: dict[int, Record] = {}
         waiting = list(entries)
         for attempt in range(ATTEMPTS):
             blocks = await self._blocks(waiting)
@@ -109,7 +117,7 @@ class BarStore:
                 stored = blocks.get(entry.id, {})
                 if {year: rev for year, (rev, _) in stored.items()} == entry.head.years:
                     bars = unpack_blocks([block for _, block in stored.values()])
-                    found[entry.id], entry.sessions = bars, bars.sessions
+                    found[entry.id], entry.sessions = Record(entry.head.rev, bars), bars.sessions
             waiting = [entry for entry in waiting if entry.id not in found]
             if not waiting:
                 return found

@@ -278,7 +278,7 @@ class Examiner:
 
 def has_provider(entry: Entry) -> bool:
     """Whether any provider can be asked: not for instruments of one's own."""
-    return entry.instrument.market != "CUSTOM"
+    return entry.instrument.place.has_provider
 
 
 def currency_is_known(entry: Entry) -> bool:

@@ -160,14 +160,14 @@ async def test_an_unknown_value_is_null_and_empty_in_csv(daemon: ApiDaemon) -> N
     nan = float("nan")
     bars = Bars.of([TODAY - 3], [[nan], [nan], [nan], [99.5], [nan]])
     await daemon.services.bars.commit([Change(entry, bars, "manual", 0.0, manual=True)])
-    _, answer = await daemon.get("/cache/historical/AAPL")
+    _, answer = await daemon.get("/cache/historical/AAPL?start=2026-11-17")
     assert answer["bars"][0] == {
         "date": "2026-11-17", "open": None, "high": None, "low": None, "close": 99.5, "volume": None,
     }  # fmt: skip
-    _, columns = await daemon.get("/cache/historical/AAPL?format=columns")
+    _, columns = await daemon.get("/cache/historical/AAPL?start=2026-11-17&format=columns")
     assert columns["volume"][0] is None
     assert columns["close"][0] == 99.5
-    assert (await daemon.get("/cache/historical/AAPL?format=csv"))[1].splitlines()[1] == "2026-11-17,,,,99.5,"
+    assert (await daemon.get("/cache/historical/AAPL?start=2026-11-17&format=csv"))[1].splitlines()[1] == "2026-11-17,,,,99.5,"
 
 
 async def test_a_split_is_applied_on_request(daemon: ApiDaemon) -> None:

@@ -144,7 +144,7 @@ async def test_many_series_commit_in_few_transactions(database: Database) -> Non
     outcomes = await store.commit([Change(e, bars([DAY0, DAY0 + 1]), "test", NOW) for e in entries])
     assert all(len(outcome.added) == 2 for outcome in outcomes)
     read = await store.read_many(entries)
-    assert all(len(read[entry.id]) == 2 for entry in entries)
+    assert all(len(read[entry.id].bars) == 2 for entry in entries)
 
 
 async def test_writers_of_several_daemons_lose_nothing_and_readers_see_no_torn_series(database: Database) -> None:
@@ -224,8 +224,8 @@ async def test_any_order_of_the_same_rows_gives_the_same_series(database: Databa
         random_rows.shuffle(order)
         for part in (order[:200], order[150:], order[:1]):
             await store.commit([Change(entry, Bars(given.sessions[part], given.values[:, part]), "test", NOW)])
-    for read in (await store.read_many(entries)).values():
-        assert same(read, given)
+    for record in (await store.read_many(entries)).values():
+        assert same(record.bars, given)
 
 
 async def test_an_answer_lost_after_the_commit_stores_once(

@@ -37,7 +37,7 @@ class Parts:
         self.bars = BarStore(database)
         self.instruments = InstrumentStore(database, self.catalog)
         self.columns = ColumnCache(self.bars, 1 << 20)
-        book = CalendarBook([("24/7", every_day("24/7", 0, 30_000))])
+        book = CalendarBook({"24/7": every_day("24/7", 0, 30_000)})
         self.reader = Reader(self.catalog, self.columns, book, clock, 600.0)
 
     async def entry(self) -> Entry:
