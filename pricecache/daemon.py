@@ -244,7 +244,13 @@ class Daemon:
             )
         )
         self.jobs.define(
-            JobDefinition("live_price_update", self.refresher.run, every=settings.live_seconds, first_after=1.0)
+            JobDefinition(
+                "live_price_update",
+                self.refresher.run,
+                every=settings.live_seconds,
+                first_after=1.0,
+                uneventful_kept_seconds=96 * settings.live_seconds,
+            )
         )
         self.jobs.define(JobDefinition(BACKFILL_JOB, backfiller.run, concurrency=provider.pace.concurrency))
         self.jobs.define(JobDefinition("verify", self._verify))

@@ -48,7 +48,8 @@ class JobDefinition:
     `every`: seconds between two scheduled runs, or `cron` (five fields) in `time_zone`; neither: only on request.
     `first_after`: seconds after the start until the first scheduled run; None: one interval. `concurrency`: how many
     runs with different parameters go on at once, the others queue. `key`: what of the parameters makes two requests
-    equal, so that the second joins the first; None: all of them, as JSON.
+    equal, so that the second joins the first; None: all of them, as JSON. `uneventful_kept_seconds`: how long the
+    record of a scheduled run is kept in which nothing failed.
     """
 
     id: str
@@ -59,6 +60,7 @@ class JobDefinition:
     first_after: float | None = None
     concurrency: int = 1
     key: Callable[[Mapping[str, Any]], Hashable] | None = None
+    uneventful_kept_seconds: float = 30 * 86400.0
 
     @property
     def is_scheduled(self) -> bool:
@@ -330,6 +332,9 @@ class Jobs:
         if active.handle.stopping and (active.run.total is None or active.run.done < active.run.total):
             self._end(active, "interrupted", "It was stopped before it was done.")
             return
+        if active.run.total and active.run.failures_total >= active.run.total:
+            self._end(active, "failed", f"Of {active.run.total} not one succeeded.")
+            return
         self._end(active, "succeeded", None)
         if active.job.failing:
             active.job.failing = False
@@ -343,6 +348,8 @@ class Jobs:
     def _end(self, active: _Active, state: RunState, error: str | None) -> None:
         active.run.state, active.run.error = state, None if error is None else plain_text(error)
         active.run.ended_at = self._clock.time()
+        if active.run.requested_by == "schedule" and state == "succeeded" and not active.run.failures_total:
+            active.run.kept_until = active.run.ended_at + active.job.definition.uneventful_kept_seconds
         del self._joinable[(active.run.job, active.key)]  # who asks from now on wants a run that begins from now on
         active.job.last = active.run
         if self._metrics is not None:

@@ -33,7 +33,7 @@ class Origins:
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
-            "Access-Control-Expose-Headers": "ETag, Location, Retry-After",
+            "Access-Control-Expose-Headers": "ETag, Location, Retry-After, X-Pricecache-Coverage",
             "Vary": "Accept-Encoding, Origin",
         }
 

@@ -99,8 +99,7 @@ def _historical(entries: Iterable[Entry]) -> dict[str, Any]:
 
 
 def _provider(stats: dict[str, Any]) -> dict[str, Any]:
-    edge = camel(stats)
-    return {name: instant(value) if name.endswith("At") else value for name, value in edge.items()}
+    return {name: instant(value) if name.endswith("At") else value for name, value in stats.items()}
 
 
 def _error_rate(services: Services) -> float | None:

@@ -63,6 +63,7 @@ INDEXES = (
     Index("revisions", (("batch", ASCENDING),), unique=True),
     Index("runs", (("job", ASCENDING), ("startedAt", DESCENDING))),
     Index("runs", (("startedAt", DESCENDING),), expire_after=RUNS_KEPT_SECONDS),
+    Index("runs", (("keptUntil", ASCENDING),), expire_after=0),
     Index("api_keys", (("digest", ASCENDING),), unique=True),
     Index("page_sessions", (("expiresAt", ASCENDING),), expire_after=0),
 )

@@ -37,7 +37,8 @@ class Run:
     was asked for, until it starts. `done` of `total` is its progress, `total` None while unknown. `counts`: what it
     did, by name. `failures`: the first 1,000 of `failures_total`, each `{"symbol", "market", "code", "detail"}`; a
     run with failures of single symbols can have succeeded. `error`: why the run as a whole failed or was interrupted.
-    `owner`: the daemon that runs it. `version` grows with every save.
+    `owner`: the daemon that runs it. `version` grows with every save. `kept_until`: when its record goes, if before
+    the 30 days of all.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Run:
     error: str | None = None
     owner: str = ""
     version: int = 0
+    kept_until: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -174,6 +176,7 @@ def _to_document(run: Run) -> Document:
         "error": run.error,
         "owner": run.owner,
         "version": run.version,
+        "keptUntil": _instant(run.kept_until),
     }
 
 
