@@ -171,7 +171,9 @@ class PrivateMongod:
                 start_new_session=True,  # a terminal's Ctrl-C is for the daemon, which then still needs its database
                 preexec_fn=dying_with_parent(),
             )
-        (self.data_dir / "mongod.pid").write_text(f"{self._process.pid}\n")
+        written = self.data_dir / "mongod.pid.new"
+        written.write_text(f"{self._process.pid}\n")
+        written.replace(self.data_dir / "mongod.pid")  # whole or not at all, for whoever reads it meanwhile
 
     def _arguments(self, database: Path, log_path: Path) -> list[str]:
         return [
