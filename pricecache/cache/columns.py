@@ -17,7 +17,7 @@ from pricecache.stores.bars import BarStore, Record
 @dataclass(frozen=True, slots=True)
 class _Kept:
     rev: int
-    applied: int
+    applied: tuple[Action, ...]
     bars: Bars
 
 
@@ -43,32 +43,33 @@ class ColumnCache:
     def max_bytes(self) -> int:
         return int(self._kept.maxsize)
 
-    def _held(self, entry: Entry, adjust: Adjust, applied: int) -> Bars | None:
+    def _held(self, entry: Entry, adjust: Adjust, applied: tuple[Action, ...]) -> Bars | None:
         kept = self._kept.get((entry.id, adjust))
         return kept.bars if kept is not None and kept.rev == entry.head.rev and kept.applied == applied else None
 
     async def get(self, entry: Entry, adjust: Adjust = "none", actions: tuple[Action, ...] = ()) -> Bars:
         """All bars of a series, adjusted by `actions`: those of the entry that are in effect (`core.actions`)."""
-        if (bars := self._held(entry, adjust, len(actions))) is not None:
+        if (bars := self._held(entry, adjust, actions)) is not None:
             self.hits += 1
             return bars
         self.misses += 1
-        traded = self._held(entry, "none", 0)
+        traded = self._held(entry, "none", ())
         if traded is None:
             traded = await self._load(entry)
         if adjust == "none":
             return traded
         bars = adjusted(traded, actions, adjust)
-        self._keep(entry, adjust, len(actions), Record(entry.head.rev, bars))
+        self._keep(entry, adjust, actions, Record(entry.head.rev, bars))
         return bars
 
     async def warm(self, entries: Sequence[Entry]) -> None:
         """Load many at once, in one query."""
-        cold = [entry for entry in entries if self._held(entry, "none", 0) is None]
+        cold = [entry for entry in entries if self._held(entry, "none", ()) is None]
         if cold:
             loaded = await self.store.read_many(cold)
             for entry in cold:
-                self._keep(entry, "none", 0, loaded[entry.id])
+                if entry.id in loaded:
+                    self._keep(entry, "none", (), loaded[entry.id])
 
     async def _load(self, entry: Entry) -> Bars:
         record = Record(-1, Bars.empty())
@@ -79,12 +80,19 @@ class ColumnCache:
                 self._loading[entry.id] = task
                 task.add_done_callback(lambda _: self._loading.pop(entry.id, None))
             record = await asyncio.shield(task)
-        self._keep(entry, "none", 0, record)
+        self._keep(entry, "none", (), record)
         return record.bars
 
     async def _read(self, entry: Entry) -> Record:
         return (await self.store.read_many([entry]))[entry.id]
 
-    def _keep(self, entry: Entry, adjust: Adjust, applied: int, record: Record) -> None:
+    async def close(self) -> None:
+        """End what is being loaded."""
+        for task in self._loading.values():
+            task.cancel()
+        if self._loading:
+            await asyncio.wait(self._loading.values())
+
+    def _keep(self, entry: Entry, adjust: Adjust, applied: tuple[Action, ...], record: Record) -> None:
         if record.bars.nbytes <= self._kept.maxsize:
             self._kept[entry.id, adjust] = _Kept(record.rev, applied, record.bars)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pricecache.cache.columns import ColumnCache
 from pricecache.clock import Clock
 from pricecache.core.actions import Adjust, adjusted, in_effect
-from pricecache.core.bars import Bars, concatenate, day_number
+from pricecache.core.bars import Bars, day_number
 from pricecache.core.catalog import Catalog, Entry
-from pricecache.core.coverage import Coverage, SyncState, coverage
+from pricecache.core.coverage import Coverage, SyncState, contains, coverage
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 
 _NOBODY_IS_ASKED = SyncState(wanted_from=day_number(date.max))
@@ -87,52 +87,61 @@ class Reader:
         calendar = self._calendars.get(entry.instrument.place.calendar)
         await self._trust(entry)
         today = self.today(entry)
-        whole, final = await self._whole(entry, adjust, today)
+        whole, provisional = await self._whole(entry, adjust, today)
         end = today if end is None else end
-        start = min(self._first(entry, whole), end) if start is None else start
+        start = min(self._first(entry, whole.sessions), end) if start is None else start
         bars = whole.between(start, end)
         covered = self._covered(entry, calendar, whole.sessions, start, end)
-        self.count(covered.present == covered.expected)
+        self.count(covered.complete)
         low = int(whole.sessions.searchsorted(start))
-        provisional = np.arange(low, low + len(bars)) >= final
         return HistoryAnswer(
-            entry, start, end, adjust, bars, provisional, covered, entry.version, self._valid_until(entry, calendar)
+            entry,
+            start,
+            end,
+            adjust,
+            bars,
+            provisional[low : low + len(bars)],
+            covered,
+            entry.version,
+            self._valid_until(entry, calendar),
         )
 
     async def coverage(self, entry: Entry, start: int | None = None, end: int | None = None) -> Coverage:
         """What is held of a range and what is not; the whole range by default. Provisional bars count as held."""
         calendar = self._calendars.get(entry.instrument.place.calendar)
         await self._trust(entry)
-        whole = await self.columns.get(entry)
-        sessions = np.concatenate([whole.sessions, entry.tail.sessions])
+        held = await self.columns.store.held(entry)
+        sessions = np.union1d(held, entry.tail.sessions)
         end = self.today(entry) if end is None else end
         if start is None:
-            start = min(self._first(entry, whole), end)
+            start = min(self._first(entry, held), end)
         return self._covered(entry, calendar, sessions, start, end)
 
     async def _trust(self, entry: Entry) -> None:
         """While changes by other daemons may go unseen, the database has the word."""
-        if not self._catalog.trusted:
+        if not self._catalog.trusted or not entry.current:
             await self.columns.store.refresh([entry])
 
-    async def _whole(self, entry: Entry, adjust: Adjust, today: int) -> tuple[Bars, int]:
-        """All bars with the provisional ones behind, and how many are final."""
-        actions = in_effect(entry.actions, today) if adjust != "none" else ()
+    async def _whole(self, entry: Entry, adjust: Adjust, today: int) -> tuple[Bars, NDArray[np.bool_]]:
+        """All bars, provisional ones among them, and which these are."""
         while True:
             version = entry.version
-            whole = await self.columns.get(entry, adjust, actions)
+            actions = in_effect(entry.actions, today) if adjust != "none" else ()
+            tail = entry.tail
+            final = await self.columns.get(entry, "none" if len(tail) else adjust, () if len(tail) else actions)
             if entry.version == version:
                 break
-            actions = in_effect(entry.actions, today) if adjust != "none" else ()
-        tail = entry.tail
         if not len(tail):
-            return whole, len(whole)
-        return concatenate([whole, adjusted(tail, actions, adjust)]), len(whole)
+            return final, np.zeros(len(final), bool)
+        both = Bars.of(
+            np.concatenate([tail.sessions, final.sessions]), np.concatenate([tail.values, final.values], axis=1)
+        )
+        return adjusted(both, actions, adjust), ~contains(final.sessions, both.sessions)
 
-    def _first(self, entry: Entry, whole: Bars) -> int:
-        if entry.instrument.place.has_provider or not len(whole):
+    def _first(self, entry: Entry, held: NDArray[np.int64]) -> int:
+        if entry.instrument.place.has_provider or not len(held):
             return entry.state.wanted_from
-        return int(whole.sessions[0])
+        return int(held[0])
 
     def _covered(
         self, entry: Entry, calendar: SessionCalendar, sessions: NDArray[np.int64], start: int, end: int

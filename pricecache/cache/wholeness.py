@@ -11,7 +11,7 @@ from pricecache.cache.reader import Reader
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import Absence
-from pricecache.errors import Unavailable
+from pricecache.errors import Corrupt, Unavailable
 
 AT_ONCE = 50
 """Series looked at before others get a turn on the event loop: under 10 ms of them."""
@@ -62,7 +62,7 @@ class Wholeness:
         old = [entry for entry in entries if not self._is_current(entry, now)]
         for at in range(0, len(old), AT_ONCE):
             chunk = old[at : at + AT_ONCE]
-            await self._reader.columns.warm([entry for entry in chunk if entry.head.count])
+            await self._reader.columns.store.read_many([entry for entry in chunk if entry.sessions is None])
             for entry in chunk:
                 version = entry.version
                 self._known[entry.id] = version, now + ROW_SECONDS, await self._extent(entry)
@@ -82,6 +82,8 @@ class Wholeness:
             found = await self._reader.coverage(entry)
         except Unavailable:
             return Extent(0, 0, {})  # its calendar is being built: nothing is known to be expected yet
+        except Corrupt:
+            return Extent(entry.head.count, 0, {"failing": entry.head.count})
         holes: Counter[Absence] = Counter()
         for stretch in found.missing:
             holes[stretch.absence] += stretch.count

@@ -35,7 +35,9 @@ class Entry:
 
     `tail`: provisional bars of sessions newer than anything committed. `currency`: of its prices. `notice`: what every
     reader is to be told. `sessions`: the sessions held in the packed record (int64), or None until first needed.
-    `version` grows with every change of any of it; whoever keeps something derived compares it.
+    `version` grows with every change of any of it; whoever keeps something derived compares it. `current` is False
+    while a commit's outcome is unknown: whoever answers from here then asks the database first. `state_version` is
+    the stored version of `state`.
     """
 
     id: int
@@ -52,9 +54,16 @@ class Entry:
     actions: tuple[Action, ...] = ()
     sessions: NDArray[np.int64] | None = None
     version: int = 0
+    current: bool = True
+    state_version: int = 0
 
     def touch(self) -> None:
         self.version += 1
+
+    def doubt(self) -> None:
+        """The database may be ahead of this."""
+        self.current = False
+        self.touch()
 
 
 class Catalog:

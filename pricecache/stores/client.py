@@ -64,6 +64,8 @@ INDEXES = (
     Index("runs", (("job", ASCENDING), ("startedAt", DESCENDING))),
     Index("runs", (("startedAt", DESCENDING),), expire_after=RUNS_KEPT_SECONDS),
     Index("runs", (("keptUntil", ASCENDING),), expire_after=0),
+    Index("quote_batches", (("at", ASCENDING),), expire_after=3600),
+    Index("bars_1d", (("meta.s", ASCENDING), ("ts", ASCENDING))),
     Index("api_keys", (("digest", ASCENDING),), unique=True),
     Index("page_sessions", (("expiresAt", ASCENDING),), expire_after=0),
 )

@@ -13,10 +13,10 @@ from bson import Binary, ObjectId
 from pymongo import DeleteMany, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from pricecache.core.actions import Action
-from pricecache.core.bars import Bars, Provenance, checksum, pack_bars, pack_provenance
+from pricecache.core.bars import Bars, Provenance, checksum, pack_bars, pack_provenance, years_of
 from pricecache.core.catalog import Entry, SeriesHead
 from pricecache.errors import Unavailable
 from pricecache.stores.journal import Journal
@@ -27,13 +27,16 @@ YEAR_BASE = 10_000
 """A packed year's `_id` is series id × 10,000 + year, so that the years of a series are one range of the index."""
 
 
+_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
+
+
 class Overtaken(Exception):
     """Another writer moved a series on between reading it and committing: plan anew from what it is now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restatement:
-    """What one series becomes, if it is still at revision `entry.head.rev`.
+    """What one series becomes, if it is still at `base`, which is what it was when this was planned.
 
     `years`: the packed years that change, whole; one without bars is removed. `rows`: what the journal is given.
     `actions`: all of the series' actions afterwards. `at`: ms since 1970 UTC. `first_changed`: the first session of
@@ -41,6 +44,7 @@ class Restatement:
     """
 
     entry: Entry
+    base: SeriesHead
     head: SeriesHead
     years: dict[int, tuple[Bars, Provenance]]
     rows: Bars
@@ -50,6 +54,13 @@ class Restatement:
     flags: int
     first_changed: int | None
     batch: ObjectId = field(default_factory=ObjectId)
+
+    @property
+    def tail(self) -> Bars:
+        """The provisional bars that are left: those of sessions for which no final one comes now."""
+        tail = self.entry.tail
+        left = ~np.isin(tail.sessions, self.rows.sessions)
+        return tail if left.all() else Bars(tail.sessions[left], tail.values[:, left])
 
 
 class Committer:
@@ -62,20 +73,42 @@ class Committer:
         self._revisions = database["revisions"]
         self._actions = database["actions"]
         self._journal = journal
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def write(self, restatements: Sequence[Restatement]) -> None:
         """Make all of them durable in one transaction, and bring their entries up to it.
 
+        Goes on to its end when the caller is cancelled, so that the entries never fall behind what was committed.
         Raises `Overtaken` when one of the series moved on meanwhile (none is stored then), `Unavailable` when the
-        database stays away.
+        database stays away (the entries are then doubted), and what the server refuses for good.
         """
-        await self.ensure_series([r.entry.id for r in restatements if r.entry.head.rev == 0])
+        task = asyncio.create_task(self._write(restatements), name="commit")
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Return when no commit is under way."""
+        while self._writing:
+            await asyncio.wait(self._writing)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller has it, unless he left
+
+    async def _write(self, restatements: Sequence[Restatement]) -> None:
+        await self.ensure_series([r.entry.id for r in restatements if r.base.rev == 0])
         await self._journal.append((r.entry.id, r.batch, r.rows) for r in restatements)
+        if any(r.entry.head is not r.base for r in restatements):
+            raise Overtaken  # another task of this process was faster
         try:
             async with self._client.start_session() as session, await session.start_transaction():
                 await self._apply(session, restatements)
         except PyMongoError as exc:
-            if not await self._is_committed(restatements[0].batch, exc):
+            if not await self._is_committed(restatements, exc):
+                if _is_final(exc):
+                    raise
                 raise Overtaken from exc
         for restatement in restatements:
             _bring_up(restatement)
@@ -98,7 +131,7 @@ class Committer:
             await self._actions.bulk_write(actions, session=session, ordered=False)
         await self._revisions.bulk_write([_revision_insert(r) for r in restatements], session=session, ordered=False)
 
-    async def _is_committed(self, batch: ObjectId, cause: PyMongoError) -> bool:
+    async def _is_committed(self, restatements: Sequence[Restatement], cause: PyMongoError) -> bool:
         """Whether a batch whose commit ended in an error is in the record after all.
 
         If not, a commit still on its way can only land before our next one, which then fails its compare-and-set and
@@ -106,9 +139,12 @@ class Committer:
         """
         for attempt in range(ATTEMPTS):
             try:
-                return await self._revisions.find_one({"batch": batch}, {"_id": 1}) is not None
+                batch = {"batch": restatements[0].batch}  # all of them are one transaction
+                return await self._revisions.find_one(batch, {"_id": 1}) is not None
             except PyMongoError:
                 await pause(attempt)
+        for restatement in restatements:
+            restatement.entry.doubt()
         raise Unavailable("The database does not answer.", code="database_unavailable", retry_after=5.0) from cause
 
 
@@ -117,15 +153,22 @@ async def pause(attempt: int) -> None:
     await asyncio.sleep(random.random() * min(1.0, 0.001 * 2**attempt))
 
 
+def _is_final(error: PyMongoError) -> bool:
+    """Whether the server refused for a reason that trying again will not change: no right to write, a full disk.
+
+    A write conflict and a duplicate `revisions._id` say that somebody else was faster.
+    """
+    if not isinstance(error, OperationFailure) or error.has_error_label("TransientTransactionError"):
+        return False
+    if error.has_error_label("UnknownTransactionCommitResult") or error.has_error_label("RetryableWriteError"):
+        return False
+    codes = {error.code} | {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
+    return not codes & {_DUPLICATE_KEY, _WRITE_CONFLICT}
+
+
 def _head_update(restatement: Restatement) -> UpdateOne:
-    entry = restatement.entry
-    fields = {**head_fields(restatement.head), "tail": tail_field(_tail_left(restatement))}
-    return UpdateOne({"_id": entry.id, "rev": entry.head.rev}, {"$set": fields})
-
-
-def _tail_left(restatement: Restatement) -> Bars:
-    last = restatement.head.last
-    return restatement.entry.tail if last is None else restatement.entry.tail.between(last + 1, None)
+    fields = {**head_fields(restatement.head), "tail": tail_field(restatement.tail)}
+    return UpdateOne({"_id": restatement.entry.id, "rev": restatement.base.rev}, {"$set": fields})
 
 
 def _year_operations(restatement: Restatement) -> list[ReplaceOne[dict[str, Any]] | DeleteMany]:
@@ -177,10 +220,9 @@ def _bring_up(restatement: Restatement) -> None:
     entry = restatement.entry
     if entry.sessions is not None and restatement.years:
         kept = np.concatenate([bars.sessions for bars, _ in restatement.years.values()])
-        years = np.array(list(restatement.years))
-        untouched = ~np.isin(entry.sessions.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970, years)
+        untouched = ~np.isin(years_of(entry.sessions), list(restatement.years))
         entry.sessions = np.sort(np.concatenate([entry.sessions[untouched], kept]))
-    entry.tail = _tail_left(restatement)
+    entry.tail = restatement.tail
     entry.actions = restatement.actions
     entry.head = restatement.head
     entry.touch()

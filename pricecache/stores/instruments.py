@@ -14,8 +14,9 @@ from pymongo.errors import BulkWriteError
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import SyncState
 from pricecache.core.instruments import Instrument
+from pricecache.stores.client import next_id
 from pricecache.stores.series import apply_head
-from pricecache.stores.sync_state import state_from
+from pricecache.stores.sync_state import take_state
 
 _DUPLICATE_KEY = 11000
 
@@ -33,28 +34,25 @@ class InstrumentStore:
 
     async def load_all(self) -> None:
         """Fill the catalog with everything stored: four queries, whatever the number of instruments."""
-        instruments = await self._instruments.find({}).to_list()
+        await self._load({})
+
+    async def load(self, series_ids: Sequence[int]) -> None:
+        """Bring some instruments of the catalog up to the database."""
+        await self._load({"_id": {"$in": list(series_ids)}})
+
+    async def _load(self, query: dict[str, Any]) -> None:
+        instruments = await self._instruments.find(query).to_list()
         states, series, actions = [
-            {document["_id"]: document for document in await self._database[name].find({}).to_list()}
+            {document["_id"]: document for document in await self._database[name].find(query).to_list()}
             for name in ("sync_state", "series", "actions")
         ]
         for document in instruments:
-            entry = self._keep(document, states.get(document["_id"]))
+            entry = self._keep(document)
+            take_state(entry, states.get(entry.id))
             if head := series.get(entry.id):
                 apply_head(entry, head, actions.get(entry.id))
 
-    async def load(self, series_id: int) -> Entry | None:
-        """Bring one instrument of the catalog up to the database."""
-        document = await self._instruments.find_one({"_id": series_id})
-        if document is None:
-            return None
-        entry = self._keep(document, await self._database["sync_state"].find_one({"_id": series_id}))
-        head = await self._database["series"].find_one({"_id": series_id})
-        if head:
-            apply_head(entry, head, await self._database["actions"].find_one({"_id": series_id}))
-        return entry
-
-    def _keep(self, document: dict[str, Any], state: dict[str, Any] | None) -> Entry:
+    def _keep(self, document: dict[str, Any]) -> Entry:
         entry = self._catalog.by_id(document["_id"])
         if entry is None:
             entry = Entry(
@@ -71,8 +69,6 @@ class InstrumentStore:
         entry.tracked_by = document.get("trackedBy")
         entry.source = document.get("source")
         entry.notice = document.get("notice")
-        if state:
-            entry.state = state_from(state)
         if replace(entry, sessions=None) != before:
             entry.touch()
         return entry
@@ -93,11 +89,7 @@ class InstrumentStore:
         return entries
 
     async def _insert(self, new: Sequence[Instrument], wanted_from: int, by: str, now: float) -> None:
-        counter = await self._database["counters"].find_one_and_update(
-            {"_id": "series"}, {"$inc": {"value": len(new)}}, upsert=True, return_document=True
-        )
-        assert counter is not None
-        first = counter["value"] - len(new) + 1
+        first = await next_id(self._database, "series", len(new))
         documents = [
             {
                 "_id": first + i,
@@ -117,8 +109,8 @@ class InstrumentStore:
             if any(error["code"] != _DUPLICATE_KEY for error in exc.details["writeErrors"]):
                 raise
         wanted = [{"symbol": i.symbol, "market": i.market} for i in new]
-        for document in await self._instruments.find({"$or": wanted}).to_list():
-            await self.load(document["_id"])
+        found = await self._instruments.find({"$or": wanted}, {"_id": 1}).to_list()
+        await self.load([document["_id"] for document in found])
 
     async def set_tracked(self, entries: Sequence[Entry], tracked: bool, *, by: str, now: float) -> None:
         """Start or stop keeping the prices of `entries`. What is stored of them stays."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import InsertOne, UpdateOne
+from pymongo import UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
+from pricecache.clock import Clock
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 
@@ -19,13 +19,14 @@ _PLAIN = [f.name for f in fields(Quote) if f.name != "instrument"]
 class QuoteStore:
     """The collections `quotes` (one document an instrument) and `quote_batches` (one a batch, gone after an hour).
 
-    Loop-only.
+    Loop-only. `shared_as`: the name under which batches are published to other daemons; None where there are none.
     """
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]], owner: str = "") -> None:
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], clock: Clock, *, shared_as: str | None = None) -> None:
         self._quotes = database["quotes"]
         self._batches = database["quote_batches"]
-        self._owner = owner
+        self._clock = clock
+        self._owner = shared_as
 
     async def save(self, quotes: Iterable[Quote]) -> None:
         """Durable when it returns. An older quote never replaces a newer one, whichever daemon wrote it."""
@@ -49,8 +50,8 @@ class QuoteStore:
             ],
             ordered=False,
         )
-        batch = {"at": datetime.now(UTC), "owner": self._owner, "quotes": documents}
-        await self._batches.bulk_write([InsertOne(batch)])
+        if self._owner is not None:
+            await self._batches.insert_one({"at": self._clock.now(), "owner": self._owner, "quotes": documents})
 
     async def load(self) -> list[Quote]:
         return [quote_from(document) for document in await self._quotes.find({}).to_list()]

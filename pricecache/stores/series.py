@@ -63,6 +63,7 @@ def apply_head(entry: Entry, series: Document, actions: Document | None) -> None
     head, tail, known = head_from(series), tail_from(series), actions_from(actions)
     if head.rev < entry.head.rev:
         return  # read before our own last commit
+    entry.current = True
     if head.rev != entry.head.rev:
         entry.sessions = None
     elif tail_field(tail) == tail_field(entry.tail) and known == entry.actions:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from pymongo import ReplaceOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.core.catalog import Entry
 from pricecache.core.coverage import Hole, SyncState
+from pricecache.errors import Unavailable
+from pricecache.stores.commits import ATTEMPTS, pause
 
 _PLAIN = [f.name for f in fields(SyncState) if f.name not in ("holes", "absent")]
 
@@ -32,8 +34,23 @@ def state_from(document: Mapping[str, Any]) -> SyncState:
     )
 
 
+def take_state(entry: Entry, document: Mapping[str, Any] | None) -> None:
+    """Bring `entry` up to a stored state; one that is older than what it has is left."""
+    if document is None or "wanted_from" not in document or document.get("version", 0) < entry.state_version:
+        return
+    entry.state_version = document.get("version", 0)
+    state = state_from(document)
+    if state != entry.state:
+        entry.state = state
+        entry.touch()
+
+
 class SyncStateStore:
-    """Saves states and brings the entries they belong to up to them. Loop-only."""
+    """Saves states and brings the entries they belong to up to them. Loop-only.
+
+    Each stored state has a version. One that another daemon saved meanwhile is not overwritten blindly: the newer
+    findings go over it, but history once wanted deeper stays wanted.
+    """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
         self._states = database["sync_state"]
@@ -41,18 +58,52 @@ class SyncStateStore:
     async def save(self, entry: Entry, state: SyncState) -> None:
         await self.save_many([(entry, state)])
 
-    async def save_many(self, states: list[tuple[Entry, SyncState]]) -> None:
+    async def save_many(self, states: Sequence[tuple[Entry, SyncState]]) -> None:
         """Durable when it returns."""
-        changed = [(entry, state) for entry, state in states if entry.state != state]
-        if not changed:
-            return
-        await self._states.bulk_write(
-            [
-                ReplaceOne({"_id": entry.id}, {"_id": entry.id, **state_document(state)}, upsert=True)
-                for entry, state in changed
-            ],
-            ordered=False,
-        )
-        for entry, state in changed:
-            entry.state = state
-            entry.touch()
+        waiting = [(entry, state) for entry, state in states if entry.state != state]
+        for attempt in range(ATTEMPTS):
+            if not waiting:
+                return
+            await self._ensure([entry for entry, _ in waiting if entry.state_version == 0])
+            stored = await self._states.bulk_write([_replacement(entry, state) for entry, state in waiting])
+            if stored.matched_count == len(waiting):
+                for entry, state in waiting:
+                    entry.state_version += 1
+                    entry.state = state
+                    entry.touch()
+                return
+            waiting = await self._overtaken(waiting)
+            await pause(attempt)
+        raise Unavailable("The database is too busy to save.", code="commit_conflict", retry_after=2.0)
+
+    async def _ensure(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            first = [UpdateOne({"_id": e.id}, {"$setOnInsert": {"version": 0}}, upsert=True) for e in entries]
+            await self._states.bulk_write(first, ordered=False)
+
+    async def _overtaken(self, waiting: Sequence[tuple[Entry, SyncState]]) -> list[tuple[Entry, SyncState]]:
+        """What is still to be saved, laid over what others saved meanwhile."""
+        wanted = {entry.id: (entry, state) for entry, state in waiting}
+        found = await self._states.find({"_id": {"$in": list(wanted)}}).to_list()
+        left = []
+        for document in found:
+            entry, state = wanted[document["_id"]]
+            if document["version"] == entry.state_version + 1 and _is(document, state):
+                take_state(entry, document)  # ours
+                continue
+            if document["version"] > entry.state_version and "wanted_from" in document:
+                take_state(entry, document)
+                state = replace(state, wanted_from=min(state.wanted_from, entry.state.wanted_from))
+            left.append((entry, state))
+        return left
+
+
+def _replacement(entry: Entry, state: SyncState) -> ReplaceOne[dict[str, Any]]:
+    version = entry.state_version
+    return ReplaceOne(
+        {"_id": entry.id, "version": version}, {"_id": entry.id, "version": version + 1, **state_document(state)}
+    )
+
+
+def _is(document: Mapping[str, Any], state: SyncState) -> bool:
+    return state_from(document) == state

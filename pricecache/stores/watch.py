@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.core.quotes import Quote
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.quotes import quote_from
+from pricecache.stores.quotes import QuoteStore, quote_from
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +25,9 @@ RETRY_SECONDS = 1.0
 class ChangeWatcher:
     """One change stream over the small collections. Loop-only.
 
-    An event is a hint: what it names is read again from the database. While the stream is down the catalog is not
-    trusted, and before it is trusted again everything is loaded anew.
+    An event is a hint: what it names is read again from the database. The catalog is trusted only while the stream is
+    open, and everything is loaded anew each time that it opens. `owner`: this daemon, whose own batches of quotes are
+    passed over. `on_quotes` is given what others published.
     """
 
     def __init__(
@@ -36,50 +36,56 @@ class ChangeWatcher:
         catalog: Catalog,
         instruments: InstrumentStore,
         bars: BarStore,
+        quotes: QuoteStore,
         owner: str,
-        on_quotes: Callable[[list[Quote]], None],
+        on_quotes: Callable[[Sequence[Quote]], object],
         clock: Clock,
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._instruments = instruments
         self._bars = bars
+        self._quotes = quotes
         self._owner = owner
         self._on_quotes = on_quotes
         self._clock = clock
+        self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "series": self._on_series,
+            "actions": self._on_series,
+            "sync_state": self._on_state,
+            "instruments": self._on_instrument,
+            "quote_batches": self._on_batch,
+        }
 
-    async def run(self, started: Callable[[], None]) -> None:
-        """Follow the stream until cancelled. `started` is called when nothing can go unseen any more."""
+    async def run(self, started: Callable[[], object] = lambda: None) -> None:
+        """Follow the stream until cancelled. `started` is called each time that nothing can go unseen any more."""
+        self._catalog.trusted = False
         down = False
         while True:
             try:
                 await self._follow(started)
-            except PyMongoError as exc:
-                self._catalog.trusted = False
-                if not down:
-                    log.warning("change stream lost", error=str(exc))
+                down = False
+            except Exception as exc:  # whatever ends it, the stream is opened again: unseen changes are the harm
+                tell = log.debug if down else log.warning
+                tell("change stream lost", error=f"{type(exc).__name__}: {exc}"[:300])
                 down = True
+            finally:
+                self._catalog.trusted = False
             await self._clock.sleep(RETRY_SECONDS)
 
-    async def _follow(self, started: Callable[[], None]) -> None:
+    async def _follow(self, started: Callable[[], object]) -> None:
         pipeline = [{"$match": {"ns.coll": {"$in": list(_WATCHED)}}}]
         async with await self._database.watch(pipeline, max_await_time_ms=1000) as stream:
             await self._instruments.load_all()
+            self._on_quotes(await self._quotes.load())
             self._catalog.trusted = True
             started()
-            handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
-                "series": self._on_series,
-                "actions": self._on_series,
-                "sync_state": self._on_instrument,
-                "instruments": self._on_instrument,
-                "quote_batches": self._on_batch,
-            }
             while stream.alive:
                 event = await stream.try_next()
                 if event is None:
                     await asyncio.sleep(0)
                 elif "documentKey" in event:
-                    await handlers[event["ns"]["coll"]](event)
+                    await self._handlers[event["ns"]["coll"]](event)
 
     async def _on_series(self, event: dict[str, Any]) -> None:
         entry = self._catalog.by_id(event["documentKey"]["_id"])
@@ -87,8 +93,14 @@ class ChangeWatcher:
         if entry is not None and (rev is None or rev > entry.head.rev):
             await self._bars.refresh([entry])
 
+    async def _on_state(self, event: dict[str, Any]) -> None:
+        entry = self._catalog.by_id(event["documentKey"]["_id"])
+        version = (event.get("fullDocument") or {}).get("version")
+        if entry is None or version is None or version > entry.state_version:
+            await self._instruments.load([event["documentKey"]["_id"]])
+
     async def _on_instrument(self, event: dict[str, Any]) -> None:
-        await self._instruments.load(event["documentKey"]["_id"])
+        await self._instruments.load([event["documentKey"]["_id"]])
 
     async def _on_batch(self, event: dict[str, Any]) -> None:
         batch = event.get("fullDocument") or {}

@@ -144,15 +144,16 @@ async def test_a_final_bar_takes_the_place_of_a_provisional_one(parts: Parts) ->
 async def test_what_another_daemon_writes_is_heard(database: Database, clock: ManualClock) -> None:
     mine, theirs = Parts(database, clock), Parts(database, clock)
     heard: list[Quote] = []
-    watcher = ChangeWatcher(database, mine.catalog, mine.instruments, mine.bars, "me", heard.extend, clock)
+    quotes = QuoteStore(database, clock, shared_as="me")
+    watcher = ChangeWatcher(database, mine.catalog, mine.instruments, mine.bars, quotes, "me", heard.extend, clock)
     following = asyncio.Event()
     task = asyncio.create_task(watcher.run(following.set))
     await asyncio.wait_for(following.wait(), 10)
     entry = await theirs.entry()
     await theirs.bars.commit([Change(entry, days(FIRST, FIRST + 9), "t", 1.0)])
     quote = Quote(COIN, 5.0, "USD", 1.0, 1.0, "t")
-    await QuoteStore(database, "them").save(QuoteBatch.of([quote]).quotes.values())
-    await QuoteStore(database, "me").save([quote])
+    await QuoteStore(database, clock, shared_as="them").save(QuoteBatch.of([quote]).quotes.values())
+    await quotes.save([quote])
 
     async def arrived() -> None:
         while not heard or (known := mine.catalog.get(COIN)) is None or known.head.count != 10:
@@ -166,8 +167,8 @@ async def test_what_another_daemon_writes_is_heard(database: Database, clock: Ma
     await asyncio.wait([task])
 
 
-async def test_an_older_quote_never_replaces_a_newer_stored_one(database: Database) -> None:
-    store = QuoteStore(database, "me")
+async def test_an_older_quote_never_replaces_a_newer_stored_one(database: Database, clock: ManualClock) -> None:
+    store = QuoteStore(database, clock)
     await store.save([Quote(COIN, 2.0, "USD", 20.0, 20.0, "t")])
     await store.save([Quote(COIN, 1.0, "USD", 10.0, 30.0, "t"), Quote(Instrument("X"), 3.0, "USD", 1.0, 1.0, "$x")])
     assert {q.instrument.symbol: q.price for q in await store.load()} == {"COIN-USD": 2.0, "X": 3.0}

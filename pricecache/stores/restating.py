@@ -1,0 +1,207 @@
+"""What a change, a retraction or a replay makes of a series: the restatement to commit, worked out without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricecache.core.actions import Action, merge_actions
+from pricecache.core.bars import (
+    MANUAL,
+    RETRACTED,
+    Bars,
+    Merge,
+    Provenance,
+    concatenate,
+    concatenate_provenance,
+    merge,
+    years_of,
+)
+from pricecache.core.catalog import Entry, SeriesHead
+from pricecache.stores.commits import Overtaken, Restatement
+from pricecache.stores.journal import Replayed
+
+NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something to be laid over a series: final bars as traded, in any order, and the actions known with them.
+
+    `fetched_at`: seconds since 1970 UTC. `manual`: put in by a person; a provider's bar never replaces such a one.
+    `actions`: laid over those held; None leaves them.
+    """
+
+    entry: Entry
+    bars: Bars
+    source: str
+    fetched_at: float
+    manual: bool = False
+    actions: tuple[Action, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a change came to. `added`, `replaced`, `removed`: int64 sessions, empty when all was known already."""
+
+    entry: Entry
+    rev: int
+    added: NDArray[np.int64]
+    replaced: NDArray[np.int64]
+    removed: NDArray[np.int64]
+    actions_changed: bool = False
+
+    @property
+    def changed(self) -> bool:
+        return bool(len(self.added) or len(self.replaced) or len(self.removed) or self.actions_changed)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedYear:
+    """One packed year as stored, checked against its checksum."""
+
+    rev: int
+    bars: Bars
+    provenance: Provenance
+
+
+def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restatement | None, Committed]:
+    """What `change` makes of a series of which `stored` are the years it touches. Raises `Overtaken`."""
+    entry, at = change.entry, int(change.fetched_at * 1000)
+    flags = MANUAL if change.manual else 0
+    new = Bars.of(change.bars.sessions, change.bars.values)
+    which = years_of(new.sessions)
+    merges: dict[int, Merge] = {}
+    for year in np.unique(which).tolist():
+        held = stored.get(year) or PackedYear(0, Bars.empty(), Provenance.uniform(0, change.source, 0))
+        if held.rev != entry.head.years.get(year, 0):
+            raise Overtaken
+        part = Bars(new.sessions[which == year], new.values[:, which == year])
+        merged = merge(held.bars, held.provenance, part, change.source, at, flags)
+        if merged.changed:
+            merges[year] = merged
+    actions = entry.actions if change.actions is None else merge_actions(entry.actions, change.actions)
+    added = np.concatenate([NONE, *(m.added for m in merges.values())])
+    replaced = np.concatenate([NONE, *(m.replaced for m in merges.values())])
+    actions_changed = actions != entry.actions
+    if not merges and not actions_changed:
+        return None, Committed(entry, entry.head.rev, NONE, NONE, NONE)
+    head = _head_after(entry.head, merges)
+    changed = [m.first_changed for m in merges.values()]
+    if actions_changed and entry.head.first is not None:
+        changed.append(entry.head.first)  # every earlier bar now reads differently
+    restatement = Restatement(
+        entry=entry,
+        base=entry.head,
+        head=head,
+        years={year: (m.bars, m.provenance) for year, m in merges.items()},
+        rows=concatenate([m.rows for m in merges.values()]),
+        actions=actions,
+        source=change.source,
+        at=at,
+        flags=flags,
+        first_changed=min(changed, default=None),
+    )
+    return restatement, Committed(entry, head.rev, added, replaced, NONE, actions_changed)
+
+
+def _head_after(head: SeriesHead, merges: Mapping[int, Merge]) -> SeriesHead:
+    firsts = [int(m.bars.sessions[0]) for m in merges.values()] + ([] if head.first is None else [head.first])
+    lasts = [int(m.bars.sessions[-1]) for m in merges.values()] + ([] if head.last is None else [head.last])
+    rev = head.rev + 1
+    return SeriesHead(
+        rev=rev,
+        years={**head.years, **dict.fromkeys(merges, rev)},
+        first=min(firsts, default=None),
+        last=max(lasts, default=None),
+        count=head.count + sum(len(m.added) for m in merges.values()),
+    )
+
+
+def restated(
+    entry: Entry,
+    after: Replayed,
+    *,
+    changed: NDArray[np.int64],
+    rows: Bars,
+    source: str,
+    at: int,
+    flags: int,
+) -> Restatement:
+    """The restatement that turns a series as it is into `after`, which differs in the years of `changed` only."""
+    base = entry.head
+    rev = base.rev + 1
+    years = np.unique(years_of(changed)).tolist()
+    which = years_of(after.bars.sessions)
+    parts = {year: after.where(which == year) for year in years}
+    left = {year: r for year, r in base.years.items() if year not in parts}
+    sessions = after.bars.sessions
+    head = SeriesHead(
+        rev=rev,
+        years=left | {year: rev for year, (bars, _) in parts.items() if len(bars)},
+        first=int(sessions[0]) if len(sessions) else None,
+        last=int(sessions[-1]) if len(sessions) else None,
+        count=len(sessions),
+    )
+    first = int(changed[0]) if len(changed) else None
+    return Restatement(entry, base, head, parts, rows, entry.actions, source, at, flags, first)
+
+
+def rebuilt(entry: Entry, replayed: Replayed, at: int) -> Restatement:
+    years = set(years_of(replayed.bars.sessions).tolist()) | set(entry.head.years)
+    every = np.array(sorted((year - 1970) for year in years), "datetime64[Y]").astype("datetime64[D]").astype(np.int64)
+    return restated(entry, replayed, changed=every, rows=Bars.empty(), source="doctor", at=at, flags=0)
+
+
+def without_actions(entry: Entry, keys: Sequence[tuple[int, str]], at: int) -> Restatement | None:
+    """The restatement that takes back the manual actions named by `(ex-date, kind)`; None when there are none."""
+    kept = tuple(a for a in entry.actions if not (a.manual and a.key in set(keys)))
+    if kept == entry.actions:
+        return None
+    base = entry.head
+    head = SeriesHead(base.rev + 1, base.years, base.first, base.last, base.count)
+    return Restatement(entry, base, head, {}, Bars.empty(), kept, "manual", at, RETRACTED, base.first)
+
+
+def joined(years: Mapping[int, PackedYear]) -> Replayed:
+    ordered = [years[year] for year in sorted(years)]
+    return Replayed(
+        concatenate([packed.bars for packed in ordered]),
+        concatenate_provenance([packed.provenance for packed in ordered]),
+        0,
+    )
+
+
+def nothing() -> Replayed:
+    return Replayed(Bars.empty(), Provenance.uniform(0, "", 0), 0)
+
+
+def fault(entry: Entry, code: str, detail: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "symbol": entry.instrument.symbol,
+        "market": entry.instrument.market,
+        "code": code,
+        "detail": detail,
+        **facts,
+    }
+
+
+def differences(entry: Entry, held: Replayed, replayed: Replayed) -> list[dict[str, Any]]:
+    problems = []
+    missing = np.setdiff1d(replayed.bars.sessions, held.bars.sessions)
+    extra = np.setdiff1d(held.bars.sessions, replayed.bars.sessions)
+    if len(missing):
+        problems.append(fault(entry, "packed_lacks", f"{len(missing)} journalled sessions are not packed."))
+    if len(extra):
+        problems.append(fault(entry, "packed_invents", f"{len(extra)} packed sessions are not in the journal."))
+    if not len(missing) and not len(extra) and not held.equals(replayed):
+        problems.append(fault(entry, "packed_differs", "A packed bar differs from the journal's last word."))
+    sessions = held.bars.sessions
+    figures = (len(sessions), int(sessions[0]), int(sessions[-1])) if len(sessions) else (0, None, None)
+    if figures != (entry.head.count, entry.head.first, entry.head.last):
+        problems.append(fault(entry, "head_figures", "The head's count, first or last session is wrong."))
+    return problems
