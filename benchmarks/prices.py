@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import http_answers, live_cache, price_store, stalls, starting
 from benchmarks.measure import Row, load, print_table
+from pricecache import logs
 from pricecache.stores.client import connect, prepare
 from pricecache.stores.embedded import PrivateMongod
 
@@ -49,6 +50,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench prices", description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="run one part")
     chosen = parser.parse_args(arguments).only
+    logs.configure("warning")
     print(f"Python {platform.python_version()}, {load()}")
     for name, (title, run) in PARTS.items():
         if chosen in (None, name):
