@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cachetools import LRUCache
 
@@ -58,7 +59,7 @@ class ColumnCache:
             traded = await self._load(entry)
         if adjust == "none":
             return traded
-        bars = adjusted(traded, actions, adjust)
+        bars = adjusted(traded, actions, adjust, entry.currency)
         self._keep(entry, adjust, actions, Record(entry.head.rev, bars))
         return bars
 
@@ -78,10 +79,15 @@ class ColumnCache:
             if task is None:
                 task = asyncio.create_task(self._read(entry), name=f"columns-{entry.id}")
                 self._loading[entry.id] = task
-                task.add_done_callback(lambda _: self._loading.pop(entry.id, None))
+                task.add_done_callback(partial(self._loaded, entry.id))
             record = await asyncio.shield(task)
         self._keep(entry, "none", (), record)
         return record.bars
+
+    def _loaded(self, series_id: int, task: asyncio.Task[Record]) -> None:
+        self._loading.pop(series_id, None)
+        if not task.cancelled():
+            task.exception()  # those who wait have it; there may be none left
 
     async def _read(self, entry: Entry) -> Record:
         return (await self.store.read_many([entry]))[entry.id]

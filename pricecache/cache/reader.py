@@ -136,7 +136,7 @@ class Reader:
         both = Bars.of(
             np.concatenate([tail.sessions, final.sessions]), np.concatenate([tail.values, final.values], axis=1)
         )
-        return adjusted(both, actions, adjust), ~contains(final.sessions, both.sessions)
+        return adjusted(both, actions, adjust, entry.currency), ~contains(final.sessions, both.sessions)
 
     def _first(self, entry: Entry, held: NDArray[np.int64]) -> int:
         if entry.instrument.place.has_provider or not len(held):
@@ -146,7 +146,7 @@ class Reader:
     def _covered(
         self, entry: Entry, calendar: SessionCalendar, sessions: NDArray[np.int64], start: int, end: int
     ) -> Coverage:
-        state = entry.state if entry.instrument.place.has_provider else _NOBODY_IS_ASKED
+        state = entry.state if entry.tracked and entry.instrument.place.has_provider else _NOBODY_IS_ASKED
         return coverage(sessions, calendar, state, start, end, self._clock.time(), self._lag)
 
     def _valid_until(self, entry: Entry, calendar: SessionCalendar) -> float:

@@ -14,6 +14,9 @@ from pricecache.core.bars import VOLUME, Bars
 Kind = Literal["split", "dividend", "rebase"]
 Adjust = Literal["none", "splits", "all"]
 
+_UNIT_OF = {"GBp": "GBP", "ZAc": "ZAR", "ILA": "ILS"}
+"""Currencies of prices that are a hundredth of another."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Action:
@@ -35,11 +38,20 @@ class Action:
         return self.ex_date, self.kind
 
 
+def preferred(actions: tuple[Action, ...], *, by_hand: bool = True) -> tuple[Action, ...]:
+    """Of two actions of one kind on one day the one put in by hand, or the provider's if not `by_hand`. In order."""
+    chosen: dict[tuple[int, str], Action] = {}
+    for action in actions:
+        if action.key not in chosen or action.manual == by_hand:
+            chosen[action.key] = action
+    return actions if len(chosen) == len(actions) else tuple(chosen.values())
+
+
 def in_effect(actions: tuple[Action, ...], today: int) -> tuple[Action, ...]:
-    """Of `actions` in order, those that have taken effect by `today` (days since 1970-01-01)."""
-    if not actions or actions[-1].ex_date <= today:
-        return actions
-    return tuple(action for action in actions if action.ex_date <= today)
+    """What counts of `actions` by `today` (days since 1970-01-01): those that have taken effect, by hand first."""
+    if actions and actions[-1].ex_date > today:
+        actions = tuple(action for action in actions if action.ex_date <= today)
+    return preferred(actions)
 
 
 def split_factors(sessions: NDArray[np.int64], actions: Iterable[Action]) -> NDArray[np.float64]:
@@ -50,34 +62,42 @@ def split_factors(sessions: NDArray[np.int64], actions: Iterable[Action]) -> NDA
     return _later_product(sessions, [(a.ex_date, a.value) for a in actions if a.kind in ("split", "rebase")])
 
 
-def dividend_factors(bars: Bars, actions: Iterable[Action]) -> NDArray[np.float64]:
+def dividend_factors(bars: Bars, actions: Sequence[Action], currency: str | None = None) -> NDArray[np.float64]:
     """For each session the product of 1 − D/C over later dividends: float64, shape (n,).
 
-    C is the as-traded close of the last session before the ex-date, D the cash in the same units (the CRSP method,
-    as Yahoo's help page on adjusted close describes it). A dividend without an earlier close, or not below it, is
-    left out.
+    C is the as-traded close of the last session before the ex-date, in the units of the ex-date (÷ the splits since
+    that close: a split on the ex-date comes before the dividend). D is the cash in the same units (the CRSP method,
+    as Yahoo's help page on adjusted close describes it). `currency`: of the prices; None takes every dividend to be
+    in it. A dividend in its unit or hundredth is converted (GBP for prices in GBp). A dividend in any other currency,
+    without an earlier close, or not below it, is left out.
     """
+    dividends = [a for a in actions if a.kind == "dividend" and len(bars) and a.ex_date > bars.sessions[0]]
+    days = np.array([dividend.ex_date for dividend in dividends], np.int64)
+    before = bars.sessions.searchsorted(days) - 1
+    since = split_factors(bars.sessions[before], actions) / split_factors(days, actions)
+    closes = (bars.close[before] / since).tolist()
     steps = []
-    for action in actions:
-        if action.kind == "dividend":
-            before = int(bars.sessions.searchsorted(action.ex_date)) - 1
-            if before >= 0 and 0 < action.value < bars.close[before]:
-                steps.append((action.ex_date, 1.0 - action.value / bars.close[before]))
+    for dividend, close in zip(dividends, closes, strict=True):
+        cash = _in_currency(dividend, currency)
+        if 0 < cash < close:
+            steps.append((dividend.ex_date, 1.0 - cash / close))
     return _later_product(bars.sessions, steps)
 
 
-def adjusted(bars: Bars, actions: Sequence[Action], mode: Adjust) -> Bars:
+def adjusted(bars: Bars, actions: Sequence[Action], mode: Adjust, currency: str | None = None) -> Bars:
     """As-traded `bars` in the units of the last session (`splits`), and net of dividends too (`all`).
 
     `actions` are all of the series', later ones included. For `splits` the bars may be any run of the series; for
     `all` they have to reach the last session before each dividend, whose close the dividend is held against.
+    `currency`: of the prices; a dividend in another one, but for its unit or hundredth, is left out of `all`. None
+    takes every dividend to be in the currency of the prices.
     """
     if mode == "none" or not actions or not len(bars):
         return bars
     factors = split_factors(bars.sessions, actions)
     prices = 1.0 / factors
     if mode == "all":
-        prices = prices * dividend_factors(bars, actions)
+        prices = prices * dividend_factors(bars, actions, currency)
     if (prices == 1.0).all() and (factors == 1.0).all():
         return bars
     values = bars.values * prices
@@ -88,17 +108,26 @@ def adjusted(bars: Bars, actions: Sequence[Action], mode: Adjust) -> Bars:
 
 
 def merge_actions(held: Sequence[Action], new: Iterable[Action]) -> tuple[Action, ...]:
-    """`held` with `new` laid over it: one of a kind a day, a manual one replaced only by a manual one, in order."""
-    by_key = {action.key: action for action in held}
+    """`held` with `new` laid over it, in order: of each kind on each day one of a provider and one put in by hand."""
+    by_key = {(*action.key, action.manual): action for action in held}
     for action in new:
-        old = by_key.get(action.key)
-        if old is None or ((action.manual or not old.manual) and not _same(old, action)):
-            by_key[action.key] = action
-    return tuple(sorted(by_key.values(), key=lambda a: a.key))
+        old = by_key.get((*action.key, action.manual))
+        if old is None or not _same(old, action):
+            by_key[(*action.key, action.manual)] = action
+    return tuple(by_key[key] for key in sorted(by_key))
 
 
 def _same(a: Action, b: Action) -> bool:
-    return abs(a.value - b.value) <= 1e-6 * abs(a.value) and a.currency == b.currency and a.manual == b.manual
+    return abs(a.value - b.value) <= 1e-6 * abs(a.value) and a.currency == b.currency
+
+
+def _in_currency(dividend: Action, currency: str | None) -> float:
+    given = dividend.currency
+    if currency is None or given is None or given == currency:
+        return dividend.value
+    if _UNIT_OF.get(currency) == given:
+        return dividend.value * 100
+    return dividend.value / 100 if _UNIT_OF.get(given) == currency else 0.0  # no fixed rate: left out
 
 
 def _later_product(sessions: NDArray[np.int64], steps: list[tuple[int, float]]) -> NDArray[np.float64]:

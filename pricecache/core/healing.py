@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pricecache.core.coverage import Hole, SyncState, contains
 from pricecache.core.sessions import SessionCalendar
+from pricecache.core.text import plain_text
 from pricecache.errors import ProviderAnswerBad, ProviderError, RateLimited, SymbolNotFound
 
 Noted = TypeVar("Noted")
@@ -28,6 +29,8 @@ LATE_DAYS = 4
 LATE_SPACING = 2 * 3600.0
 """A session that is missing at the end of the record is asked for every two hours for so long: vendors bring the last
 bars late, and a hole there is a hole in what everybody reads first."""
+NEARLY = 0.9
+"""Of an interval: a series is examined some time after the tick of a schedule, which the next tick must not miss."""
 AUDIT_SECONDS = 30 * 86400.0
 BACKOFF_SECONDS = 15 * 60.0
 LONGEST_BACKOFF_SECONDS = 24 * 3600.0
@@ -43,12 +46,15 @@ class Ask:
     end: int
     why: Why
 
+    def covers(self, other: Ask) -> bool:
+        return self.start <= other.start and other.end <= self.end
+
 
 def examination_due(
     held: NDArray[np.int64], calendar: SessionCalendar, state: SyncState, now: float, lag: float, interval: float
 ) -> bool:
-    """Whether a series is to be examined: never was, not for `interval` seconds, or it has any hole."""
-    if state.last_update is None or now - state.last_update >= interval:
+    """Whether a series is to be examined: never was, not for about `interval` seconds, or it has any hole."""
+    if state.last_update is None or now - state.last_update >= NEARLY * interval:
         return True
     last_due = calendar.last_closed(now, lag)
     return last_due is not None and bool(len(_missing(held, calendar, state, state.wanted_from, last_due)))
@@ -101,15 +107,16 @@ def after_answer(
     now: float,
     *,
     answered: NDArray[np.int64],
+    refused: NDArray[np.int64] | None = None,
 ) -> SyncState:
     """What to remember after an answer. `answered`: the sessions it had bars of; `held_after`: those in the record by
-    now; both int64, ascending.
+    now; `refused`: those it had bars of that cannot be believed; all int64, ascending.
 
     An answer without any bar is neutral: it neither raises nor resets the count of failures, and where sessions of
     the range asked for are held it contradicts them, so it is no evidence about the others either.
     """
     if not len(answered):
-        return state if _any_between(held_after, ask) else _noted(state, ask, held_after, calendar, now)
+        return state if _any_between(held_after, ask) else _noted(state, ask, held_after, calendar, now, refused)
     listed_on = _earliest(state.listed_on, first_available)
     state = replace(
         state,
@@ -122,7 +129,7 @@ def after_answer(
         reason=None,
         last_update=now,
     )
-    return _noted(state, ask, held_after, calendar, now)
+    return _noted(state, ask, held_after, calendar, now, refused)
 
 
 def after_nothing_due(state: SyncState, now: float) -> SyncState:
@@ -151,7 +158,7 @@ def after_failure(state: SyncState, error: ProviderError, now: float, jitter: fl
         failing_since=now if state.failing_since is None else state.failing_since,
         next_retry=now + wait,
         code=error.code,
-        reason=error.detail,
+        reason=plain_text(error.detail),
     )
 
 
@@ -192,10 +199,19 @@ def _reason(due: list[int], state: SyncState) -> Why:
     return "audit" if all(session in state.absent for session in due) else "hole"
 
 
-def _noted(state: SyncState, ask: Ask, held: NDArray[np.int64], calendar: SessionCalendar, now: float) -> SyncState:
-    lacking = _missing(held, calendar, state, ask.start, ask.end).tolist()
+def _noted(
+    state: SyncState,
+    ask: Ask,
+    held: NDArray[np.int64],
+    calendar: SessionCalendar,
+    now: float,
+    refused: NDArray[np.int64] | None = None,
+) -> SyncState:
+    lacking = _missing(held, calendar, state, ask.start, ask.end)
+    if refused is not None:
+        lacking = np.setdiff1d(lacking, refused)  # the provider has them, though not as they can be
     holes, absent = _without_held(state.holes, held), _without_held(state.absent, held)
-    for session in lacking:
+    for session in lacking.tolist():
         if session in absent:
             absent[session] = now
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import calendar
-from datetime import date, timedelta
+from datetime import date
 
 from pricecache.errors import Invalid
 
@@ -16,7 +16,7 @@ def period_start(period: str, end: date) -> date | None:
     """The first date of `period` ending on `end`, both included; None for `MAX`. Case does not matter.
 
     The same date so many months or years back, clipped to the end of its month; `1W` is seven days back, `YTD` the
-    31 December before. Raises `Invalid` with code `unknown_period`.
+    31 December before. Never before `date.min`. Raises `Invalid` with code `unknown_period`.
     """
     name = period.upper() if len(period) <= 4 else ""
     if name not in PERIODS:
@@ -24,13 +24,19 @@ def period_start(period: str, end: date) -> date | None:
     if name == "MAX":
         return None
     if name == "YTD":
-        return date(end.year - 1, 12, 31)
+        return _date_or_first(end.replace(month=1, day=1).toordinal() - 1)
     if name == "1W":
-        return end - timedelta(days=7)
+        return _date_or_first(end.toordinal() - 7)
     return _months_back(end, _MONTHS[name])
+
+
+def _date_or_first(ordinal: int) -> date:
+    return date.fromordinal(max(ordinal, 1))
 
 
 def _months_back(day: date, months: int) -> date:
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    if year < date.min.year:
+        return date.min
     last = calendar.monthrange(year, month + 1)[1]
     return date(year, month + 1, min(day.day, last))

@@ -22,7 +22,8 @@ class History:
 
     `bars`: as the provider gave them, ascending, close finite in every row; never a session that was not final at
     the time of asking. `basis`: whether those bars have splits worked into them; `actions`: all splits and dividends
-    with an ex-date inside the range, values as the provider gave them. `currency`: the provider's word, or None.
+    with an ex-date inside the range, values as the provider gave them; with basis `split_adjusted` also every later
+    split, as it is worked into the bars though it is not of the range. `currency`: the provider's word, or None.
     `first_available`: the first session the provider has at all, when the answer shows it (a range asked from before
     it), else None. `rejected`: rows that could not be used, as `(session or None, reason)`. `notice`: what every
     reader should be told about this data, or None.

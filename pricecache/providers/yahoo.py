@@ -151,7 +151,7 @@ class YahooProvider:
         return History(
             Bars.of(sessions[final & priced], values[:, final & priced]),
             "split_adjusted",
-            _actions(sessions[inside], frame.loc[inside], currency),
+            _actions(sessions, frame, currency, start, end),
             currency,
             first if first is not None and start < first else None,
             tuple((day, "the close is missing") for day in sessions[final & ~priced].tolist()),
@@ -311,7 +311,7 @@ def _instant(value: Any) -> float:
     return float(value.timestamp() if hasattr(value, "timestamp") else value)
 
 
-def _actions(sessions: Any, frame: Any, currency: str | None) -> tuple[Action, ...]:
+def _actions(sessions: Any, frame: Any, currency: str | None, start: int, end: int) -> tuple[Action, ...]:
     found = []
     columns: tuple[tuple[str, Kind], ...] = (("Dividends", "dividend"), ("Stock Splits", "split"))
     for column, kind in columns:
@@ -319,7 +319,9 @@ def _actions(sessions: Any, frame: Any, currency: str | None) -> tuple[Action, .
         for i in np.flatnonzero(np.isfinite(amounts) & (amounts > 0)).tolist():
             cash = currency if kind == "dividend" else None
             found.append(Action(int(sessions[i]), kind, float(amounts[i]), cash, YahooProvider.name))
-    return tuple(sorted(found, key=lambda action: action.key))
+    # a split after the range, even today's, is worked into every earlier row too
+    wanted = [action for action in found if action.kind == "split" or start <= action.ex_date <= end]
+    return tuple(sorted(wanted, key=lambda action: action.key))
 
 
 def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quote:

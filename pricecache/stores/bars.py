@@ -5,7 +5,9 @@ What a reader gets carries, year by year, the revision that the series' head nam
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,6 +67,7 @@ class BarStore:
         self.journal = Journal(database)
         self._committer = Committer(database, self.journal)
         self._told_broken: set[int] = set()
+        self._turns: dict[int, asyncio.Lock] = {}
 
     async def read(self, entry: Entry) -> Bars:
         """The bars in the packed record of one series."""
@@ -118,9 +121,10 @@ class BarStore:
         broken: dict[int, str] = {}
         for document in await self._years.find(query, {"b": 1, "r": 1, "k": 1}).sort("_id", 1).to_list():
             series_id, year = divmod(document["_id"], YEAR_BASE)
-            if checksum(document["b"]) != document["k"]:
+            if not _is_whole(document.get("b"), document.get("k")):
                 broken[series_id] = f"Year {year} fails its checksum."
-            blocks.setdefault(series_id, {})[year] = (document["r"], document["b"])
+            else:
+                blocks.setdefault(series_id, {})[year] = (document["r"], document["b"])
         return blocks, broken
 
     async def held(self, entry: Entry) -> NDArray[np.int64]:
@@ -160,15 +164,19 @@ class BarStore:
 
     async def _until_done(self, entries: Sequence[Entry], attempt: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Make attempts, each from what is committed by then, until one was not overtaken by another writer."""
-        doubted = [entry for entry in entries if not entry.current]
-        if doubted:
-            await self.refresh(doubted)
-        for number in range(ATTEMPTS):
-            try:
-                return await attempt()
-            except Overtaken:
-                await self.refresh(entries)
-                await pause(number)
+        async with AsyncExitStack() as turn:
+            # writers of this process queue for a series; only those of others are found out by being overtaken
+            for series_id in sorted({entry.id for entry in entries}):
+                await turn.enter_async_context(self._turns.setdefault(series_id, asyncio.Lock()))
+            doubted = [entry for entry in entries if not entry.current]
+            if doubted:
+                await self.refresh(doubted)
+            for number in range(ATTEMPTS):
+                try:
+                    return await attempt()
+                except Overtaken:
+                    await self.refresh(entries)
+                    await pause(number)
         raise Unavailable("The database is too busy to commit.", code="commit_conflict", retry_after=2.0)
 
     async def _plan(self, changes: Sequence[Change]) -> list[tuple[Restatement | None, Committed]]:
@@ -184,8 +192,14 @@ class BarStore:
         found: dict[int, dict[int, PackedYear]] = {}
         for document in await self._years.find(query).sort("_id", 1).to_list():
             series_id, year = divmod(document["_id"], YEAR_BASE)
-            _check(series_id, year, document["b"], document["k"])
-            _check(series_id, year, document["p"], document["kp"])
+            if not (
+                _is_whole(document.get("b"), document.get("k")) and _is_whole(document.get("p"), document.get("kp"))
+            ):
+                raise Corrupt(
+                    f"Year {year} of series {series_id} fails its checksum. "
+                    "Run `pricecache doctor --verify --rebuild`.",
+                    series=series_id,
+                )
             found.setdefault(series_id, {})[year] = PackedYear(
                 document["r"], unpack_blocks([document["b"]]), unpack_provenance(document["p"], document["src"])
             )
@@ -241,7 +255,14 @@ class BarStore:
             raise Overtaken
         rows = Bars(gone, np.full((5, len(gone)), np.nan))
         restatement = restated(
-            entry, after, changed=gone, rows=rows, source="manual", at=int(now * 1000), flags=RETRACTED
+            entry,
+            after,
+            changed=gone,
+            rows=rows,
+            actions=entry.actions,
+            source="manual",
+            at=int(now * 1000),
+            flags=RETRACTED,
         )
         await self._committer.write([restatement])
         back = np.intersect1d(gone, after.bars.sessions)
@@ -276,7 +297,8 @@ class BarStore:
             if entry.head.rev != base.rev:
                 raise Overtaken
             if problems and rebuild_at is not None:
-                await self._committer.write([rebuilt(entry, replayed, int(rebuild_at * 1000))])
+                stored = {document["_id"] % YEAR_BASE for document in await self._year_ids(entry)}
+                await self._committer.write([rebuilt(entry, replayed, stored, int(rebuild_at * 1000))])
                 self._told_broken.discard(entry.id)
             return problems
 
@@ -285,6 +307,10 @@ class BarStore:
     async def drain(self) -> None:
         """Return when no commit is under way."""
         await self._committer.drain()
+
+    async def _year_ids(self, entry: Entry) -> list[dict[str, Any]]:
+        low = entry.id * YEAR_BASE
+        return await self._years.find({"_id": {"$gte": low, "$lt": low + YEAR_BASE}}, {"_id": 1}).to_list()
 
     async def _problems(self, entry: Entry) -> tuple[list[dict[str, Any]], Replayed]:
         """Faults of the packed years in themselves, and what they hold where they can be read."""
@@ -304,11 +330,8 @@ class BarStore:
         return joined(years)
 
 
-def _check(series_id: int, year: int, block: bytes, expected: int) -> None:
-    if checksum(block) != expected:
-        raise Corrupt(
-            f"Year {year} of series {series_id} fails its checksum. Run `pricecache doctor --verify --rebuild`."
-        )
+def _is_whole(block: object, expected: object) -> bool:
+    return isinstance(block, bytes) and len(block) > 0 and checksum(block) == expected
 
 
 def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:

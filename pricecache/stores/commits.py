@@ -202,7 +202,7 @@ def _actions_update(restatement: Restatement) -> ReplaceOne[dict[str, Any]]:
 
 
 def _revision_insert(restatement: Restatement) -> InsertOne[dict[str, Any]]:
-    held = set(restatement.entry.actions)
+    changed = restatement.actions != restatement.entry.actions
     return InsertOne(
         {
             "_id": {"s": restatement.entry.id, "rev": restatement.head.rev},
@@ -211,7 +211,7 @@ def _revision_insert(restatement: Restatement) -> InsertOne[dict[str, Any]]:
             "at": restatement.at,
             "flags": restatement.flags,
             "from": restatement.first_changed,
-            "actions": action_items(action for action in restatement.actions if action not in held),
+            "actions": action_items(restatement.actions) if changed else None,
         }
     )
 

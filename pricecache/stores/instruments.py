@@ -16,7 +16,7 @@ from pricecache.core.coverage import SyncState
 from pricecache.core.instruments import Instrument
 from pricecache.stores.client import next_id
 from pricecache.stores.series import apply_head
-from pricecache.stores.sync_state import take_state
+from pricecache.stores.sync_state import SyncStateStore, take_state
 
 _DUPLICATE_KEY = 11000
 
@@ -31,6 +31,7 @@ class InstrumentStore:
         self._database = database
         self._instruments = database["instruments"]
         self._catalog = catalog
+        self._states = SyncStateStore(database)
 
     async def load_all(self) -> None:
         """Fill the catalog with everything stored: four queries, whatever the number of instruments."""
@@ -78,15 +79,24 @@ class InstrumentStore:
     ) -> list[Entry]:
         """Make every one of `instruments` known, and tracked if asked; those known already keep what they have.
 
-        `wanted_from`: the depth of new ones, days since 1970-01-01. Two daemons may add the same one at once.
+        `wanted_from`: the depth of new ones, days since 1970-01-01; those that become tracked are wanted from there on
+        too, if they were not from an earlier day on. Two daemons may add the same one at once.
         """
         new = [i for i in dict.fromkeys(instruments) if self._catalog.get(i) is None]
         if new:
             await self._insert(new, wanted_from, by, now)
         entries = [self._catalog.require(instrument) for instrument in instruments]
         if tracked:
-            await self.set_tracked([entry for entry in entries if not entry.tracked], True, by=by, now=now)
+            untracked = [entry for entry in entries if not entry.tracked]
+            await self._deepen(untracked, wanted_from)
+            await self.set_tracked(untracked, True, by=by, now=now)
         return entries
+
+    async def _deepen(self, entries: Sequence[Entry], wanted_from: int) -> None:
+        # bars put in by hand made them known with the first of these as their depth
+        await self._states.save_many(
+            [(e, replace(e.state, wanted_from=wanted_from)) for e in entries if e.state.wanted_from > wanted_from]
+        )
 
     async def _insert(self, new: Sequence[Instrument], wanted_from: int, by: str, now: float) -> None:
         first = await next_id(self._database, "series", len(new))

@@ -17,7 +17,9 @@ from bson.raw_bson import RawBSONDocument
 from numpy.typing import NDArray
 from pymongo.asynchronous.database import AsyncDatabase
 
+from pricecache.core.actions import Action
 from pricecache.core.bars import MANUAL, RETRACTED, Bars, Provenance, years_of
+from pricecache.stores.series import actions_from
 
 ROWS_AT_ONCE = 500
 """Rows of one insert (at most twice as many): encoding more at a time would hold the event loop over 10 ms."""
@@ -62,7 +64,8 @@ _CONSTANTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One committed batch of a series. `at`: ms since 1970 UTC; `first`: the first session it changed, or None."""
+    """One committed batch of a series. `at`: when it was fetched, ms since 1970 UTC; `first`: the first session it
+    changed, or None; `actions`: all of the series' actions since then, or None where it did not change them."""
 
     rev: int
     batch: ObjectId
@@ -70,7 +73,7 @@ class Revision:
     at: int
     flags: int
     first: int | None
-    action_items: list[dict[str, Any]]
+    actions: tuple[Action, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Replayed:
     bars: Bars
     provenance: Provenance
     orphans: int
+    actions: tuple[Action, ...] = ()
 
     def where(self, mask: NDArray[np.bool_]) -> tuple[Bars, Provenance]:
         return Bars(self.bars.sessions[mask], self.bars.values[:, mask]), self.provenance.where(mask)
@@ -117,7 +121,7 @@ class Journal:
             await self._rows.insert_many(waiting, ordered=False)
 
     async def revisions(self, series_id: int, up_to: float | None = None) -> list[Revision]:
-        """The committed batches of a series in order; `up_to` leaves out what was committed after that instant."""
+        """The committed batches of a series in order; `up_to` leaves out what was fetched after that instant."""
         found = self._revisions.find(
             {"_id": {"$gte": {"s": series_id, "rev": 0}, "$lt": {"s": series_id + 1, "rev": 0}}}
         )
@@ -129,7 +133,7 @@ class Journal:
                 document["at"],
                 document["flags"],
                 document["from"],
-                document["actions"],
+                None if document["actions"] is None else actions_from({"items": document["actions"]}),
             )
             async for document in found.sort("_id", 1)
         ]
@@ -192,7 +196,8 @@ def replay_rows(
         layers.setdefault(session, [None, None])[1] = None
     effective = {session: shown for session, (below, above) in layers.items() if (shown := above or below)}
     orphans = sum(len(rows) for batch, rows in by_batch.items() if batch not in known)
-    return Replayed(*_columns(effective), orphans)
+    spoken = [revision.actions for revision in revisions if revision.actions is not None]
+    return Replayed(*_columns(effective), orphans, spoken[-1] if spoken else ())
 
 
 def _columns(effective: dict[int, tuple[list[float], Revision]]) -> tuple[Bars, Provenance]:

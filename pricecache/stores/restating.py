@@ -128,6 +128,7 @@ def restated(
     *,
     changed: NDArray[np.int64],
     rows: Bars,
+    actions: tuple[Action, ...],
     source: str,
     at: int,
     flags: int,
@@ -148,13 +149,23 @@ def restated(
         count=len(sessions),
     )
     first = int(changed[0]) if len(changed) else None
-    return Restatement(entry, base, head, parts, rows, entry.actions, source, at, flags, first)
+    return Restatement(entry, base, head, parts, rows, actions, source, at, flags, first)
 
 
-def rebuilt(entry: Entry, replayed: Replayed, at: int) -> Restatement:
-    years = set(years_of(replayed.bars.sessions).tolist()) | set(entry.head.years)
+def rebuilt(entry: Entry, replayed: Replayed, stored: set[int], at: int) -> Restatement:
+    """The restatement that makes the record what the journal says. `stored`: years that are packed, rightly or not."""
+    years = set(years_of(replayed.bars.sessions).tolist()) | set(entry.head.years) | stored
     every = np.array(sorted((year - 1970) for year in years), "datetime64[Y]").astype("datetime64[D]").astype(np.int64)
-    return restated(entry, replayed, changed=every, rows=Bars.empty(), source="doctor", at=at, flags=0)
+    return restated(
+        entry,
+        replayed,
+        changed=every,
+        rows=Bars.empty(),
+        actions=replayed.actions,
+        source="doctor",
+        at=at,
+        flags=0,
+    )
 
 
 def without_actions(entry: Entry, keys: Sequence[tuple[int, str]], at: int) -> Restatement | None:
@@ -204,4 +215,6 @@ def differences(entry: Entry, held: Replayed, replayed: Replayed) -> list[dict[s
     figures = (len(sessions), int(sessions[0]), int(sessions[-1])) if len(sessions) else (0, None, None)
     if figures != (entry.head.count, entry.head.first, entry.head.last):
         problems.append(fault(entry, "head_figures", "The head's count, first or last session is wrong."))
+    if entry.actions != replayed.actions:
+        problems.append(fault(entry, "actions_differ", "The splits and dividends are not those last committed."))
     return problems

@@ -11,7 +11,8 @@ from pricecache.clock import Clock
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
-from pricecache.errors import Conflict
+from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
+from pricecache.errors import Conflict, Invalid
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.sync.examine import Examination, Examiner, Handle, has_provider
 from pricecache.sync.historical import examine_all
@@ -93,6 +94,12 @@ class Tracker(Generic[Ticket]):
         fresh = set(new)
         return entries, [entry for entry in entries if entry.instrument in fresh]
 
+    def check_start(self, start: int | None) -> None:
+        """Raises `Invalid` with code `start_in_the_future` when nothing can have been traded since `start` (days since
+        1970-01-01) anywhere on Earth."""
+        if start is not None and start * 86400 > self._clock.time() + EARLIEST_DATE_ON_EARTH:
+            raise Invalid(f"{day_of(start)} has not come yet: name a day in the past.", code="start_in_the_future")
+
     async def untrack(self, instruments: Sequence[Instrument], by: str) -> list[Entry]:
         """Stop keeping them; what is stored stays. Raises `NotFound` when one is not known, and changes nothing."""
         entries = [self._catalog.require(instrument) for instrument in dict.fromkeys(instruments)]
@@ -119,8 +126,13 @@ class Backfiller:
         self._concurrency = concurrency
 
     async def run(self, handle: Handle) -> None:
-        """Fill the symbols that `backfill_parameters` named, then fetch a quote of each that has none."""
-        start = handle.parameters.get("start")
+        """Fill the symbols that `backfill_parameters` named, then fetch a quote of each that has none.
+
+        Raises `Invalid` with code `start_in_the_future`.
+        """
+        text = handle.parameters.get("start")
+        start = None if text is None else day_number(date.fromisoformat(text))
+        self._tracker.check_start(start)
         instruments = [Instrument.parse(text) for text in handle.parameters["symbols"]]
         entries, _ = await self._tracker.admit(instruments, handle.run.requested_by)
         await examine_all(
@@ -129,7 +141,7 @@ class Backfiller:
             handle,
             reason="backfill",
             force=True,
-            start=None if start is None else day_number(date.fromisoformat(start)),
+            start=start,
             concurrency=self._concurrency,
         )
         if self._refresher is not None and not handle.stopping:
@@ -137,6 +149,8 @@ class Backfiller:
 
     async def backfill(self, instrument: Instrument, start: int | None = None, by: str = "operator") -> Examination:
         """Track one instrument if it is not, and make it whole now. `start` (days since 1970-01-01): keep it from
-        there, or, when that is no deeper than before, ask for everything from there again."""
+        there, or, when that is no deeper than before, ask for everything from there again. Raises `Invalid` with code
+        `start_in_the_future`."""
+        self._tracker.check_start(start)
         entries, _ = await self._tracker.admit([instrument], by)
         return await self._examiner.examine(entries[0], reason="backfill", force=True, start=start)

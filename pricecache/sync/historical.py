@@ -25,8 +25,8 @@ CLOSING_SECONDS = 900.0
 
 log = structlog.get_logger(__name__)
 
-BY_ITSELF = frozenset({"schedule", "start"})
-"""Requesters that wait for the time of the next try; everybody else does not."""
+FORCED = {"force": True}
+"""Parameters of a run that somebody wants now. As parameters, so that it does not join a scheduled one."""
 
 
 class HistoricalSync:
@@ -61,7 +61,10 @@ class HistoricalSync:
         self._failing = False
 
     async def run(self, handle: Handle) -> None:
-        """Both stages. What fails for one symbol is noted in the run and costs the others nothing."""
+        """Both stages. What fails for one symbol is noted in the run and costs the others nothing.
+
+        With the parameter `force` nothing waits for the time of its next try.
+        """
         entries = [entry for entry in self._catalog.tracked() if has_provider(entry)]
         handle.progress(0, len(entries), "Looking for sessions of which quotes are at hand")
         entries = await self._with_calendar(entries, handle)
@@ -100,7 +103,7 @@ class HistoricalSync:
 
     async def heal(self, entries: Sequence[Entry], handle: Handle) -> None:
         """Stage 2: every series that needs it is examined; a provider is called only where something is due."""
-        force = handle.run.requested_by not in BY_ITSELF
+        force = is_forced(handle)
         wanting = await self._examiner.sift(entries, interval=self._interval, force=force)
         settled = len(entries) - len(wanting)
         handle.count("nothing_due", settled)
@@ -115,6 +118,11 @@ class HistoricalSync:
         elif self._failing and not failures:
             log.info("history recovered")
         self._failing = bool(failures)
+
+
+def is_forced(handle: Handle) -> bool:
+    """Whether the run was asked for with `FORCED`."""
+    return bool(handle.parameters.get("force"))
 
 
 async def examine_all(

@@ -22,7 +22,7 @@ from pricecache.providers.base import Quotes
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.sync.examine import Calendars, Handle, PriceSource, currency_is_known, has_provider
-from pricecache.sync.historical import BY_ITSELF
+from pricecache.sync.historical import is_forced
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ FUTURE_SECONDS = 900.0
 @dataclass(slots=True)
 class RefreshReport:
     """What a refresh came to. `asked`: instruments asked for; `quiet`: left alone because their market has no news;
-    `updated`: quotes that are newer than what was held; `failures`: why others have none."""
+    `updated`: quotes with a newer or another price than was held; `failures`: why others have none."""
 
     asked: int = 0
     quiet: int = 0
@@ -81,10 +81,11 @@ class LiveRefresher:
     async def run(self, handle: Handle) -> None:
         """Refresh all tracked instruments, or those the parameter `symbols` names (`["AAPL:US", ...]`).
 
-        Asked for by somebody, the state of the market does not matter. Raises `NotFound` for a name not known here.
+        With names, or with the parameter `force`, the state of the market does not matter. Raises `NotFound` for a
+        name not known here.
         """
         named = [Instrument.parse(text) for text in handle.parameters.get("symbols") or ()]
-        report = await self.refresh(named or None, force=bool(named) or handle.run.requested_by not in BY_ITSELF)
+        report = await self.refresh(named or None, force=bool(named) or is_forced(handle))
         for name in ("asked", "quiet", "updated"):
             handle.count(name, getattr(report, name))
         for instrument, error in report.failures.items():
@@ -92,7 +93,7 @@ class LiveRefresher:
         handle.progress(report.asked, report.asked)
 
     async def refresh(self, instruments: Sequence[Instrument] | None = None, *, force: bool = False) -> RefreshReport:
-        """One call for all that are due, one batch published, then stored. `None`: all that are tracked."""
+        """One call for all that are due, one batch stored, then published. `None`: all that are tracked."""
         chosen = self._catalog.tracked() if instruments is None else [self._catalog.require(i) for i in instruments]
         report = RefreshReport()
         due = await self._due([entry for entry in chosen if has_provider(entry)], force, report)
@@ -145,11 +146,12 @@ class LiveRefresher:
                     raise ProviderAnswerBad("The provider left this symbol out of its answer.", code="no_quote")
             except ProviderError as exc:
                 report.failures[entry.instrument] = exc
+        await self._quotes.save(accepted)
+        before = self._live.snapshot()
         taken = self._live.publish(QuoteBatch.of(accepted))
-        report.updated = len(taken)
-        await self._quotes.save(taken.values())
-        if self._metrics is not None and taken:
-            self._metrics.live_updates.labels(self._name).inc(len(taken))
+        report.updated = sum(_says_more(quote, before.get(key)) for key, quote in taken.items())
+        if self._metrics is not None and report.updated:
+            self._metrics.live_updates.labels(self._name).inc(report.updated)
 
     async def _checked(self, quote: Quote, entry: Entry, now: float) -> Quote:
         if not (isfinite(quote.price) and quote.price > 0 and isfinite(quote.as_of)):
@@ -184,6 +186,10 @@ class LiveRefresher:
 
 
 _OPTIONAL = ("previous_close", "open", "day_high", "day_low", "volume")
+
+
+def _says_more(quote: Quote, held: Quote | None) -> bool:
+    return held is None or quote.as_of > held.as_of or quote.price != held.price
 
 
 def _has_news(quote: Quote | None, calendar: SessionCalendar, now: float, lag: float) -> bool:

@@ -6,13 +6,18 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from pricecache.core.actions import Action, adjusted
+from pricecache.core.actions import Action, adjusted, in_effect
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderError, SymbolNotFound
 from pricecache.providers.base import Basis, Capability, History, Pace, Quotes
+
+
+class HasTime(Protocol):
+    def time(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,9 @@ class ScriptedProvider:
     """Implements `pricecache.providers.base.Provider`. Thread-safe.
 
     `truth`: what it knows; another instrument is not found. With `basis` split_adjusted it works every split of the
-    table into bars and dividends, as Yahoo does. `script(instrument, ...)` queues, for one instrument's next calls, an
-    error to raise or a function over the true answer; None lets that call through. `prices` are its quotes.
+    table that has taken effect by the date of `clock` (without one: every split) into bars and dividends, and lists it
+    though it be later than the range, as Yahoo does. `script(instrument, ...)` queues, for one instrument's next calls,
+    an error to raise or a function over the true answer; None lets that call through. `prices` are its quotes.
     """
 
     def __init__(self, name: str = "scripted", basis: Basis = "as_traded", final_lag: float = 1800.0) -> None:
@@ -48,6 +54,7 @@ class ScriptedProvider:
         self.final_lag = final_lag
         self.always_moving = False
         self.basis: Basis = basis
+        self.clock: HasTime | None = None
         self.truth: dict[Instrument, Truth] = {}
         self.prices: dict[Instrument, Quote] = {}
         self.calls: list[Call] = []
@@ -84,17 +91,22 @@ class ScriptedProvider:
         if truth is None:
             raise SymbolNotFound
         bars, actions = truth.bars, truth.actions
+        splits: tuple[Action, ...] = ()
         if self.basis == "split_adjusted":
-            bars = adjusted(bars, actions, "splits")
-            actions = tuple(_rescaled(action, actions) for action in actions)
+            splits = tuple(action for action in self._past(actions) if action.kind == "split")
+            bars = adjusted(bars, splits, "splits")
+            actions = tuple(_rescaled(action, splits) for action in actions)
         first = int(bars.sessions[0]) if len(bars) else None
         return History(
             bars.between(start, end),
             self.basis,
-            tuple(action for action in actions if start <= action.ex_date <= end),
+            tuple(a for a in actions if start <= a.ex_date <= end or (a in splits and start <= a.ex_date)),
             truth.currency,
             first if first is not None and start < first else None,
         )
+
+    def _past(self, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+        return actions if self.clock is None else in_effect(actions, int(self.clock.time() // 86400))
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
         with self._lock:

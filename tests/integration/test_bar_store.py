@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
-from pricecache.core.actions import Action
+from pricecache.core.actions import Action, in_effect
 from pricecache.core.bars import Bars
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
@@ -136,6 +136,42 @@ async def test_actions_are_committed_with_bars_and_taken_back_when_manual(databa
     await other.refresh([same_entry])
     assert same_entry.actions == (split,)
     assert same_entry.head.rev == 3
+    assert await store.verify(entry) == []
+
+
+async def test_a_manual_action_covers_a_providers_and_taking_it_back_uncovers_it(database: Database) -> None:
+    store, [entry] = await opened(database)
+    split = Action(DAY0 + 3, "split", 4.0, source="test")
+    mine = Action(DAY0 + 3, "split", 2.0, None, "manual", True)
+    await store.commit([Change(entry, bars([DAY0, DAY0 + 3]), "test", NOW, actions=(split,))])
+    await store.commit([Change(entry, Bars.empty(), "manual", NOW + 1, manual=True, actions=(mine,))])
+    assert in_effect(entry.actions, DAY0 + 9) == (mine,)
+    [outcome] = await store.commit([Change(entry, Bars.empty(), "test", NOW + 2, actions=(split,))])
+    assert not outcome.changed
+    await store.retract_actions(entry, [mine.key], NOW + 3)
+    assert in_effect(entry.actions, DAY0 + 9) == (split,)
+
+
+async def test_doctor_sees_and_restores_actions_that_were_tampered_with(database: Database) -> None:
+    store, [entry] = await opened(database)
+    split = Action(DAY0 + 3, "split", 4.0, source="test")
+    await store.commit([Change(entry, bars([DAY0, DAY0 + 3]), "test", NOW, actions=(split,))])
+    await database["actions"].delete_one({"_id": entry.id})
+    assert [p["code"] for p in await store.verify(entry)] == ["actions_differ"]
+    await store.verify(entry, rebuild_at=NOW + 1)
+    assert await store.verify(entry) == []
+    assert entry.actions == (split,)
+
+
+async def test_doctor_mends_a_document_of_the_wrong_type_and_a_forged_year(database: Database) -> None:
+    store, [entry] = await opened(database)
+    given = bars([DAY0, DAY0 + 1])
+    await store.commit([Change(entry, given, "test", NOW)])
+    await database["bar_years"].update_one({"_id": entry.id * 10_000 + 2022}, {"$set": {"b": "hello"}})
+    await database["bar_years"].insert_one({"_id": entry.id * 10_000 + 1999, "r": 1})
+    assert await store.verify(entry, rebuild_at=NOW + 1)
+    assert await store.verify(entry) == []
+    assert same(await store.read(entry), given)
 
 
 async def test_many_series_commit_in_few_transactions(database: Database) -> None:

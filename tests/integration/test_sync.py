@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,13 +16,13 @@ import pytest
 
 from pricecache.cache.live import LiveCache
 from pricecache.core.actions import Action
-from pricecache.core.bars import CLOSE, Bars, day_number, same_values
+from pricecache.core.bars import CLOSE, VOLUME, Bars, day_number, same_values
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import coverage
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook, SessionCalendar
-from pricecache.errors import Conflict, NotFound, ProviderUnavailable, RateLimited, SymbolNotFound
+from pricecache.errors import Conflict, Invalid, NotFound, ProviderUnavailable, RateLimited, SymbolNotFound
 from pricecache.providers.base import History
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.bars import BarStore, Change
@@ -31,7 +31,7 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker, backfill_parameters
 from pricecache.sync.examine import Examination, Examiner
-from pricecache.sync.historical import HistoricalSync
+from pricecache.sync.historical import FORCED, HistoricalSync
 from pricecache.sync.refresh import LiveRefresher
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
@@ -88,12 +88,15 @@ class Killed(BaseException):
 
 
 class Sessions:
-    """Calendars that are all there already."""
+    """Calendars that are all there already. `meanwhile`: what else happens during each of the next look-ups."""
 
     def __init__(self, book: CalendarBook) -> None:
         self._book = book
+        self.meanwhile: deque[Callable[[], Awaitable[object]] | None] = deque()
 
     async def get(self, name: str) -> SessionCalendar:
+        if self.meanwhile and (happening := self.meanwhile.popleft()) is not None:
+            await happening()
         return self._book.get(name)
 
 
@@ -102,11 +105,12 @@ class World:
 
     def __init__(self, database: Any, provider: ScriptedProvider, clock: ManualClock) -> None:
         self.database, self.provider, self.clock = database, provider, clock
+        provider.clock = clock
         self.catalog, self.live = Catalog(), LiveCache()
         self.bars, self.states = BarStore(database), SyncStateStore(database)
-        self.instruments, self.quotes = InstrumentStore(database, self.catalog), QuoteStore(database)
+        self.instruments, self.quotes = InstrumentStore(database, self.catalog), QuoteStore(database, clock)
         self.pool = ProviderPool(provider, clock)
-        calendars = Sessions(xnys_book())
+        self.sessions = calendars = Sessions(xnys_book())
         self.runs: list[tuple[str, dict[str, Any], str]] = []
         names = {"name": provider.name, "lag": LAG}
         self.examiner = Examiner(
@@ -139,8 +143,8 @@ class World:
         entries, _ = await self.tracker.admit(instruments, "test")
         return entries
 
-    async def synced(self, by: str = "schedule") -> Handle:
-        handle = Handle(Requested(by))
+    async def synced(self, *, force: bool = False) -> Handle:
+        handle = Handle(parameters=dict(FORCED) if force else {})
         await self.sync.run(handle)
         return handle
 
@@ -206,6 +210,14 @@ def scaled(factor: float) -> Callable[[History], History]:
         return replace(history, bars=Bars(history.bars.sessions, values))
 
     return scale
+
+
+def split_at(session: int, ratio: float, bars: Bars) -> Bars:
+    """`bars` as they would have been traded had there been a split."""
+    after = bars.sessions >= session
+    values = np.where(after, bars.values / ratio, bars.values)
+    values[VOLUME] = np.where(after, bars.values[VOLUME] * ratio, bars.values[VOLUME])
+    return Bars(bars.sessions, values)
 
 
 async def test_a_first_sync_fills_every_tracked_symbol_and_a_second_calls_nobody(world: World) -> None:
@@ -277,7 +289,7 @@ async def test_what_fails_is_not_called_again_before_its_time_unless_somebody_as
     )
     await world.synced()
     assert world.calls(dead) == 0
-    assert (await world.synced("operator")).failures == {"DEAD:US": "symbol_not_found"}
+    assert (await world.synced(force=True)).failures == {"DEAD:US": "symbol_not_found"}
     assert world.calls(dead) == 1
     assert entry.state.attempts == 5
 
@@ -427,6 +439,118 @@ async def test_an_adjusted_answer_off_by_one_unexplained_factor_stores_nothing_a
     await world.pool.close()
 
 
+async def test_a_symbol_first_tracked_on_the_day_of_a_split_is_stored_as_traded(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    """The provider has worked today's split into every row, though no bar of today is final yet."""
+    provider.basis = "split_adjusted"
+    split = Action(FRIDAY, "split", 4.0)
+    provider.truth[AAPL] = Truth(split_at(FRIDAY, 4.0, provider.truth[AAPL].bars), (split,))
+    world = World(database, provider, ManualClock(OPEN))
+    (entry,) = await world.track(AAPL)
+    assert (await world.synced()).failures == {}
+    await world.assert_whole(AAPL)
+    assert [(action.ex_date, action.value) for action in entry.actions] == [(FRIDAY, 4.0)]
+    world.clock.set(FRIDAY_CLOSE.timestamp() + HOUR)
+    handle = await world.synced()
+    assert (handle.failures, handle.counts["replaced"]) == ({}, 0)
+    await world.assert_whole(AAPL, last=FRIDAY)
+    await world.pool.close()
+
+
+async def test_a_split_put_in_for_a_later_day_is_not_taken_as_worked_in_yet(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    provider.basis = "split_adjusted"
+    world = World(database, provider, ManualClock(NOW))
+    (entry,) = await world.track(AAPL)
+    announced = Action(FRIDAY + 7, "split", 3.0, manual=True)
+    await world.bars.commit([Change(entry, Bars.empty(), "manual", NOW, manual=True, actions=(announced,))])
+    assert (await world.synced()).failures == {}
+    await world.assert_whole(AAPL)
+    await world.pool.close()
+
+
+async def test_a_split_that_is_listed_but_not_worked_in_changes_nothing_stored(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    provider.basis = "split_adjusted"
+    session = int(provider.truth[AAPL].bars.sessions[-90])
+    truth = split_at(session, 4.0, provider.truth[AAPL].bars)
+    provider.truth[AAPL] = Truth(truth, (Action(session, "split", 4.0),))
+
+    def listed_only(history: History) -> History:
+        first, last = history.bars.sessions[[0, -1]].tolist()
+        return replace(history, bars=truth.between(first, last))
+
+    provider.script(AAPL, listed_only, listed_only)
+    world = World(database, provider, ManualClock(NOW))
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    await world.assert_whole(AAPL)
+    head = entry.head
+    assert (await world.examined(entry, start=session - 100)).outcome == "unchanged"
+    assert (await world.examined(entry, start=session - 100)).outcome == "unchanged"  # worked in by now
+    assert entry.head == head
+    await world.pool.close()
+
+
+async def test_a_provider_in_the_middle_of_a_change_replaces_nothing_and_is_asked_again(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    provider.basis = "split_adjusted"
+    world = World(database, provider, ManualClock(NOW))
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    head = entry.head
+
+    def some_rows(history: History) -> History:
+        values = history.bars.values.copy()
+        values[:VOLUME, :3] /= 4
+        return replace(history, bars=Bars(history.bars.sessions, values))
+
+    world.clock.advance(DAY)
+    provider.script(AAPL, some_rows)
+    assert (await world.synced()).failures == {"AAPL:US": "basis_mixed"}
+    assert entry.head == head
+    world.clock.advance(DAY)
+    assert (await world.synced()).failures == {}
+    await world.assert_whole(AAPL, last=FRIDAY)
+    await world.pool.close()
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+async def test_a_change_of_unit_is_refused_of_prices_as_traded_too(world: World, factor: float) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    head = entry.head
+    world.clock.advance(DAY)
+    world.provider.script(AAPL, scaled(factor))
+    assert (await world.synced()).failures == {"AAPL:US": "basis_unexplained"}
+    assert entry.head == head
+
+
+async def test_a_dividend_that_a_later_split_rounds_is_no_new_one(database: Any, provider: ScriptedProvider) -> None:
+    provider.basis = "split_adjusted"
+    dividend, split = Action(LAST_DUE - 30, "dividend", 2.65, "USD"), Action(FRIDAY, "split", 7.0)
+    provider.truth[AAPL] = Truth(split_at(FRIDAY, 7.0, provider.truth[AAPL].bars), (dividend, split))
+    world = World(database, provider, ManualClock(NOW - HOUR))
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+
+    def rounded(history: History) -> History:
+        return replace(history, actions=tuple(replace(a, value=round(a.value, 6)) for a in history.actions))
+
+    world.clock.set(FRIDAY_CLOSE.timestamp() + HOUR)
+    await world.synced()
+    head = entry.head
+    provider.script(AAPL, rounded)
+    assert (await world.examined(entry, start=LAST_DUE - 60)).outcome == "unchanged"
+    assert entry.head == head
+    assert [(a.kind, a.value) for a in entry.actions] == [("dividend", 2.65), ("split", 7.0)]
+    await world.pool.close()
+
+
 async def test_a_manual_price_beats_the_providers_and_confuses_no_comparison(
     database: Any, provider: ScriptedProvider
 ) -> None:
@@ -468,6 +592,55 @@ async def test_two_at_once_on_one_series_call_the_provider_once(world: World) ->
     assert sorted(examination.outcome for examination in outcomes) == ["nothing_due", "nothing_due", "stored"]
 
 
+async def test_who_waits_for_another_range_is_not_put_off_with_it(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    world.clock.advance(DAY)
+    first, second = await asyncio.gather(world.examined(entry), world.examined(entry, force=True, start=LAST_DUE - 100))
+    assert (first.outcome, second.outcome, second.called) == ("stored", "unchanged", True)
+    call = world.provider.calls_for(AAPL)[-1]
+    assert call.start is not None
+    assert call.start <= LAST_DUE - 100
+    assert world.calls(AAPL) == 3
+
+
+async def test_two_at_once_who_want_the_same_deeper_start_call_the_provider_once(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    deeper = LAST_DUE - 2 * 365
+    await asyncio.gather(*(world.examined(entry, force=True, start=deeper) for _ in range(3)))
+    assert world.calls(AAPL) == 2
+    await world.assert_whole(AAPL)
+
+
+async def test_who_insists_is_heard_though_a_call_for_something_else_goes_on(world: World) -> None:
+    """The hole is not due for another look, so the call that goes on leaves it out."""
+    (entry,) = await world.track(AAPL)
+    hole = int(world.provider.truth[AAPL].bars.between(None, LAST_DUE).sessions[-60])
+    world.provider.script(AAPL, lacking(hole))
+    await world.synced()
+    world.clock.advance(15 * HOUR)
+    await asyncio.gather(world.examined(entry), world.examined(entry, force=True))
+    await world.assert_whole(AAPL, last=FRIDAY)
+
+
+async def test_looking_through_all_series_undoes_nothing_that_happens_meanwhile(world: World) -> None:
+    first, _ = await world.track(AAPL, MSFT)
+    await world.synced()
+    world.clock.advance(4 * HOUR)
+    deeper = LAST_DUE - 2 * 365
+
+    async def backfill() -> None:
+        world.sessions.meanwhile.clear()
+        await world.backfiller.backfill(AAPL, deeper)
+
+    world.sessions.meanwhile.extend([None, backfill])
+    assert await world.examiner.sift(world.catalog.tracked(), interval=3 * HOUR) == []
+    assert world.calls(AAPL) == 2
+    assert first.state.wanted_from == first.state.answered_from == deeper
+    await world.assert_whole(AAPL)
+
+
 async def test_two_daemons_at_once_leave_every_session_once(worlds: Callable[[], World]) -> None:
     one, two = worlds(), worlds()
     await one.track(AAPL, MSFT, IBM)
@@ -507,7 +680,7 @@ async def test_a_stopping_run_ends_early_and_the_next_one_goes_on(world: World) 
 
 async def test_instruments_of_ones_own_are_never_asked_for(world: World) -> None:
     (entry,) = await world.track(FUND)
-    handle = await world.synced("operator")
+    handle = await world.synced(force=True)
     assert (await world.examined(entry, force=True)).outcome == "nothing_due"
     assert (await world.refresher.refresh([FUND], force=True)).asked == 0
     assert world.provider.calls == []
@@ -520,6 +693,7 @@ def quote(instrument: Instrument, price: float, at: datetime, **fields: Any) -> 
 
 
 THURSDAY_CLOSE = datetime(2026, 11, 19, 21, tzinfo=UTC)
+FRIDAY_EVE = datetime(2026, 11, 20, 9, 59, tzinfo=UTC)
 
 
 FRIDAY = LAST_DUE + 1
@@ -594,6 +768,29 @@ async def test_quotes_are_published_together_stored_and_loaded_after_a_restart(w
     assert {q.instrument: q.price for q in await worlds().quotes.load()} == {AAPL: 101.0, MSFT: 55.0}
 
 
+async def test_quotes_that_cannot_be_stored_are_not_published(world: World) -> None:
+    """What is told must still be true after a restart."""
+    await world.track(AAPL)
+    world.provider.prices = {AAPL: quote(AAPL, 101.0, THURSDAY_CLOSE)}
+
+    async def die(*_: object) -> None:
+        raise Killed
+
+    world.quotes.save = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await world.refresher.refresh()
+    assert world.live.get(AAPL.key) is None
+
+
+async def test_only_a_newer_or_another_price_counts_as_an_update(world: World) -> None:
+    await world.track(AAPL)
+    counts = []
+    for price, at in ((101.0, THURSDAY_CLOSE), (101.0, THURSDAY_CLOSE), (102.0, THURSDAY_CLOSE), (102.0, FRIDAY_EVE)):
+        world.provider.prices = {AAPL: quote(AAPL, price, at)}
+        counts.append((await world.refresher.refresh(force=True)).updated)
+    assert counts == [1, 0, 1, 1]
+
+
 async def test_a_closed_market_is_left_alone_unless_asked_for_or_never_quoted(world: World) -> None:
     await world.track(AAPL)
     world.provider.prices = {AAPL: quote(AAPL, 101.0, THURSDAY_CLOSE)}
@@ -633,7 +830,7 @@ async def test_an_outage_of_quotes_is_a_failure_of_each_symbol_and_keeps_the_old
     world.provider.prices = {i: quote(i, 10.0, THURSDAY_CLOSE) for i in (AAPL, MSFT)}
     await world.refresher.refresh()
     world.provider.script_quotes(ProviderUnavailable("down"))
-    handle = Handle(Requested("operator"))
+    handle = Handle(parameters=dict(FORCED))
     await world.refresher.run(handle)
     assert handle.failures == dict.fromkeys(("AAPL:US", "MSFT:US"), "provider_unavailable")
     assert len(world.live) == 2
@@ -672,6 +869,42 @@ async def test_a_deeper_start_extends_the_history_and_is_remembered(worlds: Call
     after = worlds()
     await after.instruments.load_all()
     assert after.catalog.require(AAPL).state.wanted_from == deeper
+
+
+async def test_what_was_known_by_one_manual_bar_is_filled_to_its_depth_once_it_is_tracked(
+    worlds: Callable[[], World],
+) -> None:
+    world = worlds()
+    (entry,) = await world.instruments.add([AAPL], wanted_from=LAST_DUE, tracked=False, by="test", now=NOW)
+    bar = world.provider.truth[AAPL].bars.between(LAST_DUE, LAST_DUE)
+    await world.bars.commit([Change(entry, bar, "manual", NOW, manual=True)])
+    await world.track(AAPL)
+    after = worlds()
+    await after.instruments.load_all()
+    assert after.catalog.require(AAPL).state.wanted_from == int(NOW // DAY) - DEPTH_DAYS
+    await world.synced()
+    await world.assert_whole(AAPL)
+    assert len(await world.bars.held(entry)) > 200
+
+
+async def test_what_is_tracked_again_keeps_a_deeper_start(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.backfiller.backfill(AAPL, LAST_DUE - 2 * 365)
+    await world.tracker.untrack([AAPL], "operator")
+    await world.track(AAPL)
+    assert entry.state.wanted_from == LAST_DUE - 2 * 365
+
+
+async def test_a_start_that_has_not_come_yet_is_refused(world: World) -> None:
+    future = LAST_DUE + 3
+    with pytest.raises(Invalid) as refused:
+        await world.backfiller.backfill(AAPL, future)
+    assert refused.value.code == "start_in_the_future"
+    with pytest.raises(Invalid):
+        await world.backfiller.run(Handle(parameters=backfill_parameters([AAPL], future)))
+    assert len(world.catalog) == 0
+    world.tracker.check_start(LAST_DUE + 1)
+    world.tracker.check_start(None)
 
 
 async def test_a_deeper_start_is_remembered_though_the_provider_fails(world: World) -> None:
@@ -760,3 +993,46 @@ async def _turns_during(work: Coroutine[Any, Any, object]) -> Sequence[float]:
         turns.append(time.thread_time() - before)
     await task
     return turns
+
+
+def with_a_bad_close(history: History) -> History:
+    values = history.bars.values.copy()
+    values[:, history.bars.sessions == LAST_DUE - 181] = -5.0
+    return replace(history, bars=Bars(history.bars.sessions, values))
+
+
+async def test_bars_that_cannot_be_believed_are_failing_and_never_taken_for_absent(world: World) -> None:
+    assert LAST_DUE - 181 in world.provider.truth[AAPL].bars.sessions
+    (entry,) = await world.track(AAPL)
+    world.provider.script(AAPL, *[with_a_bad_close] * 4)
+    for _ in range(4):
+        examination = await world.examined(entry, force=True)
+        assert examination.rejected == 1
+        assert entry.state.code == "bars_rejected"
+        assert not entry.state.absent
+        world.clock.advance(DAY)
+    await world.examined(entry, force=True)
+    assert entry.state.attempts == 0
+    await world.assert_whole(AAPL, last=FRIDAY)
+
+
+async def test_a_corrupt_series_stops_the_healing_of_no_other(world: World) -> None:
+    broken, sound = await world.track(AAPL, MSFT)
+    await world.synced()
+    await world.database["bar_years"].update_one({"_id": broken.id * 10_000 + 2026}, {"$set": {"k": 1}})
+    broken.sessions = sound.sessions = None
+    world.clock.advance(DAY)
+    assert (await world.synced()).failures == {"AAPL:US": "corrupt"}
+    await world.assert_whole(MSFT, last=FRIDAY)
+
+
+async def test_a_backfill_asks_again_for_what_the_provider_began_without(world: World) -> None:
+    whole = world.provider.truth[AAPL]
+    world.provider.truth[AAPL] = Truth(whole.bars.between(LAST_DUE - 40, None), whole.actions)
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    assert entry.state.listed_on is not None
+    world.provider.truth[AAPL] = whole
+    assert (await world.examined(entry, force=True)).outcome == "nothing_due"
+    await world.examiner.examine(entry, reason="backfill", force=True)
+    await world.assert_whole(AAPL)

@@ -164,6 +164,22 @@ def test_a_split_comes_as_an_action_beside_split_adjusted_bars(provider: YahooPr
     assert np.allclose(history.bars.close, adjusted(as_traded, history.actions, "splits").close, rtol=1e-6)
 
 
+def test_todays_split_is_told_though_the_range_ends_before_it(
+    provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock
+) -> None:
+    """On its ex-date, before the session is final, it is worked into every row of the answer already."""
+    truth = table()
+    truth[FRIDAY] = [value / 4 for value in truth[FRIDAY][:4] if value is not None] + [4000.0]
+    yahoo.put("AAPL", truth, splits={FRIDAY: 4.0}, dividends={date(2024, 3, 12): 0.4, FRIDAY: 0.1})
+    clock.at = DURING
+    history = ask(provider, date(2024, 3, 11), date(2024, 3, 12))
+    assert [(a.ex_date, a.kind) for a in history.actions] == [
+        (day_number(date(2024, 3, 12)), "dividend"),
+        (day_number(FRIDAY), "split"),
+    ]
+    assert history.bars.close[-1] == pytest.approx((truth[date(2024, 3, 12)][3] or 0.0) / 4)
+
+
 def test_a_split_that_is_listed_but_not_applied_is_given_as_it_is(provider: YahooProvider, yahoo: FakeYahoo) -> None:
     yahoo.put("AAPL", table(), splits={date(2024, 3, 6): 4.0})
     yahoo.fail("split_not_applied")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.actions import Action, adjusted, dividend_factors, merge_actions, split_factors
+from pricecache.core.actions import Action, adjusted, dividend_factors, merge_actions, preferred, split_factors
 from pricecache.core.bars import Bars
 
 DAY = 20_000
@@ -46,6 +46,36 @@ def test_a_dividend_is_measured_by_the_last_close_as_traded_before_it() -> None:
     actions = [Action(DAY + 1, "dividend", 40.0), Action(DAY + 2, "split", 4.0)]
     factors = dividend_factors(bars([400.0, 360.0, 90.0]), actions)
     assert factors.tolist() == pytest.approx([0.9, 1.0, 1.0])
+
+
+def test_a_dividend_on_the_day_of_a_split_is_cash_for_the_new_shares() -> None:
+    actions = [Action(DAY + 1, "dividend", 1.0), Action(DAY + 1, "split", 2.0)]
+    assert dividend_factors(bars([100.0, 49.0]), actions).tolist() == pytest.approx([0.98, 1.0])
+    assert adjusted(bars([100.0, 49.0]), actions, "all").close.tolist() == pytest.approx([49.0, 49.0])
+
+
+def test_a_split_on_a_day_without_a_bar_before_a_dividend_counts_as_well() -> None:
+    sessions, close = np.array([DAY, DAY + 3]), np.array([100.0, 49.0])
+    gapped = Bars(sessions, np.stack([close] * 5))
+    actions = [Action(DAY + 1, "split", 2.0), Action(DAY + 3, "dividend", 1.0), Action(DAY + 9, "split", 5.0)]
+    assert dividend_factors(gapped, actions).tolist() == pytest.approx([0.98, 1.0])
+
+
+@pytest.mark.parametrize(("hundredth", "unit"), [("GBp", "GBP"), ("ZAc", "ZAR"), ("ILA", "ILS")])
+def test_a_dividend_in_units_counts_a_hundredfold_in_hundredths(hundredth: str, unit: str) -> None:
+    traded = bars([400.0, 300.0])
+    one = [Action(DAY + 1, "dividend", 1.0, unit)]
+    assert adjusted(traded, one, "all", hundredth).close.tolist() == pytest.approx([300.0, 300.0])
+    hundred = [Action(DAY + 1, "dividend", 100.0, hundredth)]
+    assert adjusted(traded, hundred, "all", unit).close.tolist() == pytest.approx([399.0, 300.0])
+    assert adjusted(traded, hundred, "all", hundredth).close.tolist() == pytest.approx([300.0, 300.0])
+
+
+def test_a_dividend_in_a_currency_without_a_fixed_rate_is_left_out() -> None:
+    traded, dollars = bars([100.0, 98.0]), [Action(DAY + 1, "dividend", 2.0, "USD")]
+    assert adjusted(traded, dollars, "all", "GBp") is traded
+    assert adjusted(traded, dollars, "all").close[0] == pytest.approx(98.0)
+    assert adjusted(traded, [Action(DAY + 1, "dividend", 2.0)], "all", "GBp").close[0] == pytest.approx(98.0)
 
 
 @pytest.mark.parametrize("dividend", [Action(DAY, "dividend", 1.0), Action(DAY + 1, "dividend", 100.0)])
@@ -104,7 +134,10 @@ def test_an_equal_action_changes_nothing_not_even_by_rounding() -> None:
     assert merge_actions(held, [Action(DAY, "dividend", 0.77 * (1 + 1e-9), "USD", source="b")]) == held
 
 
-def test_a_manual_action_is_replaced_by_a_manual_one_only() -> None:
+def test_a_manual_action_covers_a_providers_and_both_are_kept() -> None:
     held = (Action(DAY, "split", 3.0, manual=True),)
-    assert merge_actions(held, [Action(DAY, "split", 2.0)]) == held
+    both = merge_actions(held, [Action(DAY, "split", 2.0)])
+    assert [action.value for action in both] == [2.0, 3.0]
+    assert preferred(both) == held
+    assert [action.value for action in preferred(both, by_hand=False)] == [2.0]
     assert merge_actions(held, [Action(DAY, "split", 2.0, manual=True)])[0].value == 2.0

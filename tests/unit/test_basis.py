@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pricecache.core.actions import Action, adjusted
 from pricecache.core.bars import Bars, same_values
-from pricecache.core.basis import as_declared, as_traded, explained
+from pricecache.core.basis import as_declared, as_traded, explained, worked_in
 from pricecache.errors import ProviderAnswerBad
 
 
@@ -43,7 +43,8 @@ def test_a_reverse_split_and_an_odd_ratio_are_undone() -> None:
 
 def test_without_splits_the_very_same_bars_come_back() -> None:
     answered = bars([1.0, 2.0])
-    assert as_traded(answered, [Action(20_001, "dividend", 0.5)]) is answered
+    assert as_traded(answered, ()) is answered
+    assert worked_in(answered, [Action(20_001, "dividend", 0.5)], Bars.empty()) == ()
 
 
 @given(
@@ -64,34 +65,65 @@ def test_a_providers_float32_round_trip_comes_back_as_the_same_bars(
 def test_dividends_rescaled_by_later_splits_come_back_as_declared() -> None:
     splits = (Action(20_010, "split", 7.0), Action(20_020, "split", 4.0))
     answered = (Action(20_005, "dividend", 2.65 / 28), Action(20_015, "dividend", 3.29 / 4), *splits)
-    values = [action.value for action in as_declared(answered, splits)]
+    values = [action.value for action in as_declared(answered, splits, ())]
     assert values == pytest.approx([2.65, 3.29, 7.0, 4.0], rel=1e-9)
 
 
 def test_a_dividend_after_the_last_split_is_left_alone() -> None:
     answered = (Action(20_020, "dividend", 0.25),)
-    assert as_declared(answered, [Action(20_010, "split", 4.0)]) == answered
+    assert as_declared(answered, [Action(20_010, "split", 4.0)], ()) == answered
 
 
-def test_a_constant_ratio_over_the_whole_overlap_is_refused() -> None:
-    held = bars([100.0, 101.0, 99.0, 98.0])
+def test_a_dividend_that_differs_by_the_vendors_rounding_is_the_one_held() -> None:
+    held = (Action(20_005, "dividend", 2.65),)
+    split = (Action(20_010, "split", 7.0),)
+    (rounded,) = as_declared([Action(20_005, "dividend", round(2.65 / 7, 6))], split, held)
+    assert rounded.value == 2.65
+    (corrected,) = as_declared([Action(20_005, "dividend", 2.66 / 7)], split, held)
+    assert corrected.value == pytest.approx(2.66)
+
+
+HELD = [100.0, 101.0, 99.0, 98.0, 100.0]
+
+
+def refusal(answered: list[float], held: list[float]) -> ProviderAnswerBad:
     with pytest.raises(ProviderAnswerBad) as refused:
-        explained(bars([50.0, 50.5, 49.5, 49.0, 48.0]), held)
-    assert refused.value.code == "basis_unexplained"
-    assert refused.value.facts["ratio"] == pytest.approx(0.5)
+        explained(bars(answered), bars(held))
+    return refused.value
+
+
+@pytest.mark.parametrize("ratio", [0.5, 100.0, 0.01, 1 / 1.1])
+def test_a_constant_ratio_over_the_whole_overlap_is_refused(ratio: float) -> None:
+    refused = refusal([close * ratio for close in HELD], HELD)
+    assert refused.code == "basis_unexplained"
+    assert refused.facts["ratio"] == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize(
     "answered",
     [
-        pytest.param([100.0, 101.0, 99.0, 98.0], id="equal"),
-        pytest.param([100.05, 101.05, 99.05, 98.05], id="within a thousandth"),
-        pytest.param([100.0, 105.0, 99.0, 98.0], id="one correction"),
-        pytest.param([101.0, 103.0, 96.0, 99.0], id="many corrections"),
+        pytest.param([25.0, 25.25, 24.75, 98.0, 100.0], id="three of five by a split"),
+        pytest.param([100.0, 101.0, 99.0, 24.5, 25.0], id="two of five by a split"),
+        pytest.param([130.0, 70.0, 99.0, 98.0, 100.0], id="two of five anyhow"),
+        pytest.param([25.0, 26.0, 24.0, 25.0, 23.0], id="all by about a split"),
+    ],
+)
+def test_several_sessions_that_are_far_off_by_different_ratios_are_refused(answered: list[float]) -> None:
+    assert refusal(answered, HELD).code == "basis_mixed"
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        pytest.param(HELD, id="equal"),
+        pytest.param([close * 1.0005 for close in HELD], id="within a thousandth"),
+        pytest.param([100.0, 105.0, 99.0, 98.0, 100.0], id="one correction"),
+        pytest.param([100.0, 25.25, 99.0, 98.0, 100.0], id="one correction of any size"),
+        pytest.param([101.0, 103.0, 96.0, 99.0, 118.0], id="many corrections"),
     ],
 )
 def test_agreement_and_corrections_pass(answered: list[float]) -> None:
-    explained(bars(answered), bars([100.0, 101.0, 99.0, 98.0]))
+    explained(bars(answered), bars(HELD))
 
 
 def test_without_overlap_there_is_nothing_to_compare() -> None:
@@ -101,5 +133,50 @@ def test_without_overlap_there_is_nothing_to_compare() -> None:
 
 def test_one_session_alone_is_a_correction_unless_it_is_far_off() -> None:
     explained(bars([103.0]), bars([100.0]))
-    with pytest.raises(ProviderAnswerBad):
-        explained(bars([50.0]), bars([100.0]))
+    assert refusal([50.0], [100.0]).code == "basis_unexplained"
+
+
+AS_TRADED = [400.0, 408.0, 396.0, 101.0, 99.0, 100.0]
+SPLIT = Action(20_003, "split", 4.0)
+
+
+def adjusted_for(split: Action, closes: list[float] = AS_TRADED) -> Bars:
+    return adjusted(bars(closes), [split], "splits")
+
+
+@pytest.mark.parametrize("ratio", [4.0, 1.5, 1.25, 0.1])
+def test_a_split_that_shows_as_the_jump_it_was_is_not_worked_in(ratio: float) -> None:
+    split = Action(20_003, "split", ratio)
+    closes = [100.0 * ratio] * 3 + [101.0, 99.0, 100.0]
+    assert worked_in(bars(closes), [split], Bars.empty()) == ()
+    assert worked_in(adjusted_for(split, closes), [split], Bars.empty()) == (split,)
+
+
+def test_of_two_splits_each_is_judged_by_its_own_jump() -> None:
+    later = Action(20_005, "split", 2.0)
+    closes = [*AS_TRADED[:5], 50.0]
+    assert worked_in(adjusted_for(later, closes), [SPLIT, later], Bars.empty()) == (later,)
+
+
+@pytest.mark.parametrize("ratio", [1.05, 1.2, 0.9])
+def test_a_split_that_a_day_can_hide_is_taken_as_worked_in(ratio: float) -> None:
+    split = Action(20_001, "split", ratio)
+    assert worked_in(bars([100.0, 100.0 / ratio]), [split], Bars.empty()) == (split,)
+
+
+@pytest.mark.parametrize("ex_date", [20_000, 20_006, 20_400])
+def test_a_split_before_or_after_all_bars_is_taken_as_worked_in(ex_date: int) -> None:
+    split = Action(ex_date, "split", 4.0)
+    assert worked_in(bars(AS_TRADED), [split], Bars.empty()) == (split,)
+
+
+def test_what_is_held_decides_against_the_jump() -> None:
+    """A price that fell to a quarter by itself on the day of a split that is worked in."""
+    crash = bars([1600.0, 1600.0, 1600.0, 100.0, 100.0, 100.0])
+    answered = adjusted(crash, [SPLIT], "splits")
+    assert worked_in(answered, [SPLIT], Bars.empty()) == ()
+    assert worked_in(answered, [SPLIT], crash.between(20_001, 20_002)) == (SPLIT,)
+
+
+def test_what_is_held_after_a_split_leaves_the_jump_to_decide() -> None:
+    assert worked_in(bars(AS_TRADED), [SPLIT], bars(AS_TRADED).between(20_003, None)) == ()

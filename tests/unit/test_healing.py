@@ -241,6 +241,20 @@ def test_examined_when_never_or_long_ago_or_with_any_hole() -> None:
     assert not due(SESSIONS, whole())
 
 
+def test_a_series_that_was_examined_some_time_after_its_tick_is_due_at_the_next_tick() -> None:
+    state = whole(last_update=NOW - 3 * HOUR + 15 * 60)
+    assert examination_due(SESSIONS, CALENDAR, state, NOW, LAG, 3 * HOUR)
+    assert not examination_due(SESSIONS, CALENDAR, state, NOW - 15 * 60, LAG, 3 * HOUR)
+
+
+def test_of_a_vendors_words_so_much_is_kept_as_can_be_shown() -> None:
+    state = after_failure(whole(), ProviderAnswerBad("<html>\x00\ud800\r\n" + "broken " * 1000), NOW, 0.5)
+    assert state.reason is not None
+    assert state.reason.startswith("<html> broken broken")
+    assert len(state.reason) <= 300
+    assert state.reason.isprintable()
+
+
 sessions_subset = st.sets(st.integers(0, len(SESSIONS) - 1)).map(lambda gone: np.delete(SESSIONS, sorted(gone)))
 
 

@@ -29,7 +29,7 @@ def test_a_row_decodes_to_what_it_says(series_id: int, sessions: set[int], price
 
 
 def revision(rev: int, batch: ObjectId, flags: int = 0) -> Revision:
-    return Revision(rev, batch, "test", rev * 1000, flags, None, [])
+    return Revision(rev, batch, "test", rev * 1000, flags, None, None)
 
 
 def stored(batch: ObjectId, session: int, close: float) -> dict[ObjectId, list[dict[str, object]]]:

@@ -32,6 +32,18 @@ def test_period_starts_on_the_same_date_so_far_back(period: str, end: date, star
     assert period_start(period, end) == start
 
 
+@pytest.mark.parametrize("period", [name for name in PERIODS if name != "MAX"])
+def test_no_period_reaches_before_the_first_date_there_is(period: str) -> None:
+    for day in (date(1, 1, 1), date(1, 1, 7)):
+        assert period_start(period, day) == date.min
+
+
+def test_the_first_date_can_be_reached() -> None:
+    assert period_start("1W", date(1, 1, 9)) == date(1, 1, 2)
+    assert period_start("1Y", date(2, 3, 1)) == date(1, 3, 1)
+    assert period_start("YTD", date(2, 3, 1)) == date(1, 12, 31)
+
+
 @pytest.mark.parametrize("period", ["", "1D", "7Y", "1 M", "M1", "1M\n", "A" * 9000, "１M"])
 def test_unknown_period_is_refused_by_name(period: str) -> None:
     with pytest.raises(Invalid) as caught:

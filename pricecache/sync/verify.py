@@ -1,0 +1,44 @@
+"""Holds the packed record of every series against its journal, and mends what differs when asked to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pricecache.clock import Clock
+from pricecache.core.catalog import Catalog, Entry
+from pricecache.stores.bars import BarStore
+from pricecache.sync.examine import Handle
+
+VERIFY_JOB = "verify"
+
+
+class Verifier:
+    """The job `verify`. Loop-only."""
+
+    def __init__(self, catalog: Catalog, bars: BarStore, clock: Clock) -> None:
+        self._catalog = catalog
+        self._bars = bars
+        self._clock = clock
+
+    async def run(self, handle: Handle) -> None:
+        """Look at every series there is; each difference is a failure of the run, of which a series may have several.
+
+        Parameter `rebuild`: write anew from the journal what differs from it.
+        """
+        rebuild = bool(handle.parameters.get("rebuild"))
+        entries = list(self._catalog)
+        handle.count("problems", 0)
+        for number, entry in enumerate(entries):
+            if handle.stopping:
+                return
+            for problem in await self._differences(entry, rebuild):
+                handle.count("problems")
+                handle.fail(entry.instrument, problem["code"], problem["detail"])
+            handle.progress(number + 1, len(entries), f"{entry.instrument}")
+
+    async def differences(self, rebuild: bool) -> list[dict[str, Any]]:
+        """The same at once, for whoever has no run: every difference of every series, as `BarStore.verify` has it."""
+        return [problem for entry in self._catalog for problem in await self._differences(entry, rebuild)]
+
+    async def _differences(self, entry: Entry, rebuild: bool) -> list[dict[str, Any]]:
+        return await self._bars.verify(entry, rebuild_at=self._clock.time() if rebuild else None)
