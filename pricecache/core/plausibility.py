@@ -15,6 +15,7 @@ RANGE_RTOL = 1e-9
 OUTSIDE_RTOL = 1e-4
 """How far open and close may lie outside low and high, because Yahoo rounds the four apart."""
 HIGHEST = 1e15
+LOWEST = 1e-12
 """No price or number of shares is higher; what is would overflow once it is multiplied."""
 EARLIEST_DATE_ON_EARTH = 14 * 3600
 """Seconds by which a date begins before its midnight in UTC, in the easternmost time zone."""
@@ -33,8 +34,8 @@ _DETAILS = {
     "not_a_session": "the market has no session on this day",
     "not_due": "the session is not over, or its final bar not due yet",
     "in_the_future": "the day has not come yet",
-    "bad_close": "the close is not a number above 0 and below 1e15",
-    "bad_price": "open, high or low is not above 0 and below 1e15",
+    "bad_close": "the close is not a number from 1e-12 to below 1e15",
+    "bad_price": "open, high or low is not from 1e-12 to below 1e15",
     "high_below_low": "the high is below the low",
     "outside_range": "open or close lies outside low and high",
     "bad_volume": "the volume is not between 0 and 1e15",
@@ -67,8 +68,8 @@ def _value_faults(bars: Bars) -> dict[str, NDArray[np.bool_]]:
         invalid="ignore", over="ignore"
     ):  # every comparison with an unknown value is false, hence no fault
         return {
-            "bad_close": ~((close > 0) & (close < HIGHEST)),
-            "bad_price": ((outer <= 0) | (outer >= HIGHEST)).any(axis=0),
+            "bad_close": ~((close >= LOWEST) & (close < HIGHEST)),
+            "bad_price": ((outer < LOWEST) | (outer >= HIGHEST)).any(axis=0),
             "high_below_low": high < low * (1 - RANGE_RTOL),
             "outside_range": ((inner > high * (1 + OUTSIDE_RTOL)) | (inner < low * (1 - OUTSIDE_RTOL))).any(axis=0),
             "bad_volume": (values[VOLUME] < 0) | (values[VOLUME] >= HIGHEST),

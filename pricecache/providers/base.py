@@ -12,6 +12,9 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderError, ProviderUnavailable, RateLimited
 
+CLOSE_MISSING = "the close is missing"
+"""The reason of a row of `History.rejected` that is no data: the vendor has not brought it yet."""
+
 Capability = Literal["history", "live", "actions", "search", "stream"]
 Basis = Literal["as_traded", "split_adjusted"]
 

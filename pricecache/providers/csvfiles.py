@@ -113,6 +113,9 @@ class CsvProvider:
         path = self._folder / name
         try:
             facts = path.stat()
+            if not path.resolve().is_relative_to(self._folder.resolve()) or not path.is_file():
+                # a link that leads out of the folder, a pipe that would block the thread for ever
+                raise ProviderUnavailable(f"{name} is no file of the csv provider's folder.")
             stamp = facts.st_mtime_ns, facts.st_size
             with self._lock:
                 kept = self._files.get(name)

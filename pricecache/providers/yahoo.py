@@ -24,7 +24,7 @@ from pricecache.core.bars import CLOSE, Bars, day_number, day_of
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
-from pricecache.providers.base import Capability, History, Pace, Quotes
+from pricecache.providers.base import CLOSE_MISSING, Capability, History, Pace, Quotes
 
 LIBRARY = "yfinance"
 
@@ -87,7 +87,7 @@ class YahooProvider:
             )
         except _NoBars:
             return History(Bars.empty(), "split_adjusted")
-        return _read(lambda: self._history_of(frame, ticker.get_history_metadata(), start, end))
+        return _read(lambda: self._history_of(symbol, frame, ticker.get_history_metadata(), start, end))
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
         quotes: list[Quote] = []
@@ -140,12 +140,13 @@ class YahooProvider:
             library.Data.cache_get.cache_clear()
             raise _translated(exc, getattr(self._seen, "status", 200)) from exc
 
-    def _history_of(self, frame: Any, meta: Mapping[str, Any], start: int, end: int) -> History:
+    def _history_of(self, asked: str, frame: Any, meta: Mapping[str, Any], start: int, end: int) -> History:
         sessions = frame.index.tz_localize(None).values.astype("datetime64[D]").astype(np.int64)
         values = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T
         inside = (sessions >= start) & (sessions <= end)
         final = inside & (sessions <= _last_final(meta, self._clock.time(), self.final_lag))
         priced = np.isfinite(values[CLOSE])
+        _require_same(meta, asked)
         currency = meta.get("currency") or None
         first = _first_session(meta, sessions[priced])
         return History(
@@ -154,7 +155,7 @@ class YahooProvider:
             _actions(sessions, frame, currency, start, end),
             currency,
             first if first is not None and start < first else None,
-            tuple((day, "the close is missing") for day in sessions[final & ~priced].tolist()),
+            tuple((day, CLOSE_MISSING) for day in sessions[final & ~priced].tolist()),
         )
 
     def _quote(self, instrument: Instrument) -> Quote:
@@ -277,6 +278,13 @@ def _read(parse: Callable[[], Any]) -> Any:
         raise ProviderAnswerBad(f"Yahoo's answer could not be read ({type(exc).__name__}: {exc}).") from exc
 
 
+def _require_same(meta: Mapping[str, Any], asked: str) -> None:
+    """Raises `ProviderAnswerBad` with code `another_symbol` when the answer says that it is of something else."""
+    answered = meta.get("symbol")
+    if answered is not None and str(answered).upper() != asked.upper():
+        raise ProviderAnswerBad(f"Yahoo was asked for {asked} and answered for {answered!r}.", code="another_symbol")
+
+
 def _last_final(meta: Mapping[str, Any], now: float, lag: float) -> int:
     """The last session label (days since 1970-01-01) that can be final at `now`.
 
@@ -330,6 +338,7 @@ def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quo
         raise ProviderUnavailable(f"Yahoo: {chart['error'].get('description')}")
     result = chart["result"][0]
     meta = result["meta"]
+    _require_same(meta, yahoo_symbol(instrument))
     price, at = _positive(meta.get("regularMarketPrice")), meta.get("regularMarketTime")
     if price is None or at is None:
         raise ProviderAnswerBad("Yahoo gave no price.")

@@ -26,7 +26,7 @@ from pricecache.core.plausibility import check
 from pricecache.core.sessions import SessionCalendar
 from pricecache.errors import Corrupt, ProviderAnswerBad, ProviderError, SymbolNotFound
 from pricecache.metrics import Metrics
-from pricecache.providers.base import History, Quotes
+from pricecache.providers.base import CLOSE_MISSING, History, Quotes
 from pricecache.stores.bars import BarStore, Change, Committed
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.sync_state import SyncStateStore
@@ -259,7 +259,8 @@ class Examiner:
         opened = calendar.current(now)
         committed = await self._store(entry, good, history, ask.end if opened is None else opened)
         held = await self._bars.held(entry)
-        sessions = np.array(sorted({s for s, _ in refused if s is not None and ask.start <= s <= ask.end}), np.int64)
+        unbelieved = {s for s, why in refused if s is not None and why != CLOSE_MISSING}
+        sessions = np.array(sorted(s for s in unbelieved if ask.start <= s <= ask.end), np.int64)
         sessions = sessions[contains(calendar.sessions, sessions) & ~contains(held, sessions)]
         state = after_answer(
             entry.state,
