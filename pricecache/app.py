@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from pricecache import garbage
+from pricecache.api.origins import is_loopback
 from pricecache.api.server import FrontDoor
 from pricecache.errors import Misconfigured
 from pricecache.stores.embedded import PrivateMongod
@@ -21,8 +23,6 @@ EXIT_CONFIG = 2
 """A setting is wrong, as for every command: a supervisor need not try again with the same settings."""
 
 SWITCH_SECONDS = 0.0002
-
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 def serve(settings: Settings) -> int:
@@ -38,30 +38,29 @@ def serve(settings: Settings) -> int:
 
 def verify(settings: Settings, rebuild: bool) -> list[dict[str, Any]]:
     """Replay the journal of every series against what is read, with no daemon running; every difference found."""
-    from pricecache.daemon import verify_offline
+    from pricecache import offline
 
-    return asyncio.run(verify_offline(settings, _private_mongod(settings), rebuild))
+    return asyncio.run(offline.verify(settings, _private_mongod(settings), rebuild))
 
 
 async def _serve(settings: Settings) -> int:
     stop = _stop_signal()
-    mongod = _private_mongod(settings)
-    if mongod is not None:
-        mongod.spawn()
-    door = FrontDoor(settings.host, settings.port, max_body_bytes=settings.max_body_kb * 1024)
-    try:
+    async with AsyncExitStack() as ending:
+        mongod = _private_mongod(settings)
+        if mongod is not None:
+            ending.push_async_callback(mongod.stop)
+            mongod.spawn()
+        door = FrontDoor(settings.host, settings.port, max_body_bytes=settings.max_body_kb * 1024)
+        ending.push_async_callback(door.stop, 0)
         if _may_listen_at_once(settings):
             await door.start()
-        # on a thread, so that /healthz is answered while half a second of imports goes on; what they leave in memory
-        # stays to the end, so no collection of garbage is to look through it then (the daemon turns it on again)
-        gc.disable()
-        daemon = await asyncio.to_thread(importlib.import_module, "pricecache.daemon")
+        # On a thread, so that /healthz is answered while half a second of imports goes on. What they make stays to the
+        # end, so nothing is gained by looking through it for garbage; the wait for a database that may follow can be
+        # long, so from then on garbage is collected, first of all that of the requests that are answered meanwhile.
+        with garbage.put_off():
+            daemon = await asyncio.to_thread(importlib.import_module, "pricecache.daemon")
         running = daemon.Daemon(settings, door, mongod)
         return int(await running.run(stop))
-    finally:
-        await door.stop(0)
-        if mongod is not None:
-            await mongod.stop()
 
 
 def _private_mongod(settings: Settings) -> PrivateMongod | None:
@@ -72,7 +71,7 @@ def _private_mongod(settings: Settings) -> PrivateMongod | None:
 
 def _may_listen_at_once(settings: Settings) -> bool:
     """Elsewhere than on loopback somebody has to be known first; without keys in the settings the database says."""
-    return settings.host.startswith(_LOOPBACK) or bool(settings.api_keys or settings.jwt_secret or settings.jwks_url)
+    return is_loopback(settings.host) or bool(settings.api_keys or settings.jwt_secret or settings.jwks_url)
 
 
 def _stop_signal() -> asyncio.Event:

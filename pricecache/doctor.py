@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import ipaddress
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pricecache import __version__, display
+from pricecache.api.origins import is_loopback
 from pricecache.client import Daemon, NoDaemon, Refusal
 from pricecache.clock import SystemClock
 from pricecache.core.instruments import MARKETS, Instrument
@@ -206,17 +206,10 @@ async def _ask_database(uri: str) -> float:
 
 def _listening(settings: Settings) -> Check:
     found = f"{settings.host}, port {settings.port}, {len(settings.api_keys)} keys in the settings"
-    if not settings.api_keys and not _is_loopback(settings.host):
+    if not settings.api_keys and not is_loopback(settings.host):
         fix = "Set PRICECACHE_API_KEYS=name:scopes:secret, or PRICECACHE_HOST=127.0.0.1."
         return Check("address", "bad", f"{found}: refused without keys", fix)
     return Check("address", "good", found)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _symbols(symbols: tuple[str, ...]) -> Check:

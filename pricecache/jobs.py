@@ -49,7 +49,8 @@ class JobDefinition:
     `first_after`: seconds after the start until the first scheduled run; None: one interval. `concurrency`: how many
     runs with different parameters go on at once, the others queue. `key`: what of the parameters makes two requests
     equal, so that the second joins the first; None: all of them, as JSON. `uneventful_kept_seconds`: how long the
-    record of a scheduled run is kept in which nothing failed.
+    record of a scheduled run is kept in which nothing failed; None: as long as any. `fails_with_all`: whether a run of
+    which every single instrument failed has failed itself; its `total` is then the number of its instruments.
     """
 
     id: str
@@ -60,7 +61,8 @@ class JobDefinition:
     first_after: float | None = None
     concurrency: int = 1
     key: Callable[[Mapping[str, Any]], Hashable] | None = None
-    uneventful_kept_seconds: float = 30 * 86400.0
+    uneventful_kept_seconds: float | None = None
+    fails_with_all: bool = False
 
     @property
     def is_scheduled(self) -> bool:
@@ -332,8 +334,8 @@ class Jobs:
         if active.handle.stopping and (active.run.total is None or active.run.done < active.run.total):
             self._end(active, "interrupted", "It was stopped before it was done.")
             return
-        if active.run.total and active.run.failures_total >= active.run.total:
-            self._end(active, "failed", f"Of {active.run.total} not one succeeded.")
+        if active.job.definition.fails_with_all and _all_failed(active.handle):
+            self._end(active, "failed", f"Of {len(active.handle.failed)} not one succeeded.")
             return
         self._end(active, "succeeded", None)
         if active.job.failing:
@@ -348,8 +350,10 @@ class Jobs:
     def _end(self, active: _Active, state: RunState, error: str | None) -> None:
         active.run.state, active.run.error = state, None if error is None else plain_text(error)
         active.run.ended_at = self._clock.time()
-        if active.run.requested_by == "schedule" and state == "succeeded" and not active.run.failures_total:
-            active.run.kept_until = active.run.ended_at + active.job.definition.uneventful_kept_seconds
+        kept_seconds = active.job.definition.uneventful_kept_seconds
+        is_uneventful = state == "succeeded" and not active.run.failures_total
+        if kept_seconds is not None and is_uneventful and active.run.requested_by == "schedule":
+            active.run.kept_until = active.run.ended_at + kept_seconds
         del self._joinable[(active.run.job, active.key)]  # who asks from now on wants a run that begins from now on
         active.job.last = active.run
         if self._metrics is not None:
@@ -452,9 +456,13 @@ class Jobs:
         start; `running` is the id of the oldest run that is queued or going on, or None.
         """
         return {
-            "running": self._scheduler is not None and not self._stopping,
+            "running": self.is_following_schedule,
             "jobs": [self._status_of(job) for job in self._jobs.values()],
         }
+
+    @property
+    def is_following_schedule(self) -> bool:
+        return self._scheduler is not None and not self._stopping
 
     def next_run(self, job_id: str) -> datetime | None:
         """When the schedule next starts this job, or None."""
@@ -478,6 +486,12 @@ class Jobs:
 
 async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
+
+
+def _all_failed(handle: RunHandle) -> bool:
+    # more failures than the total: some of them lie outside of what it counts, and say nothing of that
+    total, failed = handle.run.total, len(handle.failed)
+    return total is not None and failed > 0 and total in (0, failed)
 
 
 def _rfc3339(seconds: float) -> str:

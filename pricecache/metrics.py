@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -59,6 +60,7 @@ READINGS = (
 )
 
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_REQUEST_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
 class Metrics:
@@ -91,6 +93,9 @@ class Metrics:
         )
         build = self._gauge("build_info", "1, with the version of the program and of Python.", "version", "python")
         build.labels(version, platform.python_version()).set(1)
+        self.requests = RequestMetrics()
+        self._labels |= {"pricecache_http_requests_total": _BY_STATUS, "pricecache_http_request_seconds": _BY_ROUTE}
+        self.registry.register(self.requests)
         self.registry.register(_Readings(self._sources))
         ProcessCollector(namespace="pricecache", registry=self.registry)
 
@@ -124,6 +129,56 @@ class Metrics:
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         self._labels[f"pricecache_{name}"] = labels
         return Histogram(f"pricecache_{name}", meaning, labels, buckets=buckets, registry=self.registry)
+
+
+class RouteCounter:
+    """Answers of one route by status, and their durations by bucket, as plain integers. Loop-only."""
+
+    __slots__ = ("buckets", "seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.buckets = [0] * (len(_REQUEST_BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def observe(self, status: int, seconds: float) -> None:
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.buckets[bisect_left(_REQUEST_BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
+_BY_ROUTE, _BY_STATUS = ("method", "route"), ("method", "route", "status")
+
+
+class RequestMetrics(Collector):
+    """Requests by method and route (its pattern, so that symbols never become labels). Loop-only."""
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[str, str], RouteCounter] = {}
+
+    def of(self, method: str, route: str) -> RouteCounter:
+        """The counter of one route, the same object each time."""
+        return self._routes.setdefault((method, route), RouteCounter())
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("pricecache_http_requests", "Requests answered.", labels=_BY_STATUS)
+        seconds = HistogramMetricFamily(
+            "pricecache_http_request_seconds", "Time from the request's head to its answer.", labels=_BY_ROUTE
+        )
+        for (method, route), counter in self._routes.items():
+            for status, count in counter.statuses.items():
+                requests.add_metric((method, route, str(status)), count)
+            seconds.add_metric((method, route), _cumulative(counter.buckets), counter.seconds)
+        yield requests
+        yield seconds
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    total, rows = 0, []
+    for bound, count in zip((*map(str, _REQUEST_BUCKETS), "+Inf"), buckets, strict=True):
+        total += count
+        rows.append((bound, float(total)))
+    return rows
 
 
 class _Readings(Collector):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pricecache.api.auth import direct_scopes
 from pricecache.api.call import Answer, Call
 from pricecache.api.wire import instant
+from pricecache.stores.keys import widest
 
 if TYPE_CHECKING:
     from pricecache.stores.keys import StoredKey
@@ -48,7 +48,7 @@ def _key_fields(key: StoredKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
-        "scopes": direct_scopes(key.scopes),
+        "scopes": widest(key.scopes),
         "user": key.user,
         "createdAt": instant(key.created_at),
     }

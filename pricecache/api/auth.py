@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import structlog
 from pymongo.errors import PyMongoError
@@ -15,10 +14,8 @@ from pricecache.api.origins import Origins, is_loopback, names_loopback
 from pricecache.api.tokens import TokenVerifier, is_user_id
 from pricecache.api.wire import TooManyAttempts
 from pricecache.clock import Clock
-from pricecache.errors import Forbidden, Misconfigured, Unauthorized, Unavailable
-
-if TYPE_CHECKING:
-    from pricecache.stores.keys import KeyStore
+from pricecache.errors import Forbidden, Invalid, Misconfigured, Unauthorized, Unavailable
+from pricecache.stores.keys import KeyStore, digest_of, implied
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +23,6 @@ SESSION_COOKIE = "pricecache_session"
 CHALLENGE = 'Bearer realm="pricecache", ApiKey realm="pricecache"'
 """The WWW-Authenticate header of a 401."""
 
-_INCLUDED = {"read": ("read",), "ops": ("read", "ops"), "admin": ("read", "ops", "admin")}
 _RELOAD_SECONDS = 30.0
 _RELOAD_PATIENCE = 2.0
 _RETRY_SECONDS = 5.0
@@ -59,11 +55,6 @@ class Principal:
 LOCAL = Principal("local", "local", frozenset({"read", "ops", "admin", "user"}), "local")
 
 
-def included_scopes(scopes: Iterable[str]) -> frozenset[str]:
-    """`scopes` with those they include: admin includes ops, ops includes read. `KeyError` for any other."""
-    return frozenset(inner for scope in scopes for inner in _INCLUDED[scope])
-
-
 def check_exposure(host: str, has_credentials: bool) -> None:
     """Raises `Misconfigured`, code `exposed_without_keys`, when `host` can be reached from outside and nothing is asked
     of those who come."""
@@ -83,8 +74,8 @@ def parse_key(setting: str) -> tuple[bytes, Principal]:
     name, _, rest = setting.partition(":")
     scopes, _, secret = rest.partition(":")
     try:
-        included = included_scopes(scopes.split("+"))
-    except KeyError:
+        included = implied(scopes.split("+"))
+    except Invalid:
         included = frozenset()
     if not name or not secret or not included:
         raise Misconfigured(
@@ -93,11 +84,6 @@ def parse_key(setting: str) -> tuple[bytes, Principal]:
             code="bad_key_setting",
         )
     return digest_of(secret), Principal(f"key:{name}", "key", included)
-
-
-def digest_of(secret: str) -> bytes:
-    # headers may hold bytes that are not UTF-8; they come as surrogates
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 class FailedAttempts:
@@ -179,8 +165,7 @@ class Identity:
         stored = await self._store.load_keys()
         keys = dict(self._configured)
         for key in stored:
-            scopes = included_scopes(key.scopes)
-            keys[key.digest] = Principal(f"key:{key.name}", "key", scopes | _user_scope(key.user), key.user)
+            keys[key.digest] = Principal(f"key:{key.name}", "key", key.scopes | _user_scope(key.user), key.user)
         self._keys = keys
         self._seen.clear()
         self._loaded = True
@@ -352,13 +337,3 @@ def _session_token(headers: Mapping[str, str]) -> str | None:
 def _cookie(value: str, seconds: int, host: str | None) -> str:
     secure = "" if host is not None and names_loopback(host) else "; Secure"
     return f"{SESSION_COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-
-
-def direct_scopes(scopes: Iterable[str]) -> list[str]:
-    """The scopes that say it all: those that no other of `scopes` includes."""
-    held = set(scopes)
-    return [scope for scope in ("read", "ops", "admin") if scope in held and not _wider(scope) & held]
-
-
-def _wider(scope: str) -> set[str]:
-    return {name for name, inner in _INCLUDED.items() if scope in inner and name != scope}

@@ -20,9 +20,10 @@ from pricecache.api.encoding import (
     quote_fields,
     symbol_fields,
 )
+from pricecache.api.inputs import HistoryQuery
 from pricecache.api.kept import Kept
-from pricecache.api.shapes import HistoryQuery
 from pricecache.api.wire import encode, instant, iso_day
+from pricecache.core.actions import preferred
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
@@ -200,8 +201,8 @@ async def symbols(call: Call) -> Answer:
 async def current_entry(services: Services, instrument: Instrument) -> Entry:
     """The entry of `instrument`, brought up to the database while other daemons' changes may go unseen."""
     entry = services.catalog.require(instrument)
-    if not services.catalog.trusted:
-        await services.instruments.load(entry.id)
+    if not services.catalog.trusted or not entry.current:
+        await services.instruments.load([entry.id])
     return entry
 
 
@@ -238,7 +239,7 @@ def actions_of(entry: Entry) -> dict[str, Any]:
     return {
         "symbol": entry.instrument.symbol,
         "market": entry.instrument.market,
-        "actions": [action_fields(action) for action in entry.actions],
+        "actions": [action_fields(action) for action in preferred(entry.actions)],
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pricecache.api.cache import actions_of, current_entry, named
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import run_fields, symbol_fields
-from pricecache.api.shapes import BAR_FIELDS, BarInput, DividendInput, SplitInput
+from pricecache.api.inputs import BAR_FIELDS, BarInput, DividendInput, SplitInput
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_number
 from pricecache.core.catalog import Entry

@@ -19,7 +19,6 @@ from pymongo.errors import PyMongoError
 from pricecache.api.auth import CHALLENGE, Principal
 from pricecache.api.call import Answer, Call, Document
 from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
-from pricecache.api.metrics import RequestMetrics
 from pricecache.api.problem import SERVER, problem_response
 from pricecache.api.routing import MethodNotAllowed, Route, Router
 from pricecache.api.wire import (
@@ -32,6 +31,7 @@ from pricecache.api.wire import (
     problem_of,
     status_of,
 )
+from pricecache.background import cancelled
 from pricecache.errors import Invalid, PricecacheError, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _GZIP_INLINE = 256 << 10
 """Longer bodies are compressed in a thread."""
 _HEADERS = {"Server": SERVER, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _UNMATCHED = "(none)"
+_MOST_TOLD = 1000
 
 
 class Dispatcher:
@@ -72,9 +73,11 @@ class Dispatcher:
         self._request_seconds = request_seconds
         self._body_seconds = body_seconds
         self._max_body_bytes = max_body_bytes
-        metrics = RequestMetrics(services.registry)
-        self._counters = {route: metrics.of(route.method, route.path) for route in self.router.routes}
-        self._unmatched = metrics.of(_UNMATCHED, _UNMATCHED)
+        self._changes: set[asyncio.Task[Any]] = set()
+        self._told: set[tuple[str, str]] = set()
+        counter_of = services.metrics.requests.of
+        self._counters = {route: counter_of(route.method, route.path) for route in self.router.routes}
+        self._unmatched = counter_of(_UNMATCHED, _UNMATCHED)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         kept = self._kept.get(request.raw_path)
@@ -145,8 +148,7 @@ class Dispatcher:
         kept = self._kept.get(request.raw_path) if request.method == "GET" else None
         if kept is None or not kept.current(self._clock.time()):
             kept = None
-            async with asyncio.timeout(self._patience(route, call.query)):
-                answer = await route.handler(call)
+            answer = await self._answer(route, call)
             if not isinstance(answer, Kept):
                 return await self._response(request, answer)
             kept = answer
@@ -164,8 +166,30 @@ class Dispatcher:
         principal.require(route.scope)
         return principal
 
-    def _patience(self, route: Route, query: Any) -> float:
-        return self._request_seconds + (query.wait if route.waits else 0.0)
+    async def _answer(self, route: Route, call: Call) -> Answer | Document | Kept | web.StreamResponse:
+        seconds = self._request_seconds + (call.query.wait if route.waits else 0.0)
+        if route.method == "GET":
+            async with asyncio.timeout(seconds):
+                return await route.handler(call)
+        # A change is cut off by nothing: half of one would be in the database and not in memory. Who asked for it is
+        # told when it takes too long, and it goes on as a task of its own.
+        change: asyncio.Task[Any] = asyncio.ensure_future(route.handler(call))
+        self._changes.add(change)
+        change.add_done_callback(self._changes.discard)
+        try:
+            await asyncio.wait([change], timeout=seconds)
+        finally:
+            if not change.done():
+                change.add_done_callback(_tell_late_end)
+        if not change.done():
+            raise Unavailable(_STILL_GOES_ON, code="deadline_exceeded")
+        return change.result()
+
+    async def close(self) -> None:
+        """Wait for changes that outlast their requests, then cancel them. Nothing may be handed in any more."""
+        if self._changes:
+            await asyncio.wait(self._changes, timeout=self._request_seconds)
+            await cancelled(list(self._changes))
 
     async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | None:
         most = min(route.max_body_bytes, self._max_body_bytes)
@@ -179,9 +203,11 @@ class Dispatcher:
             if raw:
                 raise Invalid("This takes no body.", code="unexpected_body")
             return None
-        if not raw and route.body_optional:
-            return route.body()
-        if raw and request.content_type != "application/json":
+        if not raw:
+            if route.body_optional:
+                return route.body()
+            raise Malformed("This takes a JSON body, and none was sent.", code="missing_body")
+        if request.content_type != "application/json":
             raise UnsupportedBody
         try:
             return route.body.model_validate_json(raw)
@@ -238,6 +264,16 @@ class Dispatcher:
             headers |= self._identity.origins.preflight_headers(request.headers.get("Origin"), allowed)
         return web.Response(status=204, headers=headers)
 
+    def _tell(self, error: PricecacheError, status: int, request_id: str) -> None:
+        say = log.debug
+        fault = (error.code, error.detail)  # the detail names the series
+        if status == 500 and fault not in self._told:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told.add(fault)
+            say = log.error
+        say("request refused", code=error.code, detail=error.detail, request_id=request_id)
+
     def _refusal(self, request: web.BaseRequest, error: PricecacheError, request_id: str) -> web.Response:
         headers: dict[str, str] = {}
         status = 405 if isinstance(error, MethodNotAllowed) else status_of(error)
@@ -245,8 +281,8 @@ class Dispatcher:
             headers["Allow"] = error.allowed
         if isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = CHALLENGE
-        if status >= 500 and error.code not in ("internal_error",):
-            log.debug("request refused", code=error.code, detail=error.detail, request_id=request_id)
+        if status >= 500 and error.code != "internal_error":
+            self._tell(error, status, request_id)
         fields = problem_of(error, status, request.rel_url.raw_path[:2048], request_id)
         response = problem_response(fields, headers)
         if isinstance(error, TooLarge | TooSlow | Malformed) or request.version == HttpVersion10:
@@ -255,6 +291,7 @@ class Dispatcher:
 
 
 _OUR_FAULT = "Something went wrong here. The log says what, under this requestId."
+_STILL_GOES_ON = "This takes too long to wait for, and goes on. Look what became of it before you send it again."
 
 
 class _CountedWire(WireResponse):
@@ -266,6 +303,17 @@ class _CountedWire(WireResponse):
         super().__init__(request, wire)
         self.status = status
         self.headers: dict[str, str] = {}
+
+
+def _tell_late_end(change: asyncio.Task[Any]) -> None:
+    if change.cancelled():
+        log.debug("late change cancelled")
+    elif (error := change.exception()) is None:
+        log.debug("late change done")
+    elif isinstance(error, PricecacheError | PyMongoError):
+        log.debug("late change refused", error=f"{error!r}")
+    else:
+        log.error("request failed", exc_info=error)
 
 
 def _as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:

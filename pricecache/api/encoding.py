@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pricecache.cache.reader import HistoryAnswer
     from pricecache.stores.runs import Run
 
-SIGNIFICANT_DIGITS = 10
+SIGNIFICANT_DIGITS = 13
 """Of adjusted prices: a quotient of two floats has seventeen, most of them noise."""
 
 

@@ -15,7 +15,7 @@ from pricecache.api.problem import SERVER
 
 if TYPE_CHECKING:
     from pricecache.api.auth import Scope
-    from pricecache.api.metrics import RouteCounter
+    from pricecache.metrics import RouteCounter
 
 GZIP_FROM = 1024
 """Shorter bodies are sent as they are, in bytes."""

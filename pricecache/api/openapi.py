@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import pricecache
+from pricecache.api.answers import Problem
 from pricecache.api.problem import CONTENT_TYPE
-from pricecache.api.shapes import Problem
 
 if TYPE_CHECKING:
     from pricecache.api.routing import Route

@@ -7,14 +7,13 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
 from pricecache.api.call import Answer, Call, Document
 from pricecache.api.encoding import etag_of
 from pricecache.api.kept import Kept, KeptForever
 from pricecache.api.openapi import openapi_document
 from pricecache.api.wire import encode
 from pricecache.errors import NotFound
+from pricecache.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from pricecache.api.routing import Route
@@ -31,19 +30,18 @@ async def healthz(call: Call) -> Answer:
 
 
 async def health(call: Call) -> Answer:
-    ready = all(state == "ok" for state in call.services.status.checks().values())
-    return Answer({"status": "ok"}) if ready else await readyz(call)
+    return Answer({"status": "ok"}) if call.services.status.is_ready else await readyz(call)
 
 
 async def readyz(call: Call) -> Answer:
     checks = dict(call.services.status.checks())
-    if all(state == "ok" for state in checks.values()):
+    if call.services.status.is_ready:
         return Answer({"status": "ok", "checks": checks})
     return Answer({"status": "unavailable", "checks": checks}, 503, {"Retry-After": "1"})
 
 
 async def metrics(call: Call) -> Document:
-    return Document(generate_latest(call.services.registry), CONTENT_TYPE_LATEST)
+    return Document(call.services.metrics.exposition(), CONTENT_TYPE)
 
 
 async def start_page(call: Call) -> Kept:

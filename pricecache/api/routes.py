@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pricecache.api import access, cache, changes, ops, runs, shapes, summary
+from pricecache.api import access, answers, cache, changes, inputs, ops, runs, summary
 from pricecache.api.routing import Route
 
 
@@ -11,38 +11,38 @@ def _cache_routes() -> tuple[Route, ...]:
     return (
         Route(
             "GET", "/cache/status", summary.status,
-            answers={200: shapes.StatusOut}, tags=tags,
+            answers={200: answers.StatusOut}, tags=tags,
             summary="How it stands with everything: counts, coverage, hit rate, errors, providers, storage.",
         ),
         Route(
-            "GET", "/cache/historical/{symbol}", cache.history, query=shapes.HistoryQuery,
-            answers={200: shapes.HistoryOut}, tags=tags,
+            "GET", "/cache/historical/{symbol}", cache.history, query=inputs.HistoryQuery,
+            answers={200: answers.HistoryOut}, tags=tags,
             summary="Daily bars, with what is missing and why. ETag; 304 when nothing changed.",
         ),
         Route(
-            "GET", "/cache/live", cache.live_quotes, query=shapes.LiveQuery,
-            answers={200: shapes.LiveOut}, tags=tags, summary="The latest quotes of many symbols.",
+            "GET", "/cache/live", cache.live_quotes, query=inputs.LiveQuery,
+            answers={200: answers.LiveOut}, tags=tags, summary="The latest quotes of many symbols.",
         ),
         Route(
-            "GET", "/cache/live/{symbol}", cache.live_quote, query=shapes.MarketQuery,
-            answers={200: shapes.QuoteOut}, tags=tags, summary="The latest quote of one symbol.",
+            "GET", "/cache/live/{symbol}", cache.live_quote, query=inputs.MarketQuery,
+            answers={200: answers.QuoteOut}, tags=tags, summary="The latest quote of one symbol.",
         ),
         Route(
             "GET", "/cache/coverage", summary.coverage_summary,
-            answers={200: shapes.SummaryOut}, tags=tags, summary="Coverage of all tracked symbols.",
+            answers={200: answers.SummaryOut}, tags=tags, summary="Coverage of all tracked symbols.",
         ),
         Route(
-            "GET", "/cache/coverage/{symbol}", cache.coverage, query=shapes.RangeQuery,
-            answers={200: shapes.SymbolCoverage}, tags=tags,
+            "GET", "/cache/coverage/{symbol}", cache.coverage, query=inputs.RangeQuery,
+            answers={200: answers.SymbolCoverage}, tags=tags,
             summary="Sessions expected, present, and every hole with its class.",
         ),
         Route(
-            "GET", "/cache/actions/{symbol}", cache.actions, query=shapes.MarketQuery,
-            answers={200: shapes.ActionsOut}, tags=tags, summary="Splits and dividends known.",
+            "GET", "/cache/actions/{symbol}", cache.actions, query=inputs.MarketQuery,
+            answers={200: answers.ActionsOut}, tags=tags, summary="Splits and dividends known.",
         ),
         Route(
-            "GET", "/cache/symbols", cache.symbols, query=shapes.SymbolsQuery,
-            answers={200: shapes.SymbolsOut}, tags=tags,
+            "GET", "/cache/symbols", cache.symbols, query=inputs.SymbolsQuery,
+            answers={200: answers.SymbolsOut}, tags=tags,
             summary="Symbols kept, with their state, its reason, and the next retry.",
         ),
     )  # fmt: skip
@@ -52,37 +52,37 @@ def _change_routes() -> tuple[Route, ...]:
     tags = ("changes",)
     return (
         Route(
-            "POST", "/cache/symbols", changes.track, scope="ops", body=shapes.TrackBody,
-            answers={200: shapes.TrackedOut, 201: shapes.TrackedOut}, tags=tags,
+            "POST", "/cache/symbols", changes.track, scope="ops", body=inputs.TrackBody,
+            answers={200: answers.TrackedOut, 201: answers.TrackedOut}, tags=tags,
             summary="Keep the prices of these symbols; new ones are filled at once.",
         ),
         Route(
-            "DELETE", "/cache/symbols", changes.untrack_many, scope="ops", query=shapes.UntrackQuery,
-            body=shapes.UntrackBody, body_optional=True,
-            answers={200: shapes.UntrackedOut}, tags=tags, summary="Keep them no longer; what is stored stays.",
+            "DELETE", "/cache/symbols", changes.untrack_many, scope="ops", query=inputs.UntrackQuery,
+            body=inputs.UntrackBody, body_optional=True,
+            answers={200: answers.UntrackedOut}, tags=tags, summary="Keep them no longer; what is stored stays.",
         ),
         Route(
-            "DELETE", "/cache/symbols/{symbol}", changes.untrack, scope="ops", query=shapes.MarketQuery,
-            answers={200: shapes.UntrackedOut}, tags=tags, summary="Keep it no longer; what is stored stays.",
+            "DELETE", "/cache/symbols/{symbol}", changes.untrack, scope="ops", query=inputs.MarketQuery,
+            answers={200: answers.UntrackedOut}, tags=tags, summary="Keep it no longer; what is stored stays.",
         ),
         Route(
-            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", query=shapes.MarketQuery,
-            body=shapes.BarsBody, max_body_bytes=1 << 20, answers={200: shapes.StoredOut}, tags=tags,
+            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", query=inputs.MarketQuery,
+            body=inputs.BarsBody, max_body_bytes=1 << 20, answers={200: answers.StoredOut}, tags=tags,
             summary="Bars by hand: they beat a provider's.",
         ),
         Route(
-            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", query=shapes.RangeQuery,
-            answers={200: shapes.RetractedOut}, tags=tags,
+            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", query=inputs.RangeQuery,
+            answers={200: answers.RetractedOut}, tags=tags,
             summary="Take back bars put in by hand; the provider's show again.",
         ),
         Route(
-            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", query=shapes.MarketQuery,
-            body=shapes.ActionsBody, answers={200: shapes.ActionsOut}, tags=tags,
+            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", query=inputs.MarketQuery,
+            body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
             summary="Splits and dividends by hand.",
         ),
         Route(
             "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops",
-            query=shapes.RetractActionsQuery, answers={200: shapes.ActionsOut}, tags=tags,
+            query=inputs.RetractActionsQuery, answers={200: answers.ActionsOut}, tags=tags,
             summary="Take back splits and dividends put in by hand.",
         ),
     )  # fmt: skip
@@ -90,37 +90,37 @@ def _change_routes() -> tuple[Route, ...]:
 
 def _run_routes() -> tuple[Route, ...]:
     tags = ("runs",)
-    report = {200: shapes.RunOut, 202: shapes.RunOut}
+    report = {200: answers.RunOut, 202: answers.RunOut}
     return (
         Route(
-            "POST", "/cache/refresh-live", runs.refresh_live, scope="ops", query=shapes.WaitQuery,
-            body=shapes.RefreshBody, body_optional=True, answers=report, tags=tags, waits=True,
+            "POST", "/cache/refresh-live", runs.refresh_live, scope="ops", query=inputs.WaitQuery,
+            body=inputs.RefreshBody, body_optional=True, answers=report, tags=tags, waits=True,
             summary="Fetch quotes now, of all tracked symbols or of those named.",
         ),
         Route(
-            "POST", "/cache/sync-historical", runs.sync_historical, scope="ops", query=shapes.WaitQuery,
-            body=shapes.Nothing, body_optional=True, answers=report, tags=tags, waits=True,
+            "POST", "/cache/sync-historical", runs.sync_historical, scope="ops", query=inputs.WaitQuery,
+            body=inputs.Nothing, body_optional=True, answers=report, tags=tags, waits=True,
             summary="Run the staged sync now.",
         ),
         Route(
-            "POST", "/cache/backfill-symbol", runs.backfill_symbol, scope="ops", query=shapes.WaitQuery,
-            body=shapes.BackfillBody, answers=report, tags=tags, waits=True,
+            "POST", "/cache/backfill-symbol", runs.backfill_symbol, scope="ops", query=inputs.WaitQuery,
+            body=inputs.BackfillBody, answers=report, tags=tags, waits=True,
             summary="Fill one symbol now; an unknown one is tracked from now on.",
         ),
         Route(
             "GET", "/cache/scheduler/status", runs.scheduler_status,
-            answers={200: shapes.SchedulerOut}, tags=tags, summary="The jobs: when they run next, how they went last.",
+            answers={200: answers.SchedulerOut}, tags=tags, summary="The jobs: when they run next, how they went last.",
         ),
         Route(
-            "GET", "/cache/runs", runs.recent_runs, query=shapes.RunsQuery,
-            answers={200: shapes.RunsOut}, tags=tags, summary="The latest runs.",
+            "GET", "/cache/runs", runs.recent_runs, query=inputs.RunsQuery,
+            answers={200: answers.RunsOut}, tags=tags, summary="The latest runs.",
         ),
         Route(
             "GET", "/cache/runs/{id}", runs.one_run,
-            answers={200: shapes.RunOut}, tags=tags, summary="One run: progress, counts, failures.",
+            answers={200: answers.RunOut}, tags=tags, summary="One run: progress, counts, failures.",
         ),
         Route(
-            "POST", "/api/admin/verify", runs.verify, scope="admin", query=shapes.WaitQuery, body=shapes.VerifyBody,
+            "POST", "/api/admin/verify", runs.verify, scope="admin", query=inputs.WaitQuery, body=inputs.VerifyBody,
             body_optional=True, answers=report, tags=tags, waits=True,
             summary="Hold the stored record against its journal.",
         ),
@@ -132,23 +132,23 @@ def _access_routes() -> tuple[Route, ...]:
     return (
         Route(
             "GET", "/api/admin/keys", access.keys, scope="admin",
-            answers={200: shapes.KeysOut}, tags=tags, summary="Keys made here, without their secrets.",
+            answers={200: answers.KeysOut}, tags=tags, summary="Keys made here, without their secrets.",
         ),
         Route(
-            "POST", "/api/admin/keys", access.create_key, scope="admin", body=shapes.KeyBody,
-            answers={201: shapes.NewKeyOut}, tags=tags, summary="Make a key. Its secret is shown this once.",
+            "POST", "/api/admin/keys", access.create_key, scope="admin", body=inputs.KeyBody,
+            answers={201: answers.NewKeyOut}, tags=tags, summary="Make a key. Its secret is shown this once.",
         ),
         Route(
             "DELETE", "/api/admin/keys/{id}", access.revoke_key, scope="admin",
-            answers={200: shapes.KeyOut}, tags=tags, summary="Revoke a key.",
+            answers={200: answers.KeyOut}, tags=tags, summary="Revoke a key.",
         ),
         Route(
-            "POST", "/api/session", access.open_session, scope="user", body=shapes.Nothing, body_optional=True,
-            answers={200: shapes.SessionOut}, tags=tags, summary="A page's token for a session cookie.",
+            "POST", "/api/session", access.open_session, scope="user", body=inputs.Nothing, body_optional=True,
+            answers={200: answers.SessionOut}, tags=tags, summary="A page's token for a session cookie.",
         ),
         Route(
             "DELETE", "/api/session", access.end_session, scope="user",
-            answers={200: shapes.SessionOut}, tags=tags, summary="End the page's session.",
+            answers={200: answers.SessionOut}, tags=tags, summary="End the page's session.",
         ),
     )  # fmt: skip
 
@@ -156,11 +156,11 @@ def _access_routes() -> tuple[Route, ...]:
 def _ops_routes() -> tuple[Route, ...]:
     tags, html = ("operations",), {200: "text/html"}
     return (
-        Route("GET", "/health", ops.health, None, answers={200: shapes.HealthOut, 503: shapes.HealthOut}, tags=tags,
+        Route("GET", "/health", ops.health, None, answers={200: answers.HealthOut, 503: answers.HealthOut}, tags=tags,
               summary="ok when it can serve."),
-        Route("GET", "/healthz", ops.healthz, None, answers={200: shapes.HealthOut}, tags=tags,
+        Route("GET", "/healthz", ops.healthz, None, answers={200: answers.HealthOut}, tags=tags,
               summary="ok when the process is alive."),
-        Route("GET", "/readyz", ops.readyz, None, answers={200: shapes.HealthOut, 503: shapes.HealthOut}, tags=tags,
+        Route("GET", "/readyz", ops.readyz, None, answers={200: answers.HealthOut, 503: answers.HealthOut}, tags=tags,
               summary="Whether it can serve, with every check."),
         Route("GET", "/metrics", ops.metrics, answers={200: "text/plain"}, tags=tags,
               summary="Metrics in the text format of Prometheus."),

@@ -11,32 +11,34 @@ from pricecache.core.bars import day_number
 from pricecache.core.instruments import Instrument
 from pricecache.errors import Invalid
 from pricecache.sync.backfill import BACKFILL_JOB, backfill_parameters
+from pricecache.sync.historical import FORCED
+from pricecache.sync.verify import VERIFY_JOB
 
 REFRESH_JOB = "live_price_update"
 SYNC_JOB = "historical_sync"
-VERIFY_JOB = "verify"
 
 
 async def refresh_live(call: Call) -> Answer:
     symbols: list[Instrument] | None = call.body.symbols
     if symbols is None:
-        return await _run(call, REFRESH_JOB, {})
+        return await _run(call, REFRESH_JOB, FORCED)
     require_all(call.services.catalog, symbols)
     return await _run(call, REFRESH_JOB, {"symbols": sorted({str(instrument) for instrument in symbols})})
 
 
 async def sync_historical(call: Call) -> Answer:
-    return await _run(call, SYNC_JOB, {})
+    return await _run(call, SYNC_JOB, FORCED)
 
 
 async def backfill_symbol(call: Call) -> Answer:
-    instrument = Instrument(call.body.symbol, call.body.market)
+    instrument: Instrument = call.body.instrument
     if instrument.market == "CUSTOM":
         raise Invalid(
             f"No provider has {instrument}: send prices with PUT /cache/historical/{instrument.symbol}?market=CUSTOM.",
             code="no_provider",
         )
     start = None if call.body.start is None else day_number(call.body.start)
+    call.services.tracker.check_start(start)
     return await _run(call, BACKFILL_JOB, backfill_parameters([instrument], start))
 
 
@@ -46,7 +48,8 @@ async def verify(call: Call) -> Answer:
 
 async def recent_runs(call: Call) -> Answer:
     now = call.services.clock.time()
-    runs = await call.services.runs.recent(call.query.limit, call.query.job)
+    query = call.query
+    runs = await call.services.runs.recent(query.limit, query.job, uneventful=query.all_ or query.job is not None)
     return Answer({"runs": [run_fields(run, now) for run in runs]})
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from prometheus_client.registry import CollectorRegistry
-
     from pricecache.api.auth import Identity
     from pricecache.api.kept import KeptResponses
     from pricecache.cache.live import LiveCache
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from pricecache.core.catalog import Catalog
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
+    from pricecache.metrics import Metrics
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
     from pricecache.stores.instruments import InstrumentStore
@@ -27,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class Status(Protocol):
-    """What the composition root knows of the daemon as a whole."""
+    """How the daemon as a whole is."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every check is `ok`."""
 
     async def storage(self) -> Mapping[str, Any]:
         """Sizes of the database, for `/cache/status`: numbers by snake_case name, bytes ending in `_bytes`."""
@@ -56,4 +59,4 @@ class Services:
     status: Status
     identity: Identity
     kept: KeptResponses
-    registry: CollectorRegistry
+    metrics: Metrics

@@ -73,7 +73,9 @@ async def _storage(services: Services) -> dict[str, Any]:
 
 
 def _live(services: Services) -> dict[str, Any]:
-    quotes = services.live.snapshot().values()
+    # quotes of symbols that are tracked no more stay, become stale, and say nothing of how things stand
+    held = (services.live.get(entry.instrument.key) for entry in services.catalog.tracked())
+    quotes = [quote for quote in held if quote is not None]
     now = services.clock.time()
     instants = [quote.as_of for quote in quotes]
     return {

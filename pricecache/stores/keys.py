@@ -21,7 +21,8 @@ Document = dict[str, Any]
 def digest_of(secret: str) -> bytes:
     """The SHA-256 digest by which a key or a session token is looked up.
 
-    A lookup by digest gives nothing away by how long it takes, and 256 random bits need no slow hash.
+    A lookup by digest gives nothing away by how long it takes, and 256 random bits need no slow hash. Never raises:
+    what a header had that is not UTF-8 comes as lone surrogates, which no secret has.
     """
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
@@ -35,6 +36,11 @@ def implied(scopes: Iterable[str]) -> frozenset[str]:
     if not wanted or not wanted <= set(SCOPES):
         raise Invalid("Scopes are read, ops and admin; a key has at least one.", code="invalid_scope")
     return frozenset(SCOPES[: 1 + max(SCOPES.index(scope) for scope in wanted)])
+
+
+def widest(scopes: Iterable[str]) -> list[str]:
+    """The scope that includes all of `scopes`: what a person has to be told of them. Empty when there are none."""
+    return sorted(scopes, key=SCOPES.index)[-1:]
 
 
 @dataclass(frozen=True, slots=True)

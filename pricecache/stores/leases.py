@@ -104,11 +104,6 @@ class LeaseStore:
         result = await self._leases.update_many({"owner": {"$in": dead}, **held}, [{"$set": {"until": "$$NOW"}}])
         return result.modified_count
 
-    async def owner_of(self, name: str) -> str | None:
-        """Who has the lease now."""
-        lease = await self._leases.find_one({"_id": name, "$expr": {"$gt": ["$until", "$$NOW"]}})
-        return None if lease is None else lease["owner"]
-
     def _mine(self, name: str, epoch: int) -> dict[str, Any]:
         return {"_id": name, "owner": self.owner, "epoch": epoch}
 

@@ -38,7 +38,7 @@ class Run:
     did, by name. `failures`: the first 1,000 of `failures_total`, each `{"symbol", "market", "code", "detail"}`; a
     run with failures of single symbols can have succeeded. `error`: why the run as a whole failed or was interrupted.
     `owner`: the daemon that runs it. `version` grows with every save. `kept_until`: when its record goes, if before
-    the 30 days of all.
+    the 30 days of all: nothing in it is worth a look.
     """
 
     id: str
@@ -68,19 +68,22 @@ class RunHandle:
     """What a routine has of its run. Loop-only.
 
     What it tells is stored at most once a second, and at the end. Once `stopping` is True the routine should return
-    soon; with `done` short of `total` the run then counts as interrupted.
+    soon; with `done` short of `total` the run then counts as interrupted. `failed`: the instruments of which at least
+    one failure was told.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.stopping = False
         self.changed = False
+        self.failed: set[Instrument] = set()
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         return self.run.parameters
 
     def progress(self, done: int, total: int | None, message: str = "") -> None:
+        """`total` counts everything that the run has to do with, what fails of it included."""
         self.run.done, self.run.total, self.run.message = done, total, plain_text(message)
         self.changed = True
 
@@ -91,6 +94,7 @@ class RunHandle:
 
     def fail(self, instrument: Instrument, code: str, detail: str) -> None:
         """One instrument failed, which does not fail the run."""
+        self.failed.add(instrument)
         self.run.failures_total += 1
         if len(self.run.failures) < FAILURES_KEPT:
             self.run.failures.append(
@@ -129,9 +133,15 @@ class RunStore:
             )
         return _from_document(document)
 
-    async def recent(self, limit: int, job: str | None = None) -> list[Run]:
-        """The latest runs, newest first, without their `failures` (`failures_total` says how many there were)."""
-        found = self._runs.find({} if job is None else {"job": job}, {"failures": 0})
+    async def recent(self, limit: int, job: str | None = None, *, uneventful: bool = True) -> list[Run]:
+        """The latest runs, newest first, without their `failures` (`failures_total` says how many there were).
+
+        `uneventful` False leaves out those that are kept for a short time only.
+        """
+        query: Document = {} if job is None else {"job": job}
+        if not uneventful:
+            query["keptUntil"] = None
+        found = self._runs.find(query, {"failures": 0})
         return [_from_document(document) async for document in found.sort("startedAt", -1).limit(limit)]
 
     async def interrupt_abandoned(self, owner: str) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from pricecache.core.bars import Bars
 from tests.daemon import DaemonProcess
+from tests.fakes.calendars import xnys_book
+from tests.fakes.yahoo import FakeYahoo
 from tests.mongod import TestMongod, mongod_or_reason
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -90,19 +96,68 @@ def test_without_keys_it_refuses_to_be_reached_from_outside(daemon: DaemonProces
     assert "PRICECACHE_API_KEYS" in done.stderr
 
 
-def test_a_stop_lets_a_running_backfill_end_or_marks_it(daemon: DaemonProcess) -> None:
+@pytest.fixture
+def yahoo() -> Iterator[FakeYahoo]:
+    """A Yahoo that knows ten years of IBM."""
+    today = (datetime.datetime.now(datetime.UTC).date() - datetime.date(1970, 1, 1)).days
+    sessions = xnys_book().get("XNYS").between(today - 3652, today)
+    close = 100.0 + np.arange(len(sessions)) * 0.01
+    with FakeYahoo() as server:
+        server.put("IBM", Bars(sessions, np.array([close, close + 1, close - 1, close, 1e6 + 0 * close])))
+        yield server
+
+
+@pytest.fixture
+def asking(tmp_path: Path, yahoo: FakeYahoo) -> Iterator[DaemonProcess]:
+    """A daemon that asks that Yahoo, not started yet."""
+    settings = {"live_seconds": "3600", "sync_start_delay_seconds": "3600"}
+    process = DaemonProcess(tmp_path, providers="yfinance", yahoo_url=yahoo.url, **settings)
+    yield process
+    process.stop()
+
+
+def begin_a_backfill(daemon: DaemonProcess, yahoo: FakeYahoo, seconds: float) -> None:
+    """Start the daemon and return in the middle of its first backfill, whose request is answered after `seconds`."""
+    yahoo.fail("slow", "IBM", seconds=seconds)
     daemon.start()
-    daemon.wait(lambda: filled(daemon), "filled")
-    status, run = daemon.post("/cache/backfill-symbol?wait=0", {"symbol": "IBM", "start": "1995-01-02"})
-    assert status == 202
-    assert daemon.stop() == 0
+
+    def first_refresh_is_over() -> bool:  # else it might be what asks first
+        jobs = {job["id"]: job for job in daemon.get("/cache/scheduler/status")[1]["jobs"]}
+        return bool(jobs["live_price_update"]["lastRun"])
+
+    daemon.wait(first_refresh_is_over, "refreshed")
+    status, run = daemon.post("/cache/backfill-symbol?wait=0", {"symbol": "IBM"})
+    assert (status, run["state"]) == (202, "running")
+    daemon.wait(lambda: yahoo.requests("IBM") == 1, "asking")
+
+
+def backfill_of(daemon: DaemonProcess) -> dict[str, Any]:
+    """How the backfill is recorded, by the daemon that was started again."""
     daemon.start()
-    _, again = daemon.get(f"/cache/runs/{run['id']}")
-    assert again["state"] in ("succeeded", "interrupted")
-    status, answer = daemon.post("/cache/backfill-symbol?wait=20", {"symbol": "IBM", "start": "1995-01-02"})
-    assert status == 200, answer
-    _, coverage = daemon.get("/cache/coverage/IBM?start=1995-01-02")
-    assert coverage["complete"]
+    (run,) = daemon.get("/cache/runs?job=backfill_symbol")[1]["runs"]
+    return dict(run)
+
+
+def test_a_stop_lets_a_running_backfill_end(asking: DaemonProcess, yahoo: FakeYahoo) -> None:
+    begin_a_backfill(asking, yahoo, 2.0)
+    assert asking.stop() == 0
+    assert yahoo.requests("IBM") == 1
+    run = backfill_of(asking)
+    assert (run["state"], run["done"], run["counts"]["stored"]) == ("succeeded", 1, 1)
+    assert asking.get("/cache/coverage/IBM")[1]["complete"]
+
+
+def test_a_backfill_that_does_not_end_in_time_is_interrupted_and_healed_by_the_next_start(
+    asking: DaemonProcess, yahoo: FakeYahoo
+) -> None:
+    asking.settings["PRICECACHE_DRAIN_SECONDS"] = "0.2"
+    begin_a_backfill(asking, yahoo, 6.0)
+    assert asking.stop() == 0
+    assert "running jobs are cancelled" in {line["event"] for line in asking.events()}
+    asking.settings["PRICECACHE_SYNC_START_DELAY_SECONDS"] = "0"
+    run = backfill_of(asking)
+    assert (run["state"], run["done"]) == ("interrupted", 0)
+    asking.wait(lambda: asking.get("/cache/coverage/IBM")[1].get("complete", False), "healed")
 
 
 def test_a_database_that_comes_later_is_waited_for(tmp_path: Path, program: Path) -> None:

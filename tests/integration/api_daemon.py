@@ -45,6 +45,7 @@ from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
 from pricecache.sync.historical import HistoricalSync
 from pricecache.sync.refresh import LiveRefresher
+from pricecache.sync.verify import VERIFY_JOB, Verifier
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
 from tests.fakes.provider import ScriptedProvider, Truth
@@ -63,6 +64,7 @@ class ApiDaemon:
     services: Services
     door: FrontDoor
     session: aiohttp.ClientSession
+    dispatcher: Dispatcher
     checks_now: dict[str, str]
 
     @property
@@ -131,6 +133,10 @@ class _Status:
     def checks(self) -> Mapping[str, str]:
         return self.checks_now
 
+    @property
+    def is_ready(self) -> bool:
+        return all(state == "ok" for state in self.checks_now.values())
+
     async def storage(self) -> Mapping[str, Any]:
         return {"data_bytes": 1000, "documents": 3}
 
@@ -163,14 +169,25 @@ async def api_daemon(
         pool, calendars, bars, SyncStateStore(database), instruments, clock, random.Random(1), name="scripted", lag=lag
     )
     refresher = LiveRefresher(
-        catalog, live, QuoteStore(database), pool, calendars, instruments, clock, name="scripted", interval=900, lag=lag
+        catalog,
+        live,
+        QuoteStore(database, clock),
+        pool,
+        calendars,
+        instruments,
+        clock,
+        name="scripted",
+        interval=900,
+        lag=lag,
     )
     tracker = Tracker(catalog, instruments, clock, depth_days=60, max_symbols=50, start_run=jobs.run)
     reader = Reader(catalog, ColumnCache(bars, 64 << 20), book, clock, lag)
     sync = HistoricalSync(catalog, examiner, bars, live, calendars, clock, lag=lag, interval=10800, concurrency=4)
-    jobs.define(JobDefinition("historical_sync", sync.run))
-    jobs.define(JobDefinition("live_price_update", refresher.run))
-    jobs.define(JobDefinition(BACKFILL_JOB, Backfiller(tracker, examiner, refresher).run))
+    backfiller = Backfiller(tracker, examiner, refresher)
+    jobs.define(JobDefinition("historical_sync", sync.run, fails_with_all=True))
+    jobs.define(JobDefinition("live_price_update", refresher.run, fails_with_all=True))
+    jobs.define(JobDefinition(BACKFILL_JOB, backfiller.run, fails_with_all=True))
+    jobs.define(JobDefinition(VERIFY_JOB, Verifier(catalog, bars, clock).run))
     tokens = TokenVerifier(clock, jwt_secret, jwks_url) if jwt_secret or jwks_url else None
     identity = Identity(clock, keys=keys, tokens=tokens, store=key_store, origins=Origins(origins), loopback=loopback)
     status = _Status()
@@ -191,21 +208,21 @@ async def api_daemon(
         status=status,
         identity=identity,
         kept=KeptResponses(8 << 20),
-        registry=Metrics("0").registry,
+        metrics=Metrics("0"),
     )
     door = FrontDoor("127.0.0.1", 0, max_body_bytes=max_body_bytes)
     await door.start()
-    door.open(
-        Dispatcher(
-            routes,
-            services,
-            request_seconds=request_seconds,
-            body_seconds=body_seconds,
-            max_body_bytes=max_body_bytes,
-        )
+    dispatcher = Dispatcher(
+        routes,
+        services,
+        request_seconds=request_seconds,
+        body_seconds=body_seconds,
+        max_body_bytes=max_body_bytes,
     )
+    door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
-        yield ApiDaemon(clock, provider, services, door, session, status.checks_now)
+        yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now)
     await jobs.stop()
     await door.stop(1)
+    await dispatcher.close()
     await pool.close()

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from pricecache.api.routes import ROUTES
 from pricecache.api.routing import Route, Router
 from pricecache.core.instruments import Instrument, canonical_symbol
-from pricecache.errors import Invalid
+from pricecache.errors import Corrupt, Invalid
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 NAUGHTY = [
@@ -82,7 +83,7 @@ async def test_a_naughty_symbol_in_a_query_or_body_is_a_4xx_with_a_code(daemon: 
             canonical_symbol(text)
         except Invalid:
             status, problem = await daemon.call("POST", "/cache/backfill-symbol", json={"symbol": text})
-            assert (status, problem["code"]) == (422, "invalid_symbol"), text
+            assert (status, problem["code"]) in ((422, "invalid_symbol"), (422, "unknown_market")), text
     assert unchanged(daemon)
 
 
@@ -176,6 +177,13 @@ async def test_a_body_that_is_no_good_is_refused(daemon: ApiDaemon, body: bytes,
     assert got == status
     assert problem["code"]
     assert unchanged(daemon)
+
+
+async def test_a_body_that_is_needed_and_not_sent_is_asked_for(daemon: ApiDaemon) -> None:
+    for headers in ({"Content-Type": "application/json"}, {}):
+        status, problem = await daemon.call("POST", "/cache/backfill-symbol", data=b"", headers=headers)
+        assert (status, problem["code"]) == (400, "missing_body")
+        assert "JSON body" in problem["detail"]
 
 
 async def test_a_body_where_none_is_taken_is_refused(daemon: ApiDaemon) -> None:
@@ -341,6 +349,74 @@ async def test_a_handler_that_takes_too_long_is_given_up(database: Any) -> None:
     async with api_daemon(database, routes=routes, request_seconds=0.05) as daemon:
         status, problem = await daemon.get("/slow")
         assert (status, problem["code"], problem["retryAfter"]) == (503, "deadline_exceeded", 1.0)
+
+
+async def test_a_change_outlasts_the_request_that_asked_for_it(database: Any) -> None:
+    """It is told that it takes too long, and is neither cut in half nor forgotten when the daemon stops."""
+    entered, leave, done = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(call: Any) -> Any:
+        entered.set()
+        await leave.wait()
+        done.append(call.path)
+
+    routes = (Route("PUT", "/slow", slow, None, summary="x", tags=("x",)),)
+    async with api_daemon(database, routes=routes, request_seconds=0.05) as daemon:
+        status, problem = await daemon.call("PUT", "/slow")
+        assert (status, problem["code"]) == (503, "deadline_exceeded")
+        assert "goes on" in problem["detail"]
+        assert entered.is_set()
+        assert not done
+        closing = asyncio.create_task(daemon.dispatcher.close())
+        leave.set()
+        await closing
+        assert done == [{}]
+
+
+async def test_a_change_that_never_ends_is_cancelled_at_the_stop(database: Any) -> None:
+    ended = []
+
+    async def endless(call: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(call.path)
+
+    routes = (Route("DELETE", "/endless", endless, None, summary="x", tags=("x",)),)
+    async with api_daemon(database, routes=routes, request_seconds=0.05) as daemon:
+        assert (await daemon.call("DELETE", "/endless"))[0] == 503
+        await daemon.dispatcher.close()
+        assert ended == [{}]
+
+
+async def test_a_fault_of_a_late_change_is_told(database: Any) -> None:
+    leave = asyncio.Event()
+
+    async def broken(call: Any) -> Any:
+        await leave.wait()
+        raise RuntimeError("late")
+
+    routes = (Route("PUT", "/late", broken, None, summary="x", tags=("x",)),)
+    async with api_daemon(database, routes=routes, request_seconds=0.05) as daemon:
+        with capture_logs() as lines:
+            assert (await daemon.call("PUT", "/late"))[0] == 503
+            leave.set()
+            await daemon.dispatcher.close()
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["request failed"]
+
+
+async def test_corrupt_data_are_told_once_a_series_and_answered_each_time(database: Any) -> None:
+    async def corrupt(call: Any) -> Any:
+        raise Corrupt(f"The packed years of {call.path['symbol']} do not match its head.")
+
+    routes = (Route("GET", "/corrupt/{symbol}", corrupt, None, summary="x", tags=("x",)),)
+    async with api_daemon(database, routes=routes) as daemon:
+        with capture_logs() as lines:
+            for symbol in ("AAPL", "IBM", "AAPL", "AAPL"):
+                status, problem = await daemon.get(f"/corrupt/{symbol}")
+                assert (status, problem["code"]) == (500, "corrupt")
+    told = [(line["log_level"], line["detail"].split()[4]) for line in lines if line["event"] == "request refused"]
+    assert told == [("error", "AAPL"), ("error", "IBM"), ("debug", "AAPL"), ("debug", "AAPL")]
 
 
 async def test_a_symbol_that_looks_odd_and_is_one_is_served(daemon: ApiDaemon) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pricecache.api import shapes
+from pricecache.api import answers
 from pricecache.api.routes import ROUTES
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.stores.bars import Change
+from pricecache.stores.runs import Run, new_run_id
+from tests.clock import START
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 
 
@@ -37,7 +39,7 @@ async def test_a_quote_has_the_shape_callers_use(daemon: ApiDaemon) -> None:
     daemon.quoted(open=184.5, day_high=186.0, day_low=183.5, volume=1e6)
     status, quote = await daemon.get("/cache/live/AAPL")
     assert status == 200
-    exactly(shapes.QuoteOut, quote)
+    exactly(answers.QuoteOut, quote)
     assert quote == {
         "symbol": "AAPL", "market": "US", "price": 185.64, "previousClose": 184.0, "open": 184.5, "dayHigh": 186.0,
         "dayLow": 183.5, "volume": 1000000.0, "currency": "USD", "asOf": "2026-11-20T09:59:50Z", "ageSeconds": 10,
@@ -81,7 +83,7 @@ async def test_many_quotes_come_with_what_is_missing_and_why(daemon: ApiDaemon) 
     daemon.quoted(Instrument("SAP", "DE"), currency="EUR")
     status, answer = await daemon.get("/cache/live?symbols=aapl,MSFT,IBM,SAP:DE,AAPL&market=US")
     assert status == 200
-    exactly(shapes.LiveOut, answer)
+    exactly(answers.LiveOut, answer)
     assert [(q["symbol"], q["market"]) for q in answer["quotes"]] == [("AAPL", "US"), ("SAP", "DE")]
     assert answer["missing"] == [
         {"symbol": "MSFT", "market": "US", "code": "no_quote"},
@@ -105,7 +107,7 @@ async def test_history_has_the_shape_callers_use(daemon: ApiDaemon) -> None:
     await daemon.stored(count=30)
     status, answer = await daemon.get("/cache/historical/AAPL?market=US")
     assert status == 200
-    exactly(shapes.HistoryOut, answer)
+    exactly(answers.HistoryOut, answer)
     assert len(answer["bars"]) == 30
     assert answer["bars"][-1] == {
         "date": "2026-11-19", "open": 106.75, "high": 108.25, "low": 106.25, "close": 107.25, "volume": 1000029,
@@ -167,7 +169,9 @@ async def test_an_unknown_value_is_null_and_empty_in_csv(daemon: ApiDaemon) -> N
     _, columns = await daemon.get("/cache/historical/AAPL?start=2026-11-17&format=columns")
     assert columns["volume"][0] is None
     assert columns["close"][0] == 99.5
-    assert (await daemon.get("/cache/historical/AAPL?start=2026-11-17&format=csv"))[1].splitlines()[1] == "2026-11-17,,,,99.5,"
+    assert (await daemon.get("/cache/historical/AAPL?start=2026-11-17&format=csv"))[1].splitlines()[
+        1
+    ] == "2026-11-17,,,,99.5,"
 
 
 async def test_a_split_is_applied_on_request(daemon: ApiDaemon) -> None:
@@ -314,11 +318,11 @@ async def test_coverage_names_every_hole_with_its_class(daemon: ApiDaemon) -> No
     )
     status, answer = await daemon.get("/cache/coverage/AAPL?start=2026-10-01")
     assert status == 200
-    exactly(shapes.SymbolCoverage, answer)
+    exactly(answers.SymbolCoverage, answer)
     assert {gap["class"] for gap in answer["missing"]} == {"not_requested", "not_due"}
     status, summary = await daemon.get("/cache/coverage")
-    exactly(shapes.SummaryOut, summary)
-    exactly(shapes.SummaryRow, summary["symbols"][0])
+    exactly(answers.SummaryOut, summary)
+    exactly(answers.SummaryRow, summary["symbols"][0])
     assert summary["symbols"][0]["bars"] == 11
 
 
@@ -334,12 +338,19 @@ async def test_the_summary_follows_what_is_stored(daemon: ApiDaemon) -> None:
 async def test_status_tells_of_everything(daemon: ApiDaemon) -> None:
     await daemon.stored()
     daemon.quoted(stale_at=0.0)
+    await daemon.stored(Instrument("IBM"), tracked=False)
+    daemon.quoted(Instrument("IBM"), as_of=0.0)  # of old, and nobody refreshes it
     await daemon.get("/cache/historical/AAPL")
     status, answer = await daemon.get("/cache/status")
     assert status == 200
-    exactly(shapes.StatusOut, answer)
-    assert answer["live"]["count"] == answer["live"]["stale"] == 1
-    assert answer["historical"]["bars"] == 30
+    exactly(answers.StatusOut, answer)
+    assert answer["live"] == {
+        "count": 1,
+        "stale": 1,
+        "oldest": "2026-11-20T09:59:50Z",
+        "newest": "2026-11-20T09:59:50Z",
+    }
+    assert answer["historical"]["bars"] == 60
     assert answer["hitRate"] == 1.0
     assert answer["providers"][0]["name"] == "scripted"
     assert answer["providers"][0]["lastSuccessAt"] is None
@@ -355,19 +366,37 @@ async def test_symbols_tell_their_state(daemon: ApiDaemon) -> None:
     status, answer = await daemon.get("/cache/symbols")
     assert status == 200
     for row in answer["symbols"]:
-        exactly(shapes.SymbolOut, row)
+        exactly(answers.SymbolOut, row)
     assert [(row["symbol"], row["state"]) for row in answer["symbols"]] == [("AAPL", "failing"), ("IBM", "untracked")]
     assert answer["symbols"][0]["reason"] == "slow down"
     assert answer["symbols"][0]["nextRetry"] == "2026-11-20T10:20:00Z"
     assert [row["symbol"] for row in (await daemon.get("/cache/symbols?state=failing"))[1]["symbols"]] == ["AAPL"]
 
 
+async def test_runs_in_which_nothing_happened_are_listed_when_asked_for(daemon: ApiDaemon) -> None:
+    made = []
+    for job, kept_until in (("live_price_update", 1e10), ("historical_sync", None), ("live_price_update", None)):
+        run = Run(new_run_id(), job, "succeeded", "schedule", {}, START + len(made), kept_until=kept_until)
+        await daemon.services.runs.save(run)
+        made.append(run.id)
+    listed = {
+        query: [run["id"] for run in (await daemon.get(f"/cache/runs{query}"))[1]["runs"]]
+        for query in ("", "?all=true", "?job=live_price_update", "?all=false&limit=1")
+    }
+    assert listed == {
+        "": made[:0:-1],
+        "?all=true": made[::-1],
+        "?job=live_price_update": [made[2], made[0]],
+        "?all=false&limit=1": [made[2]],
+    }
+
+
 async def test_the_scheduler_tells_its_jobs(daemon: ApiDaemon) -> None:
     status, answer = await daemon.get("/cache/scheduler/status")
     assert status == 200
-    exactly(shapes.SchedulerOut, answer)
+    exactly(answers.SchedulerOut, answer)
     for job in answer["jobs"]:
-        exactly(shapes.JobOut, job)
+        exactly(answers.JobOut, job)
     assert {"historical_sync", "live_price_update"} <= {job["id"] for job in answer["jobs"]}
 
 

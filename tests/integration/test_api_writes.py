@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pricecache.api import shapes
+from pricecache.api import answers
 from pricecache.core.instruments import Instrument
 from tests.integration.api_daemon import AAPL, ApiDaemon, api_daemon
 from tests.integration.test_api_reads import exactly
@@ -30,7 +30,7 @@ async def test_bars_by_hand_are_stored_once(daemon: ApiDaemon) -> None:
     }
     status, answer = await daemon.call("PUT", PUT, json=body)
     assert status == 200
-    exactly(shapes.StoredOut, answer)
+    exactly(answers.StoredOut, answer)
     assert answer == {"symbol": "FUND", "market": "CUSTOM", "stored": 2, "unchanged": 0, "rejected": []}
     assert (await daemon.call("PUT", PUT, json=body))[1]["unchanged"] == 2
     _, history = await daemon.get("/cache/historical/FUND?market=CUSTOM&adjust=none")
@@ -95,7 +95,7 @@ async def test_actions_by_hand_come_and_go(daemon: ApiDaemon) -> None:
     ]
     status, answer = await daemon.call("PUT", "/cache/actions/AAPL", json={"actions": actions})
     assert status == 200
-    exactly(shapes.ActionsOut, answer)
+    exactly(answers.ActionsOut, answer)
     assert answer == (await daemon.get("/cache/actions/AAPL"))[1]
     assert answer["actions"] == [
         {
@@ -136,7 +136,7 @@ async def test_a_symbol_is_tracked_and_filled_at_once(daemon: ApiDaemon) -> None
     daemon.truth(IBM)
     status, answer = await daemon.call("POST", "/cache/symbols", json={"symbols": ["IBM"]})
     assert status == 201
-    exactly(shapes.TrackedOut, answer)
+    exactly(answers.TrackedOut, answer)
     run = await finished(daemon, answer["run"]["id"])
     assert run["state"] == "succeeded"
     assert len((await daemon.get("/cache/historical/IBM"))[1]["bars"]) == 30
@@ -192,10 +192,55 @@ async def test_backfill_answers_with_the_finished_report(daemon: ApiDaemon) -> N
     daemon.truth(IBM)
     status, run = await daemon.call("POST", "/cache/backfill-symbol", json={"symbol": "IBM"})
     assert status == 200
-    exactly(shapes.RunOut, run)
+    exactly(answers.RunOut, run)
     assert (run["state"], run["job"], run["failures"]) == ("succeeded", "backfill_symbol", [])
     assert run == (await daemon.get(f"/cache/runs/{run['id']}"))[1]
     assert [r["id"] for r in (await daemon.get("/cache/runs?job=backfill_symbol"))[1]["runs"]] == [run["id"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"symbol": "sap:de"}, "SAP:DE"),
+        ({"symbol": "SAP", "market": "DE"}, "SAP:DE"),
+        ({"symbol": "SAP"}, "SAP:US"),
+        ({"symbol": "SAP", "market": None}, "SAP:US"),
+    ],
+)
+async def test_a_symbol_to_backfill_is_named_as_elsewhere(daemon: ApiDaemon, body: dict[str, Any], named: str) -> None:
+    status, run = await daemon.call("POST", "/cache/backfill-symbol?wait=0", json=body)
+    assert (status, run["parameters"]["symbols"]) == (202, [named])
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"symbol": "SAP:DE", "market": "DE"}, "invalid_symbol"),
+        ({"symbol": "SAP:MARS"}, "unknown_market"),
+        ({"symbol": "SAP", "market": "MARS"}, "unknown_market"),
+        ({"symbol": ""}, "invalid_symbol"),
+        ({"symbol": "SAP", "start": "2026-11-22"}, "start_in_the_future"),
+    ],
+)
+async def test_what_cannot_be_backfilled_is_refused(daemon: ApiDaemon, body: dict[str, Any], code: str) -> None:
+    status, problem = await daemon.call("POST", "/cache/backfill-symbol", json=body)
+    assert (status, problem["code"]) == (422, code)
+    assert len(daemon.services.catalog) == 0
+
+
+async def test_verifying_tells_every_difference_and_has_done_its_work_all_the_same(
+    daemon: ApiDaemon, database: Any
+) -> None:
+    """Two faults of one series are no sign that not one of the series could be looked at."""
+    entry = await daemon.stored()
+    assert (await daemon.call("POST", "/api/admin/verify"))[1]["counts"] == {"problems": 0}
+    await database["series"].update_one({"_id": entry.id}, {"$set": {"count": 7}})
+    await database["bar_years"].update_one({}, {"$set": {"k": 1}})
+    await daemon.services.bars.refresh([entry])
+    for expected in (True, False):
+        _, run = await daemon.call("POST", "/api/admin/verify?wait=20", json={"rebuild": True})
+        assert (run["state"], bool(run["counts"]["problems"]), run["error"]) == ("succeeded", expected, None)
+    assert len((await daemon.get("/cache/historical/AAPL"))[1]["bars"]) == 30
 
 
 async def test_who_does_not_wait_gets_a_run_to_follow(daemon: ApiDaemon) -> None:
@@ -236,6 +281,7 @@ async def test_refreshing_what_is_unknown_names_all_of_it(daemon: ApiDaemon) -> 
 async def test_the_staged_sync_runs_now(daemon: ApiDaemon) -> None:
     status, run = await daemon.call("POST", "/cache/sync-historical", json={})
     assert (status, run["job"], run["state"]) == (200, "historical_sync", "succeeded")
+    assert run["parameters"] == {"force": True}
 
 
 async def test_an_unknown_run_is_not_found(daemon: ApiDaemon) -> None:

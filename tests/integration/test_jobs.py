@@ -22,7 +22,7 @@ from pricecache.stores.client import Database, connect
 from pricecache.stores.leases import LeaseStore, new_owner
 from pricecache.stores.runs import Run, RunStore, new_run_id
 from tests.clock import START, ManualClock
-from tests.integration.test_leases import ended_pid
+from tests.integration.test_leases import ended_pid, owner_of
 from tests.mongod import TestMongod
 
 Daemons = Callable[..., Jobs]
@@ -251,6 +251,51 @@ async def test_failures_are_kept_up_to_a_thousand_and_counted_beyond(daemons: Da
     await ticket.finished()
     stored = await runs.get(ticket.run.id)
     assert (len(stored.failures), stored.failures_total, stored.state) == (1000, 1500, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "total", "state"),
+    [
+        (["A", "B", "A"], 2, "failed"),
+        (["A", "A", "A"], 2, "succeeded"),
+        (["A"], 2, "succeeded"),
+        (["A", "B"], 0, "failed"),
+        (["A", "B"], 1, "succeeded"),  # outside of what the total counts: of that nothing is known
+        (["A", "B"], None, "succeeded"),
+        ([], 2, "succeeded"),
+    ],
+)
+async def test_a_run_of_which_every_instrument_failed_has_failed(
+    daemons: Daemons, symbols: list[str], total: int | None, state: str
+) -> None:
+    async def routine(handle: RunHandle) -> None:
+        for symbol in symbols:
+            handle.fail(Instrument(symbol), "symbol_not_found", "Not there.")
+        handle.progress(total or 0, total)
+
+    jobs = daemons(JobDefinition("sync", routine, fails_with_all=True), JobDefinition("verify", routine))
+    for job, expected in (("sync", state), ("verify", "succeeded")):
+        ticket = await jobs.run(job, {})
+        await ticket.finished()
+        assert ticket.run.state == expected
+        assert (ticket.run.error is None) == (expected == "succeeded")
+
+
+async def test_a_scheduled_run_without_an_event_is_kept_as_long_as_its_job_says(
+    daemons: Daemons, runs: RunStore
+) -> None:
+    short = JobDefinition("short", nothing, every=0.05, first_after=0, uneventful_kept_seconds=60)
+    jobs = daemons(short, JobDefinition("long", nothing, every=0.05, first_after=0))
+    await (await jobs.run("short", {})).finished()
+    await jobs.start()
+
+    async def both_ran() -> bool:
+        made = [(run.job, run.requested_by) for run in await runs.recent(50) if run.is_finished]
+        return {("short", "schedule"), ("long", "schedule")} <= set(made)
+
+    await until(both_ran)
+    listed = {(run.job, run.requested_by) for run in await runs.recent(50, uneventful=False) if run.is_finished}
+    assert listed == {("short", "operator"), ("long", "schedule")}
 
 
 async def test_a_stop_waits_for_what_runs(daemons: Daemons, runs: RunStore, gate: Gate) -> None:
@@ -503,7 +548,7 @@ async def test_a_lost_lease_asks_the_run_to_end(
     gate.open.set()
     await ticket.finished()
     assert ticket.run.state == "interrupted"
-    assert await LeaseStore(database, "me:1:x").owner_of("sync") == "other:1:x"
+    assert await owner_of(database, "sync") == "other:1:x"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from pricecache.errors import Invalid, NotFound
 from pricecache.stores.client import Database
-from pricecache.stores.keys import KeyStore, digest_of, implied
+from pricecache.stores.keys import KeyStore, digest_of, implied, widest
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,16 @@ def test_other_scopes_are_refused(scopes: list[str]) -> None:
     with pytest.raises(Invalid) as refusal:
         implied(scopes)
     assert refusal.value.code == "invalid_scope"
+
+
+def test_scopes_are_shown_by_the_widest() -> None:
+    assert widest({"read", "ops", "admin"}) == ["admin"]
+    assert widest({"read", "ops"}) == ["ops"]
+    assert widest({"read"}) == ["read"]
+
+
+def test_what_a_header_may_hold_has_a_digest() -> None:
+    assert len({digest_of(text) for text in ("é", b"\xe9".decode("utf-8", "surrogateescape"), "\ud800")}) == 3
 
 
 async def test_a_key_is_found_by_the_digest_of_its_secret(database: Database) -> None:

@@ -72,13 +72,13 @@ def events() -> list[str]:
 
 
 def job_ids() -> list[str]:
-    daemon = import_module("pricecache.daemon")
+    parts = import_module("pricecache.parts")
     calls = [
         node.args[0]
-        for node in nodes(ROOT / "pricecache" / "daemon.py")
+        for node in nodes(ROOT / "pricecache" / "parts.py")
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "JobDefinition"
     ]
-    return [text_of(first) or getattr(daemon, ast.unparse(first)) for first in calls]
+    return [text_of(first) or getattr(parts, ast.unparse(first)) for first in calls]
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -17,20 +17,20 @@ PACKAGE = ROOT / "pricecache"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock"}),
     frozenset({"core"}),
-    frozenset({"calendars", "metrics", "logs", "loopwatch"}),
+    frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage"}),
     frozenset({"providers", "stores", "cache"}),
     frozenset({"sync"}),
-    frozenset({"jobs", "api"}),
-    frozenset({"app", "daemon"}),
+    frozenset({"background", "health", "jobs", "api"}),
+    frozenset({"app", "daemon", "parts", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
 
-LEAVES = frozenset({"metrics", "logs", "loopwatch"})
+LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage"})
 """Modules that may import nothing of ours but the clock, and that core may not see."""
 
 ONLY_FOR = {
-    "settings": {"app", "daemon", "cli", "doctor"},
+    "settings": {"app", "daemon", "parts", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
     "commands": {"cli"},
     "doctor": {"cli"},

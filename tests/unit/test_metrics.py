@@ -48,6 +48,18 @@ def test_the_exposition_is_what_prometheus_reads(metrics: Metrics) -> None:
     assert families["pricecache_build_info"].samples[0].labels["version"] == "1.2.3"
 
 
+def test_requests_are_counted_without_a_symbol_in_sight(metrics: Metrics) -> None:
+    counter = metrics.requests.of("GET", "/cache/live/{symbol}")
+    assert metrics.requests.of("GET", "/cache/live/{symbol}") is counter
+    for status, seconds in ((200, 0.00005), (200, 0.002), (304, 0.9)):
+        counter.observe(status, seconds)
+    text = metrics.exposition().decode()
+    assert 'requests_total{method="GET",route="/cache/live/{symbol}",status="200"} 2.0' in text
+    assert 'le="0.0001",method="GET",route="/cache/live/{symbol}"} 1.0' in text
+    assert 'le="+Inf",method="GET",route="/cache/live/{symbol}"} 3.0' in text
+    assert 'seconds_count{method="GET",route="/cache/live/{symbol}"} 3.0' in text
+
+
 def test_a_reading_is_taken_at_each_scrape(metrics: Metrics) -> None:
     hits = iter((1, 2))
     metrics.read("pricecache_column_cache_hits_total", lambda: next(hits))

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
 
 from pricecache import errors
 from pricecache.api import wire
-from pricecache.api.auth import FailedAttempts, direct_scopes, parse_key
+from pricecache.api.auth import FailedAttempts, parse_key
+from pricecache.api.inputs import BarsBody, HistoryQuery, TrackBody
 from pricecache.api.kept import HttpDate, Kept, KeptForever, KeptResponses, accepts_gzip, matches
-from pricecache.api.metrics import RequestMetrics
 from pricecache.api.origins import Origins, is_loopback, names_loopback
-from pricecache.api.shapes import BarsBody, HistoryQuery, TrackBody
 
 
 def every_error() -> list[type[errors.PricecacheError]]:
@@ -271,20 +269,6 @@ def test_a_kept_answer_must_say_whether_it_is_current() -> None:
         Kept(b"", '""').current(0.0)
 
 
-def test_requests_are_counted_without_a_symbol_in_sight() -> None:
-    registry = CollectorRegistry()
-    metrics = RequestMetrics(registry)
-    counter = metrics.of("GET", "/cache/live/{symbol}")
-    assert metrics.of("GET", "/cache/live/{symbol}") is counter
-    for status, seconds in ((200, 0.00005), (200, 0.002), (304, 0.9)):
-        counter.observe(status, seconds)
-    text = generate_latest(registry).decode()
-    assert 'requests_total{method="GET",route="/cache/live/{symbol}",status="200"} 2.0' in text
-    assert 'le="0.0001",method="GET",route="/cache/live/{symbol}"} 1.0' in text
-    assert 'le="+Inf",method="GET",route="/cache/live/{symbol}"} 3.0' in text
-    assert 'seconds_count{method="GET",route="/cache/live/{symbol}"} 3.0' in text
-
-
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.0.0.2:8080", "localhost", "LOCALHOST:1", "localhost.:80", "[::1]", "[::1]:8080", "::1"]
 )
@@ -332,12 +316,6 @@ def test_a_setting_that_is_no_key_is_refused_without_its_secret(setting: str) ->
     with pytest.raises(errors.Misconfigured) as caught:
         parse_key(setting + "hunter2" if setting.endswith("x") else setting)
     assert "hunter2" not in caught.value.detail
-
-
-def test_scopes_are_shown_by_the_widest() -> None:
-    assert direct_scopes({"read", "ops", "admin"}) == ["admin"]
-    assert direct_scopes({"read", "ops"}) == ["ops"]
-    assert direct_scopes({"read"}) == ["read"]
 
 
 def test_ten_wrong_keys_a_minute_and_no_more() -> None:

@@ -1,4 +1,4 @@
-"""What goes in and comes out, as models: they check the input, and describe both in the OpenAPI document.
+"""What is sent in, queries and bodies, as models: they check it, and describe it in the OpenAPI document.
 
 Field names are snake_case here and camelCase on the wire. An instrument is named as a string (`AAPL`, `SAP:DE`) or as
 `{"symbol", "market"}`.
@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from pricecache.core.actions import Adjust
-from pricecache.core.instruments import Instrument, canonical_market, canonical_symbol
+from pricecache.core.instruments import Instrument, canonical_market
 from pricecache.core.periods import PERIODS, period_start
 from pricecache.errors import Invalid
 
@@ -49,13 +49,10 @@ def _to_market(value: Any) -> str:
         raise _refusal(exc) from exc
 
 
-def _to_symbol(value: Any) -> str:
+def _to_symbol_text(value: Any) -> str:
     if not isinstance(value, str):
         raise PydanticCustomError("invalid_symbol", "a symbol is text such as AAPL")
-    try:
-        return canonical_symbol(value)
-    except Invalid as exc:
-        raise _refusal(exc) from exc
+    return value
 
 
 def _to_instrument(value: Any) -> Instrument:
@@ -100,7 +97,7 @@ def _split(value: Any) -> Any:
 _DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date"})
 Day = Annotated[date, BeforeValidator(_to_date), _DAY_SCHEMA]
 MarketCode = Annotated[str, BeforeValidator(_to_market), WithJsonSchema({"type": "string", "example": "US"})]
-Symbol = Annotated[str, BeforeValidator(_to_symbol), WithJsonSchema({"type": "string", "example": "AAPL"})]
+SymbolText = Annotated[str, BeforeValidator(_to_symbol_text), WithJsonSchema({"type": "string", "example": "AAPL"})]
 Number = Annotated[float, BeforeValidator(_to_number), Field(allow_inf_nan=False)]
 Currency = Annotated[str, BeforeValidator(_to_currency), WithJsonSchema({"type": "string", "example": "USD"})]
 Period = Annotated[str, BeforeValidator(_to_period), WithJsonSchema({"type": "string", "enum": list(PERIODS)})]
@@ -122,8 +119,6 @@ Named = Annotated[
     ),
 ]
 Names = Annotated[list[str], BeforeValidator(_split)]
-Instant = Annotated[str | None, WithJsonSchema({"type": ["string", "null"], "format": "date-time"})]
-IsoDay = Annotated[str | None, WithJsonSchema({"type": ["string", "null"], "format": "date"})]
 
 
 class Input(BaseModel):
@@ -132,12 +127,6 @@ class Input(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=False, extra="forbid", arbitrary_types_allowed=True, frozen=True
     )
-
-
-class Output(BaseModel):
-    """What is answered. More fields may come; these keep their names and meaning."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 # --- queries
@@ -202,6 +191,9 @@ class WaitQuery(Input):
 class RunsQuery(Input):
     limit: int = Field(50, ge=1, le=500, description="Most runs to list, newest first.")
     job: str | None = Field(None, max_length=64, pattern=r"^[a-z_]+$", description="Only runs of this job.")
+    all_: bool = Field(
+        False, alias="all", description="Scheduled runs of live_price_update too in which nothing failed."
+    )
 
 
 class RetractActionsQuery(MarketQuery):
@@ -223,9 +215,21 @@ class RefreshBody(Input):
 
 
 class BackfillBody(Input):
-    symbol: Symbol
-    market: MarketCode = "US"
+    symbol: SymbolText = Field(description="With its market behind a colon, SAP:DE, when `market` is not given.")
+    market: MarketCode | None = Field(None, description="Market of the symbol; US when the symbol names none.")
     start: Day | None = Field(None, description="First session wanted; the usual depth by default.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            Instrument.parse(self.symbol, self.market)
+        except Invalid as exc:
+            raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": "symbol"}) from exc
+        return self
+
+    @property
+    def instrument(self) -> Instrument:
+        return Instrument.parse(self.symbol, self.market)
 
 
 class TrackBody(Input):
@@ -253,7 +257,7 @@ class BarsBody(Input):
 class SplitInput(Input):
     date_: Day = Field(alias="date")
     kind: Literal["split"]
-    ratio: Number = Field(gt=0, le=1e6, description="New shares for one old.")
+    ratio: Number = Field(ge=1e-6, le=1e6, description="New shares for one old.")
 
 
 class DividendInput(Input):
@@ -277,264 +281,3 @@ class KeyBody(Input):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     scopes: list[Literal["read", "ops", "admin"]] = Field(min_length=1, max_length=3)
     user: str | None = Field(None, min_length=1, max_length=128, description="The one user the key may act for.")
-
-
-# --- answers
-
-
-class QuoteOut(Output):
-    symbol: str
-    market: str
-    price: float
-    previous_close: float | None
-    open: float | None
-    day_high: float | None
-    day_low: float | None
-    volume: float | None
-    currency: str
-    as_of: Instant
-    age_seconds: int
-    stale: bool
-    source: str
-
-
-class Missing(Output):
-    symbol: str
-    market: str
-    code: str
-
-
-class LiveOut(Output):
-    quotes: list[QuoteOut]
-    missing: list[Missing]
-
-
-class Gap(Output):
-    from_: IsoDay = Field(alias="from")
-    to: IsoDay
-    count: int
-    class_: str = Field(alias="class")
-    reason: str
-    next_retry: Instant
-
-
-class CoverageOut(Output):
-    expected: int
-    present: int
-    complete: bool
-    ratio: float | None
-    missing: list[Gap]
-
-
-class SymbolCoverage(CoverageOut):
-    symbol: str
-    market: str
-    start: IsoDay
-    end: IsoDay
-    last_update: Instant
-
-
-class BarOut(Output):
-    date_: str = Field(alias="date")
-    open: float | None = None
-    high: float | None = None
-    low: float | None = None
-    close: float | None = None
-    volume: float | None = None
-
-
-class HistoryOut(Output):
-    symbol: str
-    market: str
-    currency: str
-    interval: str
-    adjust: str
-    start: IsoDay
-    end: IsoDay
-    bars: list[BarOut] = Field(
-        description="With format=columns: date, open, high, low, close, volume as arrays instead."
-    )
-    provisional: list[str] = Field(description="Dates of bars made from live quotes, to be confirmed.")
-    coverage: CoverageOut
-    source: str | None
-    notice: str | None
-    last_update: Instant
-
-
-class SymbolOut(Output):
-    symbol: str
-    market: str
-    currency: str
-    tracked: bool
-    tracked_since: Instant
-    tracked_by: str | None
-    state: str
-    reason: str | None
-    code: str | None
-    attempts: int
-    next_retry: Instant
-    last_update: Instant
-    first: IsoDay
-    last: IsoDay
-    bars: int
-    source: str | None
-    notice: str | None
-
-
-class SymbolsOut(Output):
-    symbols: list[SymbolOut]
-
-
-class TrackedOut(Output):
-    symbols: list[SymbolOut]
-    run: dict[str, Any] | None = Field(description="The backfill of what is new, to follow at /cache/runs/{id}.")
-
-
-class UntrackedOut(Output):
-    untracked: list[dict[str, str]]
-
-
-class SummaryRow(Output):
-    symbol: str
-    market: str
-    expected: int
-    present: int
-    ratio: float | None
-    holes: dict[str, int]
-    bars: int
-    first: IsoDay
-    last: IsoDay
-    last_update: Instant
-
-
-class SummaryOut(Output):
-    expected: int
-    present: int
-    ratio: float | None
-    holes: dict[str, int] = Field(description="Sessions not held, by class.")
-    symbols: list[SummaryRow]
-
-
-class StatusOut(Output):
-    live: dict[str, Any]
-    historical: dict[str, Any]
-    hit_rate: float | None = Field(description="Complete and fresh reads of all reads, a fraction.")
-    sync_error_rate: float | None = Field(description="Failed provider attempts of all in 24 hours, a fraction.")
-    coverage: dict[str, Any]
-    symbols: list[SummaryRow]
-    providers: list[dict[str, Any]]
-    storage: dict[str, Any]
-
-
-class JobOut(Output):
-    id: str
-    next_run: Instant
-    last_run: Instant
-    last_outcome: str | None
-    duration_ms: float | None
-    missed: int
-    running: str | None = None
-
-
-class SchedulerOut(Output):
-    running: bool
-    jobs: list[JobOut]
-
-
-class RunOut(Output):
-    id: str
-    job: str
-    state: Literal["queued", "running", "succeeded", "failed", "interrupted"]
-    requested_by: str
-    parameters: dict[str, Any]
-    started_at: Instant
-    ended_at: Instant
-    duration_ms: float | None
-    done: int
-    total: int | None
-    percent: float | None
-    counts: dict[str, int]
-    failures: list[dict[str, Any]]
-    failures_total: int
-    message: str
-    error: str | None
-
-
-class RunsOut(Output):
-    runs: list[RunOut]
-
-
-class RejectedRow(Output):
-    row: int
-    code: str
-    detail: str
-
-
-class StoredOut(Output):
-    symbol: str
-    market: str
-    stored: int
-    unchanged: int
-    rejected: list[RejectedRow]
-
-
-class RetractedOut(Output):
-    symbol: str
-    market: str
-    retracted: int
-
-
-class ActionOut(Output):
-    date_: str = Field(alias="date")
-    kind: str
-    ratio: float | None = None
-    amount: float | None = None
-    factor: float | None = None
-    currency: str | None
-    source: str
-    manual: bool
-
-
-class ActionsOut(Output):
-    symbol: str
-    market: str
-    actions: list[ActionOut]
-
-
-class KeyOut(Output):
-    id: str
-    name: str
-    scopes: list[str]
-    user: str | None
-    created_at: Instant
-
-
-class NewKeyOut(KeyOut):
-    secret: str = Field(description="Shown this once.")
-
-
-class KeysOut(Output):
-    keys: list[KeyOut]
-
-
-class SessionOut(Output):
-    user: str | None
-
-
-class HealthOut(Output):
-    status: str
-    checks: dict[str, str] | None = None
-
-
-class Problem(Output):
-    """An error, as RFC 9457 has it."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str | None = None
-    errors: list[dict[str, Any]] | None = None
-    retry_after: float | None = None

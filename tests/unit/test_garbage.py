@@ -1,0 +1,32 @@
+"""Collections of garbage: put off while much is loaded, then as before, and not through what was loaded."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from pricecache import garbage
+
+
+@pytest.fixture(autouse=True)
+def collections_as_before() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+def test_nothing_is_collected_while_it_is_put_off_and_what_was_made_is_exempt() -> None:
+    gc.unfreeze()
+    with garbage.put_off():
+        assert not gc.isenabled()
+        made = [[number] for number in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= len(made)
+
+
+def test_collections_go_on_after_a_failure() -> None:
+    with pytest.raises(ImportError), garbage.put_off():
+        raise ImportError
+    assert gc.isenabled()
