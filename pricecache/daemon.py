@@ -19,7 +19,7 @@ from pricecache.cache.wholeness import ROW_SECONDS, Wholeness
 from pricecache.clock import Clock, SystemClock
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook
-from pricecache.errors import Invalid, Misconfigured, PricecacheError, Unavailable
+from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
 from pricecache.parts import Parts, provider_of
@@ -148,19 +148,12 @@ class Daemon:
 
 async def _keep_looking(wholeness: Wholeness, clock: Clock) -> None:
     """Keep the coverage of everything current for the metrics, whoever asks for it."""
-    failing = False
     while True:
         try:
             await wholeness.look()
-            if failing:
-                log.info("coverage is known again")
-            failing = False
-        except (PyMongoError, Unavailable) as exc:  # which is told by the one who pings
+        except (PyMongoError, PricecacheError) as exc:
+            # told already: the database that is away by whoever pings it, a corrupt series by whoever read it
             log.debug("coverage could not be looked at", error=str(exc))
-        except PricecacheError as exc:
-            tell = log.debug if failing else log.warning
-            tell("coverage could not be looked at", code=exc.code, error=exc.detail)
-            failing = True
         await clock.sleep(ROW_SECONDS if wholeness.total.expected else LOOK_AGAIN_SECONDS)
 
 

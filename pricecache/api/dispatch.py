@@ -266,7 +266,7 @@ class Dispatcher:
 
     def _tell(self, error: PricecacheError, status: int, request_id: str) -> None:
         say = log.debug
-        fault = (error.code, error.detail)  # the detail names the series
+        fault = (error.code, f"{error.facts.get('series', error.detail)}")
         if status == 500 and fault not in self._told:
             if len(self._told) >= _MOST_TOLD:
                 self._told.clear()

@@ -181,7 +181,7 @@ async def test_a_split_is_applied_on_request(daemon: ApiDaemon) -> None:
     _, traded = await daemon.get("/cache/historical/AAPL?adjust=none")
     _, adjusted = await daemon.get("/cache/historical/AAPL")
     assert [bar["close"] for bar in traded["bars"]] == [100.0, 100.25, 100.5]
-    assert [bar["close"] for bar in adjusted["bars"]] == [33.33333333, 33.41666667, 100.5]
+    assert [bar["close"] for bar in adjusted["bars"]] == [33.33333333333, 33.41666666667, 100.5]
     assert [bar["volume"] for bar in adjusted["bars"]] == [3000000, 3000003, 1000002]
 
 
