@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,16 @@ def serve(settings: Settings) -> int:
     # Vendors' libraries compute in threads; with the default of 5 ms each of them may hold the loop up for that long.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        return asyncio.run(_serve(settings))
+        code = asyncio.run(_serve(settings))
     except Misconfigured as exc:
         print(f"pricecache: {exc.detail} ({exc.code})", file=sys.stderr)
-        return EXIT_CONFIG
+        code = EXIT_CONFIG
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        # A vendor's call that hangs cannot be stopped, and the interpreter would wait for its thread for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def verify(settings: Settings, rebuild: bool) -> list[dict[str, Any]]:
