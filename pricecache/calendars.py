@@ -35,6 +35,10 @@ DAYS_AHEAD = 400
 LEAST_DAYS_AHEAD = 120
 MAINTAIN_SECONDS = 6 * 3600.0
 RETRY_SECONDS = 600.0
+_WITHIN_ALL = date(2026, 2, 2)
+"""A day that every calendar of the library can be made for."""
+_LIKE_THE_LAST = 10
+"""Sessions that show the usual hours, half-days among them."""
 WITHOUT_LIBRARY = {"24/7": False, "24/5": True}
 """Calendars whose sessions are UTC days, and whether on weekdays only."""
 _LONGEST_LINE = 8 * 1024 * 1024
@@ -220,7 +224,8 @@ def main(arguments: list[str]) -> int:
 
 def _described(name: str, last: date) -> dict[str, str]:
     try:
-        columns = np.concatenate([_computed(part) for part in _parts(name, last)], axis=1)
+        parts = list(_parts(name, last))
+        columns = np.concatenate([*map(_computed, parts), _assumed(parts[-1], last)], axis=1)
     except Exception as exc:  # whatever the library raises for one calendar must not cost the others
         return {"error": f"{type(exc).__name__}: {exc}"[:500]}
     return {
@@ -233,7 +238,8 @@ def _parts(name: str, last: date) -> Iterator[Any]:
     """The library's calendars that together cover the span, in order; nearly always one."""
     from exchange_calendars import get_calendar
 
-    kind = type(get_calendar(name, start=last - timedelta(days=60), end=last - timedelta(days=30)))
+    # some know their holidays for a few years only, and refuse to be made for later ones
+    kind = type(get_calendar(name, start=_WITHIN_ALL, end=_WITHIN_ALL + timedelta(days=30)))
     first = max(FIRST_DAY, bound.date()) if (bound := kind.bound_min()) is not None else FIRST_DAY
     last = min(last, bound.date()) if (bound := kind.bound_max()) is not None else last
     try:
@@ -256,6 +262,23 @@ def _by_weekmask(kind: Any, first: date, last: date) -> Iterator[Any]:
         first = until.date() + timedelta(days=1)
     if first < last:
         yield kind(start=first, end=last)
+
+
+def _assumed(calendar: Any, last: date) -> NDArray[np.int64]:
+    """Behind the last day whose holidays the library knows: weekdays, with the hours of the last sessions.
+
+    Without them nothing would be asked for from that day on; a day that turns out to be a holiday is asked for in vain
+    and accepted as one. Empty for a calendar without such a last day.
+    """
+    bound = type(calendar).bound_max()
+    if bound is None or bound.date() >= last:
+        return np.empty((3, 0), np.int64)
+    days = [bound.date() + timedelta(days=i) for i in range(1, (last - bound.date()).days + 1)]
+    sessions = [day for day in days if day.weekday() < 5]
+    hours = [min(calendar.opens[-_LIKE_THE_LAST:].dt.tz_convert(calendar.tz).dt.time)]
+    hours += [max(calendar.closes[-_LIKE_THE_LAST:].dt.tz_convert(calendar.tz).dt.time)]
+    instants = [[datetime.combine(day, at, calendar.tz).timestamp() for day in sessions] for at in hours]
+    return np.array([[day_number(day) for day in sessions], *instants]).astype(np.int64)
 
 
 def _computed(calendar: Any) -> NDArray[np.int64]:

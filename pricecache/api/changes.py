@@ -114,7 +114,7 @@ async def retract_actions(call: Call) -> Answer:
 async def _entry_for_bars(call: Call, first: int, now: float) -> Entry:
     """The entry that bars are put to: made when there is none, kept from their first session on, not tracked."""
     services, instrument, currency = call.services, call.instrument, call.body.currency
-    entry = services.catalog.get(instrument)
+    entry = services.catalog.find(instrument)
     if entry is None:
         by = call.principal.name
         (entry,) = await services.instruments.add([instrument], wanted_from=first, tracked=False, by=by, now=now)

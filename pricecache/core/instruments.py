@@ -1,63 +1,17 @@
-"""What can be priced: a symbol on a market, and what is known of each market."""
+"""What can be priced: a symbol on a market."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from dataclasses import dataclass
 from sys import intern
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from pricecache.errors import Invalid
+from pricecache.core.markets import INDICES, MARKETS, Market, canonical_market
+from pricecache.core.notations import canonical_symbol, read, read_in
 
-_SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9.\-=^]{0,31}")
+__all__ = ["MARKETS", "Instrument", "InstrumentKind", "Market", "canonical_market", "canonical_symbol"]
 
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """A place where instruments trade.
-
-    `calendar` is an exchange_calendars name, or `24/7`, or `24/5` (weekdays). `currency` is what most quotes there are
-    in, as the provider writes it: `GBp`, `ZAc` and `ILA` are hundredths. `yahoo_suffix` is put behind a symbol when
-    Yahoo is asked.
-    """
-
-    code: str
-    name: str
-    calendar: str
-    time_zone: str
-    currency: str
-    yahoo_suffix: str = ""
-
-    @property
-    def has_provider(self) -> bool:
-        """Whether prices are asked for anywhere; those of `CUSTOM` only come by hand."""
-        return self.code != "CUSTOM"
-
-
-MARKETS: dict[str, Market] = {
-    market.code: market
-    for market in (
-        Market("US", "United States", "XNYS", "America/New_York", "USD"),
-        Market("L", "London", "XLON", "Europe/London", "GBp", ".L"),
-        Market("DE", "Xetra", "XETR", "Europe/Berlin", "EUR", ".DE"),
-        Market("PA", "Paris", "XPAR", "Europe/Paris", "EUR", ".PA"),
-        Market("AS", "Amsterdam", "XAMS", "Europe/Amsterdam", "EUR", ".AS"),
-        Market("MI", "Milan", "XMIL", "Europe/Rome", "EUR", ".MI"),
-        Market("MC", "Madrid", "XMAD", "Europe/Madrid", "EUR", ".MC"),
-        Market("SW", "Zurich", "XSWX", "Europe/Zurich", "CHF", ".SW"),
-        Market("ST", "Stockholm", "XSTO", "Europe/Stockholm", "SEK", ".ST"),
-        Market("TO", "Toronto", "XTSE", "America/Toronto", "CAD", ".TO"),
-        Market("HK", "Hong Kong", "XHKG", "Asia/Hong_Kong", "HKD", ".HK"),
-        Market("T", "Tokyo", "XTKS", "Asia/Tokyo", "JPY", ".T"),
-        Market("AX", "Sydney", "XASX", "Australia/Sydney", "AUD", ".AX"),
-        Market("TA", "Tel Aviv", "XTAE", "Asia/Jerusalem", "ILA", ".TA"),
-        Market("JO", "Johannesburg", "XJSE", "Africa/Johannesburg", "ZAc", ".JO"),
-        Market("CRYPTO", "Crypto-currencies", "24/7", "UTC", "USD"),
-        Market("FX", "Currency pairs", "24/5", "UTC", "USD"),
-        Market("CUSTOM", "Instruments of one's own", "24/7", "UTC", "USD"),
-    )
-}
+InstrumentKind = Literal["equity", "etf", "fund", "index", "currency", "crypto"]
+"""What an instrument is. A `fund` is priced once a day, some hours after the close."""
 
 
 class Instrument(NamedTuple):
@@ -81,30 +35,37 @@ class Instrument(NamedTuple):
     def place(self) -> Market:
         return MARKETS[self.market]
 
+    @property
+    def kind(self) -> InstrumentKind | None:
+        """What the notation says it is, or None where it leaves that open."""
+        if self.market == "FX":
+            return "currency"
+        if self.market == "CRYPTO":
+            return "crypto"
+        return "index" if self.symbol.startswith("^") and self.market != "CUSTOM" else None
+
+    @property
+    def currency(self) -> str:
+        """What its prices are in as long as no provider has said: of a pair or a coin what it is priced in, of an
+        index the market's whole unit, else what most quotes of the market are in."""
+        if self.market == "FX" and self.symbol.endswith("=X"):
+            return self.symbol.removesuffix("=X")[-3:]
+        if self.market == "CRYPTO" and "-" in self.symbol:
+            return self.symbol.rpartition("-")[2]
+        if self.kind == "index":
+            return INDICES[self.symbol][1] if self.symbol in INDICES else self.place.major_currency
+        return self.place.currency
+
     @classmethod
     def parse(cls, symbol: str, market: str | None = None) -> Instrument:
-        """`symbol` may carry its market behind a colon (`SAP:DE`) unless `market` is given.
+        """Any notation: `AAPL`, `SAP:DE`, `SAP.DE`, `BRK-B`, `LON:VOD`, `^FTSE`, `EUR/USD`, `BTC-USD`. `market`: that
+        of a symbol which names none, US when None.
 
-        Raises `Invalid` with code `invalid_symbol` or `unknown_market`.
+        Raises `Invalid` with code `invalid_symbol`, `unknown_market` or `symbol_of_another_market`.
         """
-        if market is None:
-            symbol, _, market = symbol.partition(":")
-        return cls(canonical_symbol(symbol), canonical_market(market or "US"))
+        return cls(*read(symbol, market))
 
-
-def canonical_symbol(text: str) -> str:
-    """Upper case ASCII, at most 32 of `A-Z 0-9 . - = ^`, else `Invalid` with code `invalid_symbol`."""
-    symbol = unicodedata.normalize("NFKC", text).strip().upper() if len(text) <= 64 else ""
-    if not _SYMBOL.fullmatch(symbol) or ".." in symbol:
-        raise Invalid(
-            "A symbol is 1 to 32 of A-Z 0-9 . - = ^, such as AAPL, BRK-B, ^GSPC or EURUSD=X.", code="invalid_symbol"
-        )
-    return symbol
-
-
-def canonical_market(text: str) -> str:
-    """One of `MARKETS`, else `Invalid` with code `unknown_market`."""
-    market = text.strip().upper() if len(text) <= 16 else ""
-    if market not in MARKETS:
-        raise Invalid(f"Markets are {', '.join(MARKETS)}.", code="unknown_market")
-    return market
+    @classmethod
+    def parse_in(cls, symbol: str, market: str | None) -> Instrument:
+        """The same, but a market that `symbol` names itself wins over `market`."""
+        return cls(*read_in(symbol, market))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from pymongo import InsertOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
-from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.bars import day_of
+from pricecache.core.catalog import Alias, Catalog, Entry
 from pricecache.core.coverage import SyncState
-from pricecache.core.instruments import Instrument
+from pricecache.core.healing import delisted
+from pricecache.core.instruments import Instrument, InstrumentKind
+from pricecache.errors import Conflict, Invalid
 from pricecache.stores.client import next_id
+from pricecache.stores.renames import Renamer, alias_from
 from pricecache.stores.series import apply_head
 from pricecache.stores.sync_state import SyncStateStore, take_state
+
+log = structlog.get_logger(__name__)
 
 _DUPLICATE_KEY = 11000
 
@@ -32,16 +39,26 @@ class InstrumentStore:
         self._instruments = database["instruments"]
         self._catalog = catalog
         self._states = SyncStateStore(database)
+        self._renamer = Renamer(database)
+        self.on_renamed: Callable[[Instrument, Instrument], object] = lambda before, after: None
+        """Is told of every instrument that has another symbol now: the former one and the present one."""
 
     async def load_all(self) -> None:
         """Fill the catalog with everything stored: four queries, whatever the number of instruments."""
-        await self._load({})
+        known = [entry.id for entry in self._catalog]
+        self._forget(set(known) - await self._load({}))
+        await self._make_canonical()
 
     async def load(self, series_ids: Sequence[int]) -> None:
-        """Bring some instruments of the catalog up to the database."""
-        await self._load({"_id": {"$in": list(series_ids)}})
+        """Bring some instruments of the catalog up to the database; one that is not there any more is left out."""
+        self._forget(set(series_ids) - await self._load({"_id": {"$in": list(series_ids)}}))
 
-    async def _load(self, query: dict[str, Any]) -> None:
+    def _forget(self, series_ids: Iterable[int]) -> None:
+        for series_id in series_ids:
+            if (entry := self._catalog.by_id(series_id)) is not None:
+                self._catalog.remove(entry)
+
+    async def _load(self, query: dict[str, Any]) -> set[int]:
         instruments = await self._instruments.find(query).to_list()
         states, series, actions = [
             {document["_id"]: document for document in await self._database[name].find(query).to_list()}
@@ -52,17 +69,45 @@ class InstrumentStore:
             take_state(entry, states.get(entry.id))
             if head := series.get(entry.id):
                 apply_head(entry, head, actions.get(entry.id))
+        return {document["_id"] for document in instruments}
+
+    async def _make_canonical(self) -> None:
+        """Give those stored under a notation that is read as another symbol now that symbol, with all they have."""
+        for entry in list(self._catalog):
+            before, after = entry.instrument, _canonical(entry.instrument)
+            if before == after:
+                continue
+            try:
+                await self._moved(entry, after, None)
+            except Conflict as exc:
+                if exc.code == "symbol_taken" and entry.tracked:
+                    log.warning("instrument stored under two notations", kept=str(after), left=str(before))
+                    await self._untrack_for_good(entry)
+
+    async def _untrack_for_good(self, entry: Entry) -> None:
+        # nobody can name it any more, so nobody could end it
+        change = {"tracked": False, "trackedSince": None, "trackedBy": "notation"}
+        await self._instruments.update_one({"_id": entry.id}, {"$set": change})
+        await self.load([entry.id])
 
     def _keep(self, document: dict[str, Any]) -> Entry:
+        instrument = Instrument(document["symbol"], document["market"])
+        aliases = tuple(alias_from(alias) for alias in document.get("aliases", ()))
         entry = self._catalog.by_id(document["_id"])
         if entry is None:
             entry = Entry(
                 id=document["_id"],
-                instrument=Instrument(document["symbol"], document["market"]),
+                instrument=instrument,
                 currency=document["currency"],
                 state=SyncState(wanted_from=document["wantedFrom"]),
+                aliases=aliases,
             )
             self._catalog.add(entry)
+        elif (entry.instrument, entry.aliases) != (instrument, aliases):
+            former = entry.instrument
+            self._catalog.rename(entry, instrument, aliases)
+            if former != instrument:
+                self.on_renamed(former, instrument)
         before = replace(entry, sessions=None)
         entry.currency = document["currency"]
         entry.tracked = document["tracked"]
@@ -70,6 +115,11 @@ class InstrumentStore:
         entry.tracked_by = document.get("trackedBy")
         entry.source = document.get("source")
         entry.notice = document.get("notice")
+        entry.kind = document.get("kind") or instrument.kind
+        entry.name = document.get("name")
+        entry.spellings = document.get("spellings", {})
+        entry.currencies = tuple((since, code) for since, code in document.get("currencies", ()))
+        entry.fixed = frozenset(document.get("fixed", ()))
         if replace(entry, sessions=None) != before:
             entry.touch()
         return entry
@@ -105,7 +155,8 @@ class InstrumentStore:
                 "_id": first + i,
                 "symbol": instrument.symbol,
                 "market": instrument.market,
-                "currency": instrument.place.currency,
+                "currency": instrument.currency,
+                "kind": instrument.kind,
                 "tracked": False,
                 "addedBy": by,
                 "addedAt": _instant(now),
@@ -135,16 +186,73 @@ class InstrumentStore:
             entry.touch()
 
     async def set_facts(
-        self, entry: Entry, *, currency: str | None = None, source: str | None = None, notice: str | None = None
+        self,
+        entry: Entry,
+        *,
+        currency: str | None = None,
+        source: str | None = None,
+        notice: str | None = None,
+        kind: InstrumentKind | None = None,
+        name: str | None = None,
     ) -> None:
-        """Keep what a provider said of an instrument. None leaves what is known."""
-        facts = {"currency": currency, "source": source, "notice": notice}
-        change = {k: v for k, v in facts.items() if v is not None and v != getattr(entry, k)}
+        """Keep what a provider said of an instrument. None leaves what is known, and so does a fact set by hand; of
+        one whose currency changed, the currencies are known."""
+        facts = {"currency": currency, "source": source, "notice": notice, "kind": kind, "name": name}
+        left = entry.fixed | ({"currency"} if entry.currencies else set())
+        change = {k: v for k, v in facts.items() if v is not None and k not in left and v != getattr(entry, k)}
         if change:
             await self._instruments.update_one({"_id": entry.id}, {"$set": change})
-            for name, value in change.items():
-                setattr(entry, name, value)
+            for name_, value in change.items():
+                setattr(entry, name_, value)
             entry.touch()
+
+    async def set_by_hand(self, entry: Entry, facts: Mapping[str, Any]) -> None:
+        """Keep what a person said of an instrument: any of `kind`, `name` (None: let the providers say), `spellings`,
+        `currencies` (both whole) and `currency`."""
+        fixed = set(entry.fixed)
+        for name in ("kind", "name"):
+            if name in facts:
+                (fixed.discard if facts[name] is None else fixed.add)(name)
+        change = {**facts, "fixed": sorted(fixed)}
+        await self._instruments.update_one({"_id": entry.id}, {"$set": change})
+        await self.load([entry.id])
+
+    async def set_delisted(self, entry: Entry, after: int | None) -> None:
+        """Note that an instrument traded for the last time on session `after`; None: it trades on."""
+        await self._states.save(entry, delisted(entry.state, after))
+
+    async def rename(self, entry: Entry, to: Instrument, on: int) -> None:
+        """Give an instrument the symbol `to` from the day `on` (days since 1970-01-01); its id, bars and quote stay
+        its own, and its former symbol leads to it.
+
+        Raises `Invalid` with code `rename_out_of_order`, and `Conflict` as `Renamer.move` does.
+        """
+        if to == entry.instrument:
+            return
+        since = entry.named_since
+        if since is not None and on <= since:
+            raise Invalid(
+                f"It has been {entry.instrument} since {day_of(since)} only: give a later day.",
+                code="rename_out_of_order",
+                rows=[{"field": "on", "code": "rename_out_of_order", "detail": "not after the last rename"}],
+            )
+        former = Alias(entry.instrument.symbol, entry.instrument.market, since, on - 1)
+        await self._moved(entry, to, (*entry.aliases, former))
+
+    async def _moved(self, entry: Entry, to: Instrument, aliases: tuple[Alias, ...] | None) -> None:
+        gone = await self._renamer.move(entry.id, entry.instrument, to, aliases)
+        self._forget([] if gone is None else [gone])
+        await self.load([entry.id])
+
+
+def _canonical(instrument: Instrument) -> Instrument:
+    symbol, market = instrument
+    if symbol.isalnum() and market not in ("HK", "FX", "CRYPTO"):
+        return instrument  # nearly all, and reading ten thousand of them takes a while
+    try:
+        return Instrument.parse_in(symbol, market)
+    except Invalid:
+        return instrument
 
 
 def _instant(seconds: float) -> datetime:

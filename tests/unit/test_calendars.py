@@ -44,6 +44,14 @@ async def test_tel_aviv_traded_on_sundays_until_2026_and_on_fridays_since() -> N
     assert instant(tel_aviv, date(2026, 1, 11)) is None  # a Sunday
 
 
+async def test_behind_the_last_year_whose_holidays_are_known_weekdays_are_assumed() -> None:
+    shanghai = (await built("XSHG"))["XSHG"]
+    assert day_of(shanghai.sessions[-1]) == date(2027, 12, 24)
+    assert instant(shanghai, date(2027, 7, 1)) == "07:00"
+    assert instant(shanghai, date(2027, 7, 3)) is None  # a Saturday
+    assert instant(shanghai, date(2026, 10, 1)) is None  # a holiday that is known
+
+
 async def test_every_market_has_a_calendar_from_1990_or_where_it_begins() -> None:
     names = {market.calendar for market in MARKETS.values()} - {"24/7", "24/5"}
     calendars = await built(*sorted(names))
