@@ -41,6 +41,12 @@ class Invalid(PricecacheError):
         self.rows = rows or []
 
 
+class TooMuch(Invalid):
+    """One answer cannot hold all of this. Ask for less at a time."""
+
+    code = "too_much"
+
+
 class NotFound(PricecacheError):
     """There is no such thing here."""
 
@@ -117,7 +123,33 @@ class ProviderUnavailable(ProviderError):
     code = "provider_unavailable"
 
 
+class NotAsked(ProviderUnavailable):
+    """The provider was not asked, for a reason that passes after `retry_after` seconds. No call was made."""
+
+    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0, **facts: Any) -> None:
+        super().__init__(detail, **facts)
+        self.retry_after = retry_after
+
+
+class BudgetSpent(NotAsked):
+    """The provider's requests of this UTC day are spent."""
+
+    code = "budget_spent"
+
+
+class ProviderPaused(NotAsked):
+    """The provider failed repeatedly and is not asked for a while."""
+
+    code = "provider_paused"
+
+
 class ProviderAnswerBad(ProviderError):
     """The provider answered with something that is not what was asked: HTML, a wrong symbol, another currency."""
 
     code = "provider_answer_bad"
+
+
+class PlanExcludes(ProviderAnswerBad):
+    """The user's plan with the provider does not include what was asked for. No word on whether it exists."""
+
+    code = "provider_plan_excludes"

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
-from pricecache.core.instruments import Instrument
+from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderError, ProviderUnavailable, RateLimited
 
@@ -16,6 +16,9 @@ CLOSE_MISSING = "the close is missing"
 """The reason of a row of `History.rejected` that is no data: the vendor has not brought it yet."""
 
 Capability = Literal["history", "live", "actions", "search", "stream"]
+Lane = Literal["live", "user", "heal", "deep"]
+LANES: tuple[Lane, ...] = ("live", "user", "heal", "deep")
+"""Who may call first, most urgent first: quotes; what a person waits for; healing and audits; filling far back."""
 Basis = Literal["as_traded", "split_adjusted"]
 
 
@@ -29,7 +32,8 @@ class History:
     split, as it is worked into the bars though it is not of the range. `currency`: the provider's word, or None.
     `first_available`: the first session the provider has at all, when the answer shows it (a range asked from before
     it), else None. `rejected`: rows that could not be used, as `(session or None, reason)`. `notice`: what every
-    reader should be told about this data, or None.
+    reader should be told about this data, or None. `source`: the provider that answered, set by whoever called it;
+    `kind` and `name`: what the provider says the instrument is, or None.
     """
 
     bars: Bars
@@ -39,6 +43,20 @@ class History:
     first_available: int | None = None
     rejected: tuple[tuple[int | None, str], ...] = ()
     notice: str | None = None
+    source: str = ""
+    kind: InstrumentKind | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An instrument that a search came upon, in the canonical spelling. `currency`, `kind`, `name`: None if unsaid."""
+
+    instrument: Instrument
+    name: str | None = None
+    kind: InstrumentKind | None = None
+    currency: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +81,9 @@ class Pace:
     """How a provider may be called: sustained rate, burst, and how many calls run side by side.
 
     `timeout`: seconds after which a call counts as failed. `quotes_per_call`: how many instruments one call of
-    `quotes` may name, so that a call costs the vendor one request; None is any number.
+    `quotes` may name, so that a call costs the vendor one request; None is any number. `per_day`: requests allowed a
+    UTC day, or None. `costs`: requests that a call of a capability makes, 1 where nothing is said. `price`: dollars a
+    request costs. `local`: nothing outside this machine is asked, so that daemons need not share the rate.
     """
 
     per_second: float
@@ -71,6 +91,14 @@ class Pace:
     concurrency: int
     timeout: float
     quotes_per_call: int | None = None
+    per_day: int | None = None
+    costs: Mapping[Capability, int] = field(default_factory=dict)
+    price: float = 0.0
+    local: bool = False
+
+    def cost(self, capability: Capability) -> int:
+        """Requests that one call of `capability` makes."""
+        return self.costs.get(capability, 1)
 
 
 class Provider(Protocol):
@@ -78,7 +106,9 @@ class Provider(Protocol):
 
     Raises, of the families in `errors`: `SymbolNotFound`, `RateLimited`, `ProviderUnavailable`, `ProviderAnswerBad`.
     Vendor exceptions end inside. `final_lag` is how many seconds after a close a session's bar is final there;
-    `always_moving` says that its quotes move outside market hours too (the sample provider only).
+    `always_moving` says that its quotes move outside market hours too (the sample provider only). `control` is an
+    instrument that it has as long as it works, which is asked for to tell an outage from a dead symbol; None if there
+    is no such.
     """
 
     name: str
@@ -86,12 +116,16 @@ class Provider(Protocol):
     pace: Pace
     final_lag: float
     always_moving: bool
+    control: Instrument | None
 
     def history(self, instrument: Instrument, start: int, end: int) -> History:
         """Bars and actions of sessions `start` to `end` (days since 1970-01-01), both included."""
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
         """The latest quote of each. A failure of the provider raises; one of an instrument alone is in `failures`."""
+
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        """At most `limit` instruments that `text` may mean, the likeliest first. Called only with the capability."""
 
     def close(self) -> None:
         """Give back sockets and files."""

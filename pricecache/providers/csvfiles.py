@@ -29,9 +29,9 @@ from pricecache.errors import (
     SymbolNotFound,
     Unavailable,
 )
-from pricecache.providers.base import Capability, History, Pace, Quotes
+from pricecache.providers.base import Capability, Found, History, Pace, Quotes
+from pricecache.providers.spelling import csv_names, from_csv
 
-_NAME = re.compile(r"[A-Z0-9^][A-Z0-9.\-=^]{0,31}(_[A-Z]{1,8})?\.csv")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _KEPT_BYTES = 64 * 1024 * 1024
@@ -55,7 +55,9 @@ class CsvProvider:
     """Bars, splits and dividends from `folder`. Thread-safe.
 
     `SYMBOL.csv` is an instrument of market US, `SYMBOL_MARKET.csv` one of any other (`AAPL.csv`, `SAP_DE.csv`,
-    `EURUSD=X_FX.csv`): upper case, UTF-8, comma-separated. The first line names the columns, in any order and case:
+    `EURUSD=X_FX.csv`): upper case, UTF-8, comma-separated. A class of shares is `BRK.B.csv` or `BRK-B.csv`, a number
+    of Hong Kong's has its leading zeros or not; of two files for one instrument the one spelled as the instrument
+    counts. The first line names the columns, in any order and case:
     `date` and `close` are needed; `open`, `high`, `low`, `volume`, `dividend` (cash a share on its ex-date) and
     `split` (new shares for one old, `4` or `4:1`) may be there; others are passed over. Dates are YYYY-MM-DD, prices
     as traded in the market's currency, an empty field is unknown. A row that cannot be used is left out and reported
@@ -68,10 +70,11 @@ class CsvProvider:
     """
 
     name = "csv"
-    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions"})
-    pace = Pace(per_second=1000, burst=1000, concurrency=2, timeout=60)
+    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions", "search"})
+    pace = Pace(per_second=1000, burst=1000, concurrency=2, timeout=60, local=True)
     final_lag = 0.0
     always_moving = False
+    control: Instrument | None = None
 
     def __init__(self, folder: Path, clock: Clock, calendars: CalendarBook) -> None:
         if not folder.is_dir():
@@ -103,13 +106,30 @@ class CsvProvider:
                 failures[instrument] = exc
         return Quotes(quotes, failures).checked()
 
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        """Instruments with a file whose symbol has `text` in it, those that begin with it first."""
+        wanted = text.strip().upper()
+        try:
+            named = {found for path in self._folder.iterdir() if (found := from_csv(path.name)) is not None}
+        except OSError as exc:
+            raise ProviderUnavailable(f"The folder of the csv provider cannot be read: {exc.strerror}.") from exc
+        hits = [instrument for instrument in named if wanted in instrument.symbol]
+        hits.sort(key=lambda hit: (hit.symbol != wanted, not hit.symbol.startswith(wanted), hit))
+        return [Found(hit, source=self.name) for hit in hits[:limit]]
+
     def close(self) -> None:
         """Nothing is held open."""
 
     def _file(self, instrument: Instrument) -> _File:
-        name = instrument.symbol + ("" if instrument.market == "US" else f"_{instrument.market}") + ".csv"
-        if not _NAME.fullmatch(name):
+        names = csv_names(instrument)
+        if not names:
             raise SymbolNotFound(f"{instrument} cannot be the name of a file.")
+        for name in names:
+            if (file := self._file_named(name)) is not None:
+                return file
+        raise SymbolNotFound(f"There is no file {' or '.join(names)} in the folder of the csv provider.")
+
+    def _file_named(self, name: str) -> _File | None:
         path = self._folder / name
         try:
             facts = path.stat()
@@ -123,7 +143,7 @@ class CsvProvider:
                 return kept
             file = _parsed(path.read_bytes(), stamp, name)
         except FileNotFoundError:
-            raise SymbolNotFound(f"There is no file {name} in the folder of the csv provider.") from None
+            return None
         except OSError as exc:
             raise ProviderUnavailable(f"{name} cannot be read: {exc.strerror}.") from exc
         self._keep(name, file)
@@ -156,7 +176,7 @@ class CsvProvider:
         return Quote(
             instrument,
             float(bars.close[-1]),
-            instrument.place.currency,
+            instrument.currency,
             as_of=(session + 1) * 86400.0 if closed_at is None else closed_at,
             received_at=self._clock.time(),
             source=self.name,

@@ -34,7 +34,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 from pricecache.errors import Misconfigured, ProviderError, ProviderUnavailable, SymbolNotFound, Unavailable
-from pricecache.providers.base import Capability, History, Pace, Quotes
+from pricecache.providers.base import Capability, Found, History, Pace, Quotes
 
 NOTICE = "sample prices: real daily prices of 2000-2013 under other dates; not market data"
 
@@ -120,6 +120,8 @@ _LISTINGS: dict[Instrument, _Listing] = {
     )
 }
 
+_NAMES = {"AAPL": "Apple", "FB": "Facebook", "GOOG": "Google", "IBM": "IBM", "MSFT": "Microsoft"}
+
 SYMBOLS: tuple[Instrument, ...] = tuple(_LISTINGS)
 """Every instrument the sample provider has, in the order in which a reader would want to see them."""
 
@@ -141,10 +143,11 @@ class SampleProvider:
     """
 
     name = "sample"
-    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions"})
-    pace = Pace(per_second=1000, burst=1000, concurrency=2, timeout=30)
+    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions", "search"})
+    pace = Pace(per_second=1000, burst=1000, concurrency=2, timeout=30, local=True)
     final_lag = 60.0
     always_moving = True
+    control: Instrument | None = Instrument("AAPL")
 
     def __init__(self, clock: Clock, calendars: CalendarBook) -> None:
         self._clock = clock
@@ -156,6 +159,7 @@ class SampleProvider:
         listing, calendar = self._listing(instrument), self._calendar(instrument)
         now = self._clock.time()
         last = calendar.last_closed(now, self.final_lag)
+        about = self._found(listing)
         opened = calendar.current(now)
         sessions = calendar.between(max(start, listing.listed), min(end, start - 1 if last is None else last))
         return History(
@@ -164,6 +168,8 @@ class SampleProvider:
             currency=instrument.place.currency,
             first_available=_first_session(calendar, listing.listed) if start < listing.listed else None,
             notice=NOTICE,
+            kind=about.kind,
+            name=about.name,
         )
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
@@ -177,8 +183,28 @@ class SampleProvider:
                 failures[instrument] = exc
         return Quotes(quotes, failures)
 
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        """Those whose symbol or name has `text` in it, in the order of `SYMBOLS`, the symbol itself first."""
+        wanted = text.strip().upper()
+        known = map(self._found, _LISTINGS.values())
+        hits = [hit for hit in known if wanted in f"{hit.instrument.symbol} {hit.name}".upper()]
+        hits.sort(key=lambda hit: (hit.instrument.symbol != wanted, not hit.instrument.symbol.startswith(wanted)))
+        return hits[:limit]
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _found(self, listing: _Listing) -> Found:
+        names = dict.fromkeys(_NAMES[source] for source in listing.recipe if source != ">")
+        made_of = " and ".join(list(names)[:1] if ">" in listing.recipe else names)
+        crypto, index = listing.instrument.market == "CRYPTO", listing.instrument.symbol.startswith("^")
+        return Found(
+            listing.instrument,
+            f"{made_of} (sample prices)",
+            "crypto" if crypto else "index" if index else "equity",
+            listing.instrument.place.currency,
+            self.name,
+        )
 
     def _listing(self, instrument: Instrument) -> _Listing:
         try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib
-import re
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,21 +16,29 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, Kind
-from pricecache.core.bars import CLOSE, Bars, day_number, day_of
-from pricecache.core.instruments import Instrument
+from pricecache.core.bars import CLOSE, OPEN, VOLUME, Bars, day_number, day_of
+from pricecache.core.catalog import FUND_LAG
+from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
-from pricecache.providers.base import CLOSE_MISSING, Capability, History, Pace, Quotes
+from pricecache.providers.answers import positive, read, seconds_to_wait, text_of
+from pricecache.providers.base import CLOSE_MISSING, Capability, Found, History, Pace, Quotes
+from pricecache.providers.spelling import from_yahoo, is_same_pair, kind_of, yahoo_symbol
 
 LIBRARY = "yfinance"
 
 _CHART = "/v8/finance/chart/"
+_SEARCH = "/v1/finance/search"
 _OUT_OF_RANGE = "data doesn't exist"
-_ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
 _ROUND_THE_CLOCK = 23 * 3600
+_DAY = 86400
+_NO_VOLUME: frozenset[InstrumentKind | None] = frozenset({"fund", "index", "currency"})
+"""Kinds for which Yahoo writes 0 where there is no volume."""
 
 
 class YahooProvider:
@@ -44,14 +51,22 @@ class YahooProvider:
 
     What the vendor does wrong ends here: 404 is `SymbolNotFound`, 429 `RateLimited`, an error of the server or the
     network, HTML and garbage `ProviderUnavailable`, JSON of another form `ProviderAnswerBad`; a known symbol without
-    bars in the range is an empty `History`.
+    bars in the range is an empty `History`. An answer of another symbol than was asked for is refused with code
+    `another_symbol` and the fact `answered_as`: after a renaming that is the new symbol.
+
+    Yahoo's own ways, seen in its answers: a volume of null is unknown (the library would make 0 of it), and so is 0
+    for funds, indices and currencies; a fund has one price a day, which is final `FUND_LAG` seconds later than a
+    share's; a day of a currency pair is labelled with London's date and may be a Sunday, which is left out; a day of
+    a pair or a coin is final when it is over in London and in UTC; a coin's last day may be missing for three hours
+    after midnight UTC, and is not in the answer then.
     """
 
     name = "yfinance"
-    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions"})
+    capabilities: frozenset[Capability] = frozenset({"history", "live", "actions", "search", "stream"})
     pace = Pace(per_second=1, burst=5, concurrency=4, timeout=30, quotes_per_call=1)
     final_lag = 1800.0
     always_moving = False
+    control: Instrument | None = Instrument("SPY")
 
     def __init__(
         self, cache_dir: Path, clock: Clock, base_url: str | None = None, *, request_timeout: float = 10.0
@@ -87,7 +102,10 @@ class YahooProvider:
             )
         except _NoBars:
             return History(Bars.empty(), "split_adjusted")
-        return _read(lambda: self._history_of(symbol, frame, ticker.get_history_metadata(), start, end))
+        body, self._seen.body = self._seen.body, b""
+        return read(
+            "Yahoo", lambda: self._history_of(instrument, frame, ticker.get_history_metadata(), body, start, end)
+        )
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
         quotes: list[Quote] = []
@@ -101,6 +119,20 @@ class YahooProvider:
             except ProviderError as exc:
                 failures[instrument] = exc
         return Quotes(quotes, failures).checked()
+
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        library = self._loaded()
+        # more than wanted, as what is on no market of ours is left out
+        wanted = {"q": text, "quotesCount": min(50, 2 * limit), "newsCount": 0, "listsCount": 0}
+        answer = self._vendor(
+            lambda: library.Data(session=self._session).get(
+                url=library.search, params=wanted, timeout=self._request_timeout
+            )
+        )
+        if answer.status_code >= 400:
+            raise ProviderUnavailable(f"Yahoo answered with status {answer.status_code}.")
+        body = self._vendor(answer.json)
+        return read("Yahoo", lambda: _found(body, self.name))[:limit]
 
     def close(self) -> None:
         if self._session is not None:
@@ -124,13 +156,14 @@ class YahooProvider:
         session.get = _watched(session.get, self._clock, self._seen)
         data = importlib.import_module("yfinance.data").YfData
         const = importlib.import_module("yfinance.const")
-        return session, SimpleNamespace(Ticker=library.Ticker, Data=data, chart=const._BASE_URL_ + _CHART)
+        base = const._BASE_URL_
+        return session, SimpleNamespace(Ticker=library.Ticker, Data=data, chart=base + _CHART, search=base + _SEARCH)
 
     def _vendor(self, call: Callable[[], Any]) -> Any:
         """Run a call of the library; its errors leave as ours, and nothing stays in its cache of answers."""
         library = self._loaded()
         library.Data.cache_get.cache_clear()
-        self._seen.status = 200
+        self._seen.status, self._seen.body = 200, b""
         try:
             return call()
         except ProviderError:
@@ -140,13 +173,18 @@ class YahooProvider:
             library.Data.cache_get.cache_clear()
             raise _translated(exc, getattr(self._seen, "status", 200)) from exc
 
-    def _history_of(self, asked: str, frame: Any, meta: Mapping[str, Any], start: int, end: int) -> History:
+    def _history_of(
+        self, instrument: Instrument, frame: Any, meta: Mapping[str, Any], body: bytes, start: int, end: int
+    ) -> History:
+        _require_same(meta, yahoo_symbol(instrument))
+        kind = kind_of(meta.get("instrumentType"))
         sessions = frame.index.tz_localize(None).values.astype("datetime64[D]").astype(np.int64)
-        values = frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T
-        inside = (sessions >= start) & (sessions <= end)
-        final = inside & (sessions <= _last_final(meta, self._clock.time(), self.final_lag))
+        values = _of_kind(frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T, kind)
+        values[VOLUME, np.isin(sessions, _without_volume(body, meta))] = math.nan
+        final = (sessions >= start) & (sessions <= min(end, self._last_final(instrument, kind, meta)))
+        if instrument.place.calendar == "24/5":
+            final &= (sessions + 3) % 7 < 5  # 1970-01-01 was a Thursday
         priced = np.isfinite(values[CLOSE])
-        _require_same(meta, asked)
         currency = meta.get("currency") or None
         first = _first_session(meta, sessions[priced])
         return History(
@@ -156,7 +194,15 @@ class YahooProvider:
             currency,
             first if first is not None and start < first else None,
             tuple((day, CLOSE_MISSING) for day in sessions[final & ~priced].tolist()),
+            kind=kind,
+            name=text_of(meta.get("longName")) or text_of(meta.get("shortName")),
         )
+
+    def _last_final(self, instrument: Instrument, kind: InstrumentKind | None, meta: Mapping[str, Any]) -> int:
+        now, lag = self._clock.time(), self.final_lag + (FUND_LAG if kind == "fund" else 0.0)
+        last = _last_final(meta, now, lag)
+        # there a session is a UTC day, whatever zone Yahoo counts in
+        return min(last, int((now - lag) // _DAY) - 1) if instrument.place.calendar in ("24/7", "24/5") else last
 
     def _quote(self, instrument: Instrument) -> Quote:
         symbol = yahoo_symbol(instrument)
@@ -170,24 +216,11 @@ class YahooProvider:
         if answer.status_code >= 400:
             raise ProviderUnavailable(f"Yahoo answered with status {answer.status_code}.")
         body = self._vendor(answer.json)
-        return _read(lambda: _quote_of(instrument, body, self._clock.time(), self.name))
+        return read("Yahoo", lambda: _quote_of(instrument, body, self._clock.time(), self.name))
 
 
 class _NoBars(ProviderAnswerBad):
     """Yahoo knows the symbol and has no bars in the range."""
-
-
-def yahoo_symbol(instrument: Instrument) -> str:
-    """How Yahoo spells it: BRK.B is `BRK-B`, 5:HK is `0005.HK`, SAP:DE is `SAP.DE`; indices, currencies and coins as
-    they are. Raises `SymbolNotFound` for what Yahoo cannot have."""
-    symbol, market = instrument.symbol, instrument.market
-    if market == "CUSTOM" or _ISIN.fullmatch(symbol):
-        raise SymbolNotFound(f"{instrument} is not a Yahoo symbol.")
-    if symbol.startswith("^") or market in ("CRYPTO", "FX"):
-        return symbol
-    if market == "HK" and symbol.isdigit():
-        symbol = symbol.lstrip("0").zfill(4)
-    return symbol.replace(".", "-") + instrument.place.yahoo_suffix
 
 
 def _redirected(base_url: str) -> Any:
@@ -213,7 +246,7 @@ def _redirected(base_url: str) -> Any:
 
 
 def _watched(get: Callable[..., Any], clock: Clock, seen: threading.local) -> Callable[..., Any]:
-    """A session's `get` that raises on a bad chart at once, and remembers the status of the thread's last one.
+    """A session's `get` that raises on a bad answer at once, and remembers the thread's last chart: status and body.
 
     The library would ask a second time with other cookies, and drop the crumb of all threads, before it says so: a
     dead symbol would cost several requests and slow the others, a 429 would be answered by one more request.
@@ -221,10 +254,14 @@ def _watched(get: Callable[..., Any], clock: Clock, seen: threading.local) -> Ca
 
     def watched(*positional: Any, **options: Any) -> Any:
         answer = get(*positional, **options)
-        if _CHART in str(answer.url):
-            seen.status = answer.status_code
+        is_chart = _CHART in str(answer.url)
+        if is_chart:
+            seen.status, seen.body = answer.status_code, answer.content
             if answer.status_code == 400:
                 raise _NoBars if _OUT_OF_RANGE in answer.text.lower() else ProviderAnswerBad("Yahoo answered 400.")
+            if answer.status_code == 404:
+                raise SymbolNotFound("Yahoo does not know the symbol.")
+        if is_chart or _SEARCH in str(answer.url):
             _raise_for(answer.status_code, answer.headers.get("Retry-After"), clock)
         return answer
 
@@ -232,23 +269,10 @@ def _watched(get: Callable[..., Any], clock: Clock, seen: threading.local) -> Ca
 
 
 def _raise_for(status: int, retry_after: str | None, clock: Clock) -> None:
-    if status == 404:
-        raise SymbolNotFound("Yahoo does not know the symbol.")
     if status == 429:
-        raise RateLimited(retry_after=_seconds(retry_after, clock.time()))
+        raise RateLimited(retry_after=seconds_to_wait(retry_after, clock.time()))
     if status >= 500:
         raise ProviderUnavailable(f"Yahoo answered with status {status}.")
-
-
-def _seconds(retry_after: str | None, now: float) -> float | None:
-    """Retry-After as RFC 9110 has it: seconds, or a date."""
-    text = (retry_after or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError):
-        return None
 
 
 def _translated(exc: Exception, status: int) -> Exception:
@@ -269,41 +293,57 @@ def _translated(exc: Exception, status: int) -> Exception:
     return ProviderAnswerBad(f"Yahoo's answer could not be read ({kind}).")
 
 
-def _read(parse: Callable[[], Any]) -> Any:
-    try:
-        return parse()
-    except ProviderError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
-        raise ProviderAnswerBad(f"Yahoo's answer could not be read ({type(exc).__name__}: {exc}).") from exc
-
-
 def _require_same(meta: Mapping[str, Any], asked: str) -> None:
     """Raises `ProviderAnswerBad` with code `another_symbol` when the answer says that it is of something else."""
     answered = meta.get("symbol")
-    if answered is not None and str(answered).upper() != asked.upper():
-        raise ProviderAnswerBad(f"Yahoo was asked for {asked} and answered for {answered!r}.", code="another_symbol")
+    if answered is None or str(answered).upper() == asked.upper() or is_same_pair(str(answered), asked):
+        return
+    told = str(answered)[:64]
+    raise ProviderAnswerBad(
+        f"Yahoo was asked for {asked} and answered for {told!r}: a new symbol of it, if it was renamed.",
+        code="another_symbol",
+        answered_as=told,
+    )
+
+
+def _of_kind(values: NDArray[np.float64], kind: InstrumentKind | None) -> NDArray[np.float64]:
+    """`values`, which it changes: volumes that are none unknown, a fund's one price in all four."""
+    if kind in _NO_VOLUME:
+        values[VOLUME, values[VOLUME] == 0] = math.nan
+    if kind == "fund":
+        values[OPEN:CLOSE] = values[CLOSE]
+    return values
+
+
+def _without_volume(body: bytes, meta: Mapping[str, Any]) -> list[int]:
+    """Sessions whose volume is null in the chart itself."""
+    if b"null" not in body:
+        return []
+    result = orjson.loads(body)["chart"]["result"][0]
+    volumes = result["indicators"]["quote"][0].get("volume") or ()
+    zone = ZoneInfo(meta["exchangeTimezoneName"])
+    return [
+        day_number(datetime.fromtimestamp(at, zone).date())
+        for at, volume in zip(result.get("timestamp") or (), volumes, strict=False)
+        if volume is None
+    ]
 
 
 def _last_final(meta: Mapping[str, Any], now: float, lag: float) -> int:
     """The last session label (days since 1970-01-01) that can be final at `now`.
 
-    `currentTradingPeriod` gives the close of the session under way or last over, the half-day's too. Without it
-    nothing labelled with the exchange's present date is final. Where a session lasts all day, yesterday's is not
-    final before `lag` seconds after midnight.
+    `currentTradingPeriod` gives the close of the session under way or last over, the half-day's too; days before it
+    are taken to close at that time as well. Without it, and where a session lasts all day, a session closes with its
+    date.
     """
     zone = ZoneInfo(meta["exchangeTimezoneName"])
-    today = day_number(datetime.fromtimestamp(now, zone).date())
     regular = (meta.get("currentTradingPeriod") or {}).get("regular") or {}
-    if not regular:
-        return today - 1
-    opens, closes = _instant(regular["start"]), _instant(regular["end"])
+    opens, closes = (_instant(regular[key]) for key in ("start", "end")) if regular else (0.0, float(_DAY))
     if closes - opens >= _ROUND_THE_CLOCK:
         return day_number(datetime.fromtimestamp(now - lag, zone).date()) - 1
     session = day_number(datetime.fromtimestamp(opens, zone).date())
-    if session > today:
-        return session - 1
-    return session if session == today and now >= closes + lag else today - 1
+    today = day_number(datetime.fromtimestamp(now, zone).date())
+    return min(today, session + math.floor((now - closes - lag) / _DAY))
 
 
 def _first_session(meta: Mapping[str, Any], priced: np.ndarray[Any, np.dtype[np.int64]]) -> int | None:
@@ -339,24 +379,26 @@ def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quo
     result = chart["result"][0]
     meta = result["meta"]
     _require_same(meta, yahoo_symbol(instrument))
-    price, at = _positive(meta.get("regularMarketPrice")), meta.get("regularMarketTime")
+    price, at = positive(meta.get("regularMarketPrice")), meta.get("regularMarketTime")
     if price is None or at is None:
         raise ProviderAnswerBad("Yahoo gave no price.")
     zone = ZoneInfo(meta["exchangeTimezoneName"])
     session = day_number(datetime.fromtimestamp(at, zone).date())
     volume = meta.get("regularMarketVolume")
+    if not volume and kind_of(meta.get("instrumentType")) in _NO_VOLUME:
+        volume = None
     return Quote(
         instrument,
         price,
-        str(meta.get("currency") or instrument.place.currency),
+        str(meta.get("currency") or instrument.currency),
         as_of=float(at),
         received_at=now,
         source=source,
         session=session,
-        previous_close=_positive(meta.get("previousClose", meta.get("chartPreviousClose"))),
+        previous_close=positive(meta.get("previousClose", meta.get("chartPreviousClose"))),
         open=_open_of(result, session, zone),
-        day_high=_positive(meta.get("regularMarketDayHigh")),
-        day_low=_positive(meta.get("regularMarketDayLow")),
+        day_high=positive(meta.get("regularMarketDayHigh")),
+        day_low=positive(meta.get("regularMarketDayLow")),
         volume=None if volume is None else float(volume),
     )
 
@@ -367,9 +409,18 @@ def _open_of(result: Any, session: int, zone: ZoneInfo) -> float | None:
     opens = (result.get("indicators", {}).get("quote") or [{}])[0].get("open") or ()
     for instant, value in zip(reversed(instants), reversed(opens), strict=False):
         if day_number(datetime.fromtimestamp(instant, UTC).astimezone(zone).date()) == session:
-            return _positive(value)
+            return positive(value)
     return None
 
 
-def _positive(value: Any) -> float | None:
-    return float(value) if value is not None and value > 0 else None
+def _found(body: Any, source: str) -> list[Found]:
+    found: dict[Instrument, Found] = {}
+    for quote in body["quotes"]:
+        # hits that are no instruments (news, Crunchbase) have no symbol
+        symbol, quote_type = str(quote.get("symbol", "")), str(quote.get("quoteType", ""))
+        instrument = from_yahoo(symbol, quote_type, str(quote.get("exchange", "")))
+        if instrument is not None and instrument not in found:
+            name = text_of(quote.get("longname")) or text_of(quote.get("shortname"))
+            currency = instrument.currency if instrument.market in ("FX", "CRYPTO") else None
+            found[instrument] = Found(instrument, name, kind_of(quote_type), currency, source)
+    return list(found.values())

@@ -13,7 +13,7 @@ from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderError, SymbolNotFound
-from pricecache.providers.base import Basis, Capability, History, Pace, Quotes
+from pricecache.providers.base import Basis, Capability, Found, History, Pace, Quotes
 
 
 class HasTime(Protocol):
@@ -44,7 +44,8 @@ class ScriptedProvider:
     `truth`: what it knows; another instrument is not found. With `basis` split_adjusted it works every split of the
     table that has taken effect by the date of `clock` (without one: every split) into bars and dividends, and lists it
     though it be later than the range, as Yahoo does. `script(instrument, ...)` queues, for one instrument's next calls,
-    an error to raise or a function over the true answer; None lets that call through. `prices` are its quotes.
+    an error to raise or a function over the true answer; None lets that call through. `prices` are its quotes, `found`
+    what a search may come upon.
     """
 
     def __init__(self, name: str = "scripted", basis: Basis = "as_traded", final_lag: float = 1800.0) -> None:
@@ -53,10 +54,12 @@ class ScriptedProvider:
         self.pace = Pace(per_second=1000.0, burst=1000, concurrency=4, timeout=5.0)
         self.final_lag = final_lag
         self.always_moving = False
+        self.control: Instrument | None = None
         self.basis: Basis = basis
         self.clock: HasTime | None = None
         self.truth: dict[Instrument, Truth] = {}
         self.prices: dict[Instrument, Quote] = {}
+        self.found: list[Found] = []
         self.calls: list[Call] = []
         self.closed = False
         self._scripts: defaultdict[Instrument, deque[Callable[[History], History] | ProviderError | None]] = (
@@ -118,6 +121,9 @@ class ScriptedProvider:
             [self.prices[i] for i in instruments if i in self.prices],
             {i: SymbolNotFound() for i in instruments if i not in self.prices},
         )
+
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        return [one for one in self.found if text.upper() in one.instrument.symbol][:limit]
 
     def close(self) -> None:
         self.closed = True

@@ -10,7 +10,8 @@ rounded to float32, stamped with the session's opening instant; a session that h
 table, and one still to come is not. `clock` (anything with `time()`) is what the server takes for now. The library
 itself asks for the range up to the machine's own present, so sessions later than that stay invisible.
 
-Modes of `fail`, for one symbol or for all, for the next `times` requests for a chart (None: until `heal`):
+A search finds what is listed by a part of its symbol or name. Modes of `fail`, for one symbol (`search` for searches)
+or for all, for the next `times` requests for a chart or a search (None: until `heal`):
 `not_found` (404), `rate_limited` (429, with `retry_after` if given), `server_error` (500), `unauthorized` (401), `html`
 ("Will be right back", status 200), `garbage` (200, JSON of another form), `empty` (200 without bars), `out_of_range`
 (400, "Data doesn't exist"), `slow` (`seconds` late), `disconnect`, `nan_last` (the last finished session has a volume
@@ -58,6 +59,8 @@ class Listed:
     closes: time = time(16, 0)
     first_trade: date | None = None
     kind: str = "EQUITY"
+    name: str | None = None
+    exchange: str = "NMS"
     trading_period: bool = True
     meta: dict[str, Any] = field(default_factory=dict)
     """Laid over the metadata, such as `regularMarketPrice`; a value of None takes a key away."""
@@ -182,6 +185,8 @@ class FakeYahoo:
             return web.Response(text="crumb")
         if request.path.startswith("/v8/finance/chart/"):
             return await self._chart(request)
+        if request.path == "/v1/finance/search":
+            return await self._search(request)
         return web.json_response({"finance": {"result": None, "error": {"code": "Not Found"}}}, status=404)
 
     async def _chart(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -200,6 +205,23 @@ class FakeYahoo:
         if listed is None or mode == "not_found":
             return _error(404, "Not Found", "No data found, symbol may be delisted")
         return web.json_response(_Chart(listed, self.clock.time(), self.float32, mode).answer(request.query))
+
+    async def _search(self, request: web.BaseRequest) -> web.StreamResponse:
+        failure = self._next_failure("search")
+        if failure is not None and failure.mode == "slow":
+            await asyncio.sleep(failure.options.get("seconds", 1.0))
+        if failure is not None and failure.mode in _ANSWERS:
+            return _ANSWERS[failure.mode](failure)
+        if failure is not None and failure.mode == "not_found":
+            return _error(404, "Not Found", "")
+        wanted = request.query["q"].upper()
+        with self._lock:
+            hits = [one for one in self._listed.values() if wanted in f"{one.symbol} {one.name}".upper()]
+        quotes: list[dict[str, Any]] = [
+            {"symbol": one.symbol, "quoteType": one.kind, "exchange": one.exchange, "longname": one.name}
+            for one in hits[: int(request.query["quotesCount"])]
+        ]
+        return web.json_response({"quotes": [{"index": "x", "name": "no instrument"}, *quotes], "news": []})
 
     def _next_failure(self, symbol: str) -> _Failure | None:
         with self._lock:
@@ -296,6 +318,7 @@ class _Chart:
             "currency": listed.currency,
             "symbol": listed.symbol,
             "instrumentType": listed.kind,
+            "longName": listed.name,
             "exchangeTimezoneName": listed.time_zone,
             "gmtoffset": offset,
             "firstTradeDate": self._first_trade(),

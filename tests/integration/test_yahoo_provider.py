@@ -20,7 +20,7 @@ from pricecache.core.instruments import MARKETS, Instrument
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
 from pricecache.providers.base import History
 from pricecache.providers.pool import ProviderPool
-from pricecache.providers.yahoo import YahooProvider, yahoo_symbol
+from pricecache.providers.yahoo import YahooProvider
 from tests.fakes.yahoo import FakeYahoo, sessions_back, utc
 
 AAPL = Instrument("AAPL")
@@ -344,7 +344,7 @@ async def test_side_by_side_every_symbol_gets_its_own_prices(yahoo: FakeYahoo, c
     """Through the pool, four threads share the library's one session; dead symbols among them disturb nobody."""
     provider = YahooProvider(tmp_path, clock, yahoo.url)
     provider.pace = replace(provider.pace, per_second=10_000)
-    pool = ProviderPool(provider, clock)
+    pool = ProviderPool(provider, SystemClock())
     instruments = [Instrument(f"S{i}") for i in range(24)]
     for i, instrument in enumerate(instruments):
         if i % 6:
@@ -363,27 +363,6 @@ async def test_side_by_side_every_symbol_gets_its_own_prices(yahoo: FakeYahoo, c
     await pool.close()
 
 
-@pytest.mark.parametrize(
-    ("instrument", "spelled"),
-    [
-        (Instrument("BRK.B"), "BRK-B"),
-        (Instrument("AAPL"), "AAPL"),
-        (Instrument("SAP", "DE"), "SAP.DE"),
-        (Instrument("BT.A", "L"), "BT-A.L"),
-        (Instrument("5", "HK"), "0005.HK"),
-        (Instrument("09988", "HK"), "9988.HK"),
-        (Instrument("80700", "HK"), "80700.HK"),
-        (Instrument("7203", "T"), "7203.T"),
-        (Instrument("^GSPC"), "^GSPC"),
-        (Instrument("^FTSE", "L"), "^FTSE"),
-        (Instrument("EURUSD=X", "FX"), "EURUSD=X"),
-        (Instrument("BTC-USD", "CRYPTO"), "BTC-USD"),
-    ],
-)
-def test_symbols_are_spelled_as_yahoo_does(instrument: Instrument, spelled: str) -> None:
-    assert yahoo_symbol(instrument) == spelled
-
-
 @pytest.mark.parametrize("instrument", [Instrument("FUND", "CUSTOM"), Instrument("US0378331005")])
 def test_what_yahoo_cannot_have_is_not_asked_for(
     provider: YahooProvider, yahoo: FakeYahoo, instrument: Instrument
@@ -391,3 +370,177 @@ def test_what_yahoo_cannot_have_is_not_asked_for(
     with pytest.raises(SymbolNotFound):
         provider.history(instrument, 0, 20000)
     assert not yahoo.log
+
+
+def test_what_the_vendor_says_it_is_comes_with_the_history(provider: YahooProvider, yahoo: FakeYahoo) -> None:
+    for said, kind in (
+        ("EQUITY", "equity"),
+        ("ETF", "etf"),
+        ("MUTUALFUND", "fund"),
+        ("INDEX", "index"),
+        ("CURRENCY", "currency"),
+        ("CRYPTOCURRENCY", "crypto"),
+        ("FUTURE", None),
+    ):
+        yahoo.put("AAPL", table(), kind=said, name=" Apple\n Inc. ")
+        assert (ask(provider).kind, ask(provider).name) == (kind, "Apple Inc.")
+    yahoo.put("AAPL", table(), meta={"shortName": "Apple"})
+    assert ask(provider).name == "Apple"
+
+
+def test_a_volume_of_null_is_unknown_and_one_of_nothing_is_zero(provider: YahooProvider, yahoo: FakeYahoo) -> None:
+    """The library itself makes 0 of null."""
+    truth = table()
+    truth[date(2024, 3, 7)][4], truth[date(2024, 3, 8)][4] = None, 0.0
+    yahoo.put("AAPL", truth)
+    bars = ask(provider).bars.between(day_number(date(2024, 3, 7)), day_number(date(2024, 3, 11)))
+    assert np.isnan(bars.volume[0])
+    assert bars.volume[1:].tolist() == [0.0, 1015.0]
+
+
+@pytest.mark.parametrize("kind", ["MUTUALFUND", "INDEX", "CURRENCY"])
+def test_where_there_is_no_volume_zero_is_unknown(provider: YahooProvider, yahoo: FakeYahoo, kind: str) -> None:
+    yahoo.put("AAPL", {day: [*row[:4], 0.0] for day, row in table().items()}, kind=kind)
+    assert np.isnan(ask(provider).bars.volume).all()
+    assert provider.quotes([AAPL]).quotes[0].volume is None
+
+
+def test_a_fund_has_one_price_a_day(provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock) -> None:
+    yahoo.put("AAPL", table(), kind="MUTUALFUND")
+    clock.at = utc(2024, 3, 18, 12)
+    bars = ask(provider).bars
+    assert bars.close[-1] == 120.0
+    assert all((column == bars.close).all() for column in (bars.open, bars.high, bars.low))
+
+
+@pytest.mark.parametrize(
+    ("at", "last"),
+    [
+        (
+            utc(2024, 3, 15, 8, 29),
+            date(2024, 3, 13),
+        ),  # Thursday's close, 20:00 UTC, half an hour and twelve hours later
+        (utc(2024, 3, 15, 8, 30), date(2024, 3, 14)),
+        (utc(2024, 3, 15, 23, 0), date(2024, 3, 14)),
+        (utc(2024, 3, 16, 8, 29), date(2024, 3, 14)),
+        (utc(2024, 3, 16, 8, 30), date(2024, 3, 15)),
+        (utc(2024, 3, 17, 12, 0), date(2024, 3, 15)),
+    ],
+)
+def test_the_price_of_a_fund_is_final_twelve_hours_later_than_a_shares(
+    provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock, at: float, last: date
+) -> None:
+    yahoo.put("AAPL", table(), kind="MUTUALFUND")
+    clock.at = at
+    history = ask(provider, end=date(2024, 3, 18))
+    assert history.bars.sessions[-1] == day_number(last)
+    assert history.rejected == ()
+
+
+def pair_table() -> dict[date, list[float | None]]:
+    """London's days of June 2024, Sundays among them; 2024-06-09 is a Sunday."""
+    return {date(2024, 6, day): [1.0, 1.2, 0.9, 1.1, 0.0] for day in range(3, 15) if day != 8}
+
+
+@pytest.mark.parametrize(
+    ("at", "last"),
+    [
+        (utc(2024, 6, 12, 23, 45), 11),  # in London Thursday has begun, in UTC Wednesday goes on
+        (utc(2024, 6, 13, 0, 29), 11),
+        (utc(2024, 6, 13, 0, 30), 12),
+        (utc(2024, 6, 10, 12, 0), 7),  # Monday: neither today's nor Sunday's
+    ],
+)
+def test_a_pair_has_weekdays_and_each_when_it_is_over_in_london_and_in_utc(
+    provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock, at: float, last: int
+) -> None:
+    yahoo.put("EURUSD=X", pair_table(), kind="CURRENCY", time_zone="Europe/London", opens=time(0), closes=time(23, 59))
+    clock.at = at
+    history = provider.history(
+        Instrument("EURUSD=X", "FX"), day_number(date(2024, 6, 3)), day_number(date(2024, 6, 20))
+    )
+    days = [day for day in (3, 4, 5, 6, 7, 10, 11, 12) if day <= last]
+    assert history.bars.sessions.tolist() == [day_number(date(2024, 6, day)) for day in days]
+    assert np.isnan(history.bars.volume).all()
+    assert history.rejected == ()
+
+
+def test_a_pair_by_its_other_name_is_the_same_pair(provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock) -> None:
+    yahoo.put("USDJPY=X", pair_table(), kind="CURRENCY", time_zone="Europe/London", meta={"symbol": "JPY=X"})
+    clock.at = utc(2024, 6, 14, 12)
+    assert provider.quotes([Instrument("USDJPY=X", "FX")]).quotes[0].price == pytest.approx(1.1)
+
+
+def test_a_coins_last_day_may_be_missing_for_a_while(
+    provider: YahooProvider, yahoo: FakeYahoo, clock: SetClock
+) -> None:
+    coin = Instrument("BTC-USD", "CRYPTO")
+    days = {date(2024, 3, day): (1.0, 3.0, 0.5, 2.0, 9.0) for day in (14, 15, 17)}
+    yahoo.put("BTC-USD", days, time_zone="UTC", opens=time(0), closes=time(23, 59), kind="CRYPTOCURRENCY")
+    clock.at = utc(2024, 3, 17, 1)
+    history = provider.history(coin, day_number(date(2024, 3, 1)), day_number(date(2024, 3, 17)))
+    assert history.bars.sessions.tolist() == [day_number(date(2024, 3, day)) for day in (14, 15)]
+
+
+def test_an_answer_of_another_symbol_is_refused_and_tells_which(provider: YahooProvider, yahoo: FakeYahoo) -> None:
+    yahoo.put("FB", table(), meta={"symbol": "META"})
+    renamed = Instrument("FB")
+    with pytest.raises(ProviderAnswerBad) as caught:
+        provider.history(renamed, 19000, 20000)
+    assert (caught.value.code, caught.value.facts) == ("another_symbol", {"answered_as": "META"})
+    answer = provider.quotes([AAPL, renamed])
+    assert answer.failures[renamed].facts == {"answered_as": "META"}
+
+
+def test_a_search_finds_instruments_of_our_markets_in_our_spelling(provider: YahooProvider, yahoo: FakeYahoo) -> None:
+    for symbol, kind, exchange in (
+        ("BRK-B", "EQUITY", "NYQ"),
+        ("SAP.DE", "EQUITY", "GER"),
+        ("0700.HK", "EQUITY", "HKG"),
+        ("VFIAX", "MUTUALFUND", "NAS"),
+        ("^GSPC", "INDEX", "SNP"),
+        ("^FTSE", "INDEX", "FGI"),
+        ("EURUSD=X", "CURRENCY", "CCY"),
+        ("JPY=X", "CURRENCY", "CCY"),
+        ("BTC-USD", "CRYPTOCURRENCY", "CCC"),
+        ("SAP.XX", "EQUITY", "XXX"),
+        ("ES=F", "FUTURE", "CME"),
+    ):
+        yahoo.put(symbol, {}, kind=kind, exchange=exchange, name="Anything")
+    found = provider.search("anything", 20)
+    assert [(str(one.instrument), one.kind, one.currency) for one in found] == [
+        ("BRK.B:US", "equity", None),
+        ("SAP:DE", "equity", None),
+        ("0700:HK", "equity", None),
+        ("VFIAX:US", "fund", None),
+        ("^GSPC:US", "index", None),
+        ("^FTSE:L", "index", None),
+        ("EURUSD=X:FX", "currency", "USD"),
+        ("USDJPY=X:FX", "currency", "JPY"),
+        ("BTC-USD:CRYPTO", "crypto", "USD"),
+    ]
+    assert {(one.name, one.source) for one in found} == {("Anything", "yfinance")}
+    assert len(provider.search("anything", 2)) == 2
+    assert provider.search("nothing", 5) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [
+        ("not_found", ProviderUnavailable),
+        ("rate_limited", RateLimited),
+        ("server_error", ProviderUnavailable),
+        ("unauthorized", ProviderUnavailable),
+        ("html", ProviderUnavailable),
+        ("slow", ProviderUnavailable),
+        ("garbage", ProviderAnswerBad),
+    ],
+)
+def test_a_search_that_fails_heals_on_the_next_call(
+    provider: YahooProvider, yahoo: FakeYahoo, mode: str, error: type[ProviderError]
+) -> None:
+    yahoo.fail(mode, "search", times=None, seconds=2.0)
+    with pytest.raises(error):
+        provider.search("aapl", 5)
+    yahoo.heal()
+    assert [one.instrument for one in provider.search("aapl", 5)] == [AAPL]

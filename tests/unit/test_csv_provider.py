@@ -19,7 +19,7 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Misconfigured, ProviderAnswerBad, ProviderUnavailable, SymbolNotFound
 from pricecache.providers.base import History
 from pricecache.providers.csvfiles import CsvProvider
-from tests.fakes.calendars import xnys_book
+from tests.fakes.calendars import calendar_of, xnys_book
 from tests.fakes.yahoo import utc
 
 AAPL = Instrument("AAPL")
@@ -219,6 +219,61 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(provider: CsvP
     path.unlink()
     with pytest.raises(SymbolNotFound):
         ask(provider)
+
+
+@pytest.mark.parametrize(
+    ("file", "asked"),
+    [
+        ("BRK.B.csv", "BRK.B"),
+        ("BRK-B.csv", "BRK-B"),
+        ("0001_HK.csv", "1:HK"),
+        ("1_HK.csv", "0001:HK"),
+        ("EURUSD=X_FX.csv", "EURUSD=X"),
+        ("^GSPC.csv", "^GSPC"),
+        ("BTC-USD_CRYPTO.csv", "BTC-USD"),
+    ],
+)
+def test_an_instrument_has_its_file_however_that_is_spelled(tmp_path: Path, file: str, asked: str) -> None:
+    (tmp_path / file).write_text("date,close\n2024-01-02,1\n")
+    book = xnys_book()
+    book.add(calendar_of("XHKG"))
+    assert len(ask(CsvProvider(tmp_path, SetClock(), book), Instrument.parse(asked)).bars) == 1
+
+
+def test_the_file_spelled_as_the_instrument_counts(provider: CsvProvider, tmp_path: Path) -> None:
+    (tmp_path / "BRK-B.csv").write_text("date,close\n2024-01-02,1\n")
+    assert ask(provider, Instrument("BRK.B")).bars.close.tolist() == [1]
+    (tmp_path / "BRK.B.csv").write_text("date,close\n2024-01-02,2\n")
+    assert ask(provider, Instrument("BRK.B")).bars.close.tolist() == [2]
+    with pytest.raises(SymbolNotFound, match=r"BRK\.A\.csv or BRK-A\.csv"):
+        ask(provider, Instrument("BRK.A"))
+
+
+def test_a_search_finds_files_by_their_symbols(provider: CsvProvider, tmp_path: Path) -> None:
+    for name in (
+        "SAP_DE.csv",
+        "BRK-B.csv",
+        "BRK.B.csv",
+        "AAPL.csv",
+        "XAAPL.csv",
+        "AAPLX_L.csv",
+        "notes.txt",
+        "X_??.csv",
+    ):
+        (tmp_path / name).write_text("")
+    (tmp_path / "A_NOWHERE.csv").write_text("")
+    found = provider.search(" aapl ", 10)
+    assert [str(one.instrument) for one in found] == ["AAPL:US", "AAPLX:L", "XAAPL:US"]
+    assert {(one.source, one.name, one.kind) for one in found} == {("csv", None, None)}
+    assert [str(one.instrument) for one in provider.search("brk", 10)] == ["BRK.B:US"]
+    assert len(provider.search("A", 2)) == 2
+    assert provider.search("zzz", 2) == []
+
+
+def test_a_folder_that_is_gone_is_no_empty_folder(provider: CsvProvider, tmp_path: Path) -> None:
+    tmp_path.rmdir()
+    with pytest.raises(ProviderUnavailable):
+        provider.search("aapl", 5)
 
 
 @given(st.text(max_size=200))

@@ -1,22 +1,32 @@
-"""The provider pool: pace, concurrency, time-outs, the cool-down after a 429, and what it counts."""
+"""The provider pool: lanes, pace, concurrency, time-outs, cool-down, breaker and control symbol, what it counts."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pricecache.clock import SystemClock
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
-from pricecache.errors import ProviderAnswerBad, ProviderUnavailable, RateLimited, SymbolNotFound
-from pricecache.providers.base import Capability, History, Pace, Quotes
+from pricecache.errors import (
+    BudgetSpent,
+    ProviderAnswerBad,
+    ProviderError,
+    ProviderPaused,
+    ProviderUnavailable,
+    RateLimited,
+    SymbolNotFound,
+)
+from pricecache.providers.base import LANES, Capability, Found, History, Lane, Pace, Quotes
 from pricecache.providers.pool import ProviderPool
 
-AAPL, MSFT, IBM = (Instrument(name) for name in ("AAPL", "MSFT", "IBM"))
+AAPL, MSFT, IBM, SPY = (Instrument(name) for name in ("AAPL", "MSFT", "IBM", "SPY"))
 
 
 class HandClock(SystemClock):
@@ -51,6 +61,7 @@ class Vendor:
     capabilities: frozenset[Capability] = frozenset({"history", "live"})
     final_lag = 0.0
     always_moving = False
+    control: Instrument | None = None
 
     def __init__(self, **pace: float) -> None:
         facts = {"per_second": 1000, "burst": 1000, "concurrency": 4, "timeout": 5, **pace}
@@ -63,11 +74,15 @@ class Vendor:
 
     def history(self, instrument: Instrument, start: int, end: int) -> History:
         self._work((instrument,))
-        return History(Bars.empty())
+        return History(Bars.of(np.array([start]), np.ones((5, 1))) if instrument == SPY else Bars.empty())
 
     def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
         self._work(tuple(instruments))
         return Quotes([Quote(instrument, 1.0, "USD", 0, 0, "vendor") for instrument in instruments])
+
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        self._work(())
+        return [Found(AAPL)][:limit]
 
     def close(self) -> None:
         self.closed = True
@@ -108,6 +123,9 @@ def raising(error: Exception) -> Callable[[Instrument], object]:
     return answer
 
 
+Make = Callable[[Vendor], ProviderPool]
+
+
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
@@ -126,9 +144,6 @@ async def made(clock: HandClock) -> AsyncIterator[Callable[[Vendor], ProviderPoo
         await pool.close()
 
 
-Make = Callable[[Vendor], ProviderPool]
-
-
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -139,8 +154,21 @@ async def until_idle(pool: ProviderPool) -> None:
         await asyncio.sleep(0.001)
 
 
-def ask(pool: ProviderPool, instrument: Instrument = AAPL) -> asyncio.Task[History]:
-    return asyncio.create_task(pool.history(instrument, 0, 1))
+def ask(pool: ProviderPool, instrument: Instrument = AAPL, lane: Lane = "heal") -> asyncio.Task[History]:
+    return asyncio.create_task(pool.history(instrument, 0, 1, lane=lane))
+
+
+async def broken(made: Make, control: Instrument | None) -> tuple[Vendor, ProviderPool]:
+    """A provider that failed five times in a row, and has a minute's pause behind it when its clock is moved on."""
+    vendor = Vendor()
+    vendor.control = control
+    pool = made(vendor)
+    vendor.answer = raising(ProviderUnavailable())
+    for _ in range(5):
+        with pytest.raises(ProviderUnavailable):
+            await pool.history(AAPL, 0, 1)
+    vendor.asked.clear()
+    return vendor, pool
 
 
 async def test_an_answer_comes_through(made: Make) -> None:
@@ -386,3 +414,207 @@ async def test_closing_waits_for_what_runs_and_refuses_the_rest(clock: HandClock
     for task in (waiting, ask(pool)):
         with pytest.raises(ProviderUnavailable):
             await task
+
+
+# ---- lanes
+
+
+async def test_who_waits_is_let_in_by_lane_and_then_in_the_order_they_came(made: Make) -> None:
+    vendor, gate = Vendor(concurrency=1), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    order: list[str] = []
+
+    async def call(lane: Lane, name: str) -> None:
+        await pool.history(Instrument(name), 0, 1, lane=lane)
+        order.append(name)
+
+    first = asyncio.create_task(call("deep", "FIRST"))
+    await gate.arrivals(1)
+    others = [asyncio.create_task(call(lane, f"{lane.upper()}{n}")) for n in (1, 2) for lane in reversed(LANES)]
+    await settle()
+    gate.open.set()
+    await asyncio.gather(first, *others)
+    assert order == ["FIRST", "LIVE1", "LIVE2", "USER1", "USER2", "HEAL1", "HEAL2", "DEEP1", "DEEP2"]
+
+
+async def test_a_quote_goes_before_deep_calls_that_wait_for_tokens(made: Make, clock: HandClock) -> None:
+    """They hold neither a place nor a token while they wait."""
+    vendor = Vendor(per_second=1, burst=1, concurrency=1)
+    pool = made(vendor)
+    await ask(pool)
+    deep = [ask(pool, MSFT, "deep") for _ in range(3)]
+    await settle()
+    live = ask(pool, IBM, "live")
+    await settle()
+    clock.advance(1)
+    await live
+    assert vendor.asked == [(AAPL,), (IBM,)]
+    for _ in deep:
+        clock.advance(1)
+        await settle()
+        await until_idle(pool)
+        await settle()
+    await asyncio.gather(*deep)
+
+
+async def test_a_call_costs_its_requests(made: Make, clock: HandClock) -> None:
+    vendor = Vendor(per_second=1, burst=3, per_day=10)
+    vendor.pace = replace(vendor.pace, costs={"history": 3})
+    pool = made(vendor)
+    await ask(pool, lane="live")
+    second = ask(pool, lane="live")
+    await settle()
+    clock.advance(2.9)
+    await settle()
+    assert len(vendor.asked) == 1
+    clock.advance(0.1)
+    await second
+    assert pool.account.requests == 6
+    with pytest.raises(BudgetSpent):
+        await pool.history(AAPL, 0, 1, lane="deep")
+    assert (pool.calls_24h, pool.errors_24h, pool.refused) == (2, 0, 1)
+
+
+async def test_a_spent_budget_shows_and_ends_with_the_day(made: Make, clock: HandClock) -> None:
+    pool = made(Vendor(per_day=1))
+    await pool.quotes([AAPL])
+    assert pool.state == "budgetSpent"
+    with pytest.raises(BudgetSpent) as told:
+        await pool.quotes([AAPL])
+    clock.advance(told.value.retry_after)
+    await pool.quotes([AAPL])
+
+
+# ---- the breaker
+
+
+async def test_after_five_failures_in_a_row_calls_are_refused_for_a_minute(made: Make, clock: HandClock) -> None:
+    vendor, pool = await broken(made, None)
+    with pytest.raises(ProviderPaused) as told:
+        await pool.history(AAPL, 0, 1)
+    assert (told.value.retry_after, vendor.asked, pool.state) == (60.0, [], "paused")
+    assert (pool.calls_24h, pool.errors_24h, pool.refused) == (5, 5, 1)
+
+
+async def test_dead_symbols_and_bad_answers_pause_nobody(made: Make) -> None:
+    vendor = Vendor()
+    pool = made(vendor)
+    for error in [SymbolNotFound(), ProviderAnswerBad(), ZeroDivisionError()] * 5:
+        vendor.answer = raising(error)
+        with pytest.raises((SymbolNotFound, ProviderAnswerBad)):
+            await pool.history(AAPL, 0, 1)
+    assert pool.state == "ok"
+
+
+async def test_after_the_pause_one_asks_the_control_symbol_and_the_others_are_refused_meanwhile(
+    made: Make, clock: HandClock
+) -> None:
+    vendor, pool = await broken(made, SPY)
+    gate = Gate()
+    vendor.answer = gate
+    clock.advance(60)
+    first = ask(pool)
+    await gate.arrivals(1)
+    for lane in LANES:
+        with pytest.raises(ProviderPaused):
+            await pool.history(MSFT, 0, 1, lane=lane)
+    gate.open.set()
+    await first
+    assert vendor.asked == [(SPY,), (AAPL,)]
+    assert pool.state == "ok"
+
+
+async def test_without_a_control_symbol_the_call_itself_is_the_trial(made: Make, clock: HandClock) -> None:
+    vendor, pool = await broken(made, None)
+    vendor.answer = lambda _: None
+    clock.advance(60)
+    await pool.history(AAPL, 0, 1)
+    assert (vendor.asked, pool.state) == ([(AAPL,)], "ok")
+
+
+@pytest.mark.parametrize("error", [ProviderUnavailable(), SymbolNotFound(), ProviderAnswerBad()], ids=lambda e: e.code)
+async def test_a_control_symbol_that_is_not_answered_for_doubles_the_pause(
+    made: Make, clock: HandClock, error: ProviderError
+) -> None:
+    vendor, pool = await broken(made, SPY)
+    vendor.answer = raising(error)
+    clock.advance(60)
+    with pytest.raises(ProviderPaused) as told:
+        await pool.history(AAPL, 0, 1)
+    assert (vendor.asked, told.value.retry_after) == ([(SPY,)], 120.0)
+
+
+async def test_a_control_symbol_without_bars_is_no_sign_of_life(made: Make, clock: HandClock) -> None:
+    vendor, pool = await broken(made, IBM)
+    vendor.answer = lambda _: None
+    clock.advance(60)
+    with pytest.raises(ProviderPaused):
+        await pool.history(AAPL, 0, 1)
+
+
+async def test_a_trial_whose_caller_leaves_is_decided_all_the_same(made: Make, clock: HandClock) -> None:
+    vendor, pool = await broken(made, SPY)
+    gate = Gate()
+    vendor.answer = gate
+    clock.advance(60)
+    first = ask(pool)
+    await gate.arrivals(1)
+    first.cancel()
+    await settle()
+    gate.open.set()
+    await until_idle(pool)
+    assert pool.state == "ok"
+
+
+async def test_a_reset_lets_calls_in_at_once(made: Make) -> None:
+    vendor, pool = await broken(made, SPY)
+    vendor.answer = lambda _: None
+    await pool.reset()
+    await pool.history(AAPL, 0, 1)
+    assert vendor.asked == [(AAPL,)]
+
+
+# ---- whether it works
+
+
+async def test_bars_of_the_last_hour_prove_that_a_provider_works_without_a_call(made: Make, clock: HandClock) -> None:
+    vendor = Vendor()
+    vendor.control = SPY
+    pool = made(vendor)
+    await pool.history(SPY, 0, 1)
+    assert await pool.control_works()
+    assert len(vendor.asked) == 1
+    clock.advance(3601)
+    assert all(await asyncio.gather(*(pool.control_works() for _ in range(5))))
+    assert len(vendor.asked) == 2
+
+
+async def test_a_control_symbol_that_fails_is_not_asked_for_at_every_question(made: Make, clock: HandClock) -> None:
+    vendor = Vendor()
+    vendor.control = SPY
+    vendor.answer = raising(SymbolNotFound())
+    pool = made(vendor)
+    assert not any([await pool.control_works() for _ in range(5)])
+    assert len(vendor.asked) == 1
+    clock.advance(60)
+    vendor.answer = lambda _: None
+    assert await pool.control_works()
+
+
+async def test_without_a_control_symbol_there_is_no_proof_but_bars(made: Make) -> None:
+    vendor = Vendor()
+    pool = made(vendor)
+    assert not await pool.control_works()
+    await pool.history(SPY, 0, 1)
+    assert await pool.control_works()
+
+
+async def test_what_is_on_this_machine_works_unless_it_failed(made: Make) -> None:
+    vendor = Vendor(local=True)
+    pool = made(vendor)
+    assert await pool.control_works()
+    vendor.answer = raising(ProviderUnavailable())
+    with pytest.raises(ProviderUnavailable):
+        await pool.history(AAPL, 0, 1)
+    assert not await pool.control_works()

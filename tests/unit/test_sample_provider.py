@@ -308,3 +308,21 @@ def test_the_previous_close_is_in_the_units_of_the_session() -> None:
     CLOCK.at = utc(2022, 10, 25, 15)
     day = days(date(2022, 10, 24))[0]
     assert PROVIDER.quotes([AAPL]).quotes[0].previous_close == PROVIDER.history(AAPL, day, day).bars.close[0]
+
+
+def test_a_search_finds_symbols_and_names() -> None:
+    assert PROVIDER.search("aapl", 3)[0].instrument == AAPL
+    assert PROVIDER.search("ibm", 20)[0].name == "IBM (sample prices)"
+    microsoft = {str(one.instrument): one.name for one in PROVIDER.search("Microsoft", 20)}
+    assert microsoft["AAPL-MSFT:US"] == "Apple and Microsoft (sample prices)"
+    assert "IBM:US" not in microsoft
+    assert [one.kind for one in PROVIDER.search("^sample4", 5)] == ["index"]
+    (coin,) = PROVIDER.search("AAPLX-USD", 5)
+    assert (coin.instrument, coin.kind, coin.currency, coin.source) == (COIN, "crypto", "USD", "sample")
+    assert len(PROVIDER.search("a", 4)) == 4
+    assert PROVIDER.search("nothing", 5) == []
+
+
+def test_a_history_says_what_it_is_of() -> None:
+    assert (whole(FB).kind, whole(FB).name) == ("equity", "Facebook (sample prices)")
+    assert whole(COIN).kind == "crypto"
