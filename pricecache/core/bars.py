@@ -19,6 +19,8 @@ MANUAL = 1
 """Flag: put in by a person or an import; a provider's bar never replaces it."""
 RETRACTED = 2
 """Flag of journal rows only: a manual bar was taken back on this session."""
+APPROVED = 4
+"""Flag: a provider's bar that was parked until a person approved it; a later one of a provider replaces it as usual."""
 
 PRICE_RTOL = 1e-6
 VOLUME_RTOL = 5e-3
@@ -103,7 +105,7 @@ def years_of(sessions: NDArray[np.int64]) -> NDArray[np.int64]:
 class Provenance:
     """Where each bar of a `Bars` of the same length came from.
 
-    `source`: uint8 index into `sources`; `flags`: uint8 (`MANUAL`); `fetched_at`: int64, ms since 1970 UTC.
+    `source`: uint8 index into `sources`; `flags`: uint8 (`MANUAL`, `APPROVED`); `fetched_at`: int64, ms since 1970 UTC.
     """
 
     source: NDArray[np.uint8]
@@ -114,6 +116,11 @@ class Provenance:
     @classmethod
     def uniform(cls, n: int, source: str, fetched_at_ms: int, flags: int = 0) -> Provenance:
         return cls(np.zeros(n, np.uint8), np.full(n, flags, np.uint8), np.full(n, fetched_at_ms, np.int64), (source,))
+
+    @property
+    def by_hand(self) -> NDArray[np.bool_]:
+        """Of each bar whether a person put it in."""
+        return np.asarray((self.flags & MANUAL) != 0)
 
     def names(self) -> NDArray[np.str_]:
         """The source of each bar by name."""
@@ -178,6 +185,11 @@ def unpack_provenance(block: bytes, sources: Iterable[str]) -> Provenance:
         np.frombuffer(block, "<i8", n),
         tuple(sources),
     )
+
+
+def flags_of(block: bytes) -> bytes:
+    """The flags in a packed provenance, one byte a bar, without unpacking the rest."""
+    return block[9 * (len(block) // 10) :]
 
 
 def checksum(block: bytes) -> int:

@@ -18,8 +18,11 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, Provenance, checksum, pack_bars, pack_provenance, years_of
 from pricecache.core.catalog import Entry, SeriesHead
+from pricecache.core.events import BarsChanged
 from pricecache.errors import Unavailable
+from pricecache.stores.announcing import Announcer
 from pricecache.stores.journal import Journal
+from pricecache.stores.revisions import Changed, changed_fields
 from pricecache.stores.series import action_items, head_fields, tail_field
 
 ATTEMPTS = 40
@@ -39,8 +42,9 @@ class Restatement:
     """What one series becomes, if it is still at `base`, which is what it was when this was planned.
 
     `years`: the packed years that change, whole; one without bars is removed. `rows`: what the journal is given.
-    `actions`: all of the series' actions afterwards. `at`: ms since 1970 UTC. `first_changed`: the first session of
-    which readers now get something else, or None.
+    `actions`: all of the series' actions afterwards; written again when `head` says so. `at`, `committed_at`: ms since
+    1970 UTC. `first_changed`: the first session of which readers now get something else, or None. `changed`: which
+    sessions these are, None where nobody can tell.
     """
 
     entry: Entry
@@ -52,8 +56,23 @@ class Restatement:
     source: str
     at: int
     flags: int
+    committed_at: int
     first_changed: int | None
+    changed: Changed | None
     batch: ObjectId = field(default_factory=ObjectId)
+
+    @property
+    def writes_actions(self) -> bool:
+        return self.head.actions_rev == self.head.rev
+
+    def event(self) -> BarsChanged:
+        """What there is to tell of it once it is durable."""
+        actions_changed = self.writes_actions
+        facts = (actions_changed, self.first_changed, self.source)
+        if self.changed is None:
+            return BarsChanged(self.entry, self.head.rev, None, None, None, *facts)
+        parts = (self.changed.added, self.changed.replaced, self.changed.removed)
+        return BarsChanged(self.entry, self.head.rev, *parts, *facts)
 
     @property
     def tail(self) -> Bars:
@@ -66,7 +85,8 @@ class Restatement:
 class Committer:
     """Writes restatements. Loop-only; safe against any number of other writers in any process."""
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]], journal: Journal) -> None:
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], journal: Journal, announcer: Announcer) -> None:
+        self._announcer = announcer
         self._client = database.client
         self._series = database["series"]
         self._years = database["bar_years"]
@@ -76,7 +96,7 @@ class Committer:
         self._writing: set[asyncio.Task[None]] = set()
 
     async def write(self, restatements: Sequence[Restatement]) -> None:
-        """Make all of them durable in one transaction, and bring their entries up to it.
+        """Make all of them durable in one transaction, bring their entries up to it, and announce it.
 
         Goes on to its end when the caller is cancelled, so that the entries never fall behind what was committed.
         Raises `Overtaken` when one of the series moved on meanwhile (none is stored then), `Unavailable` when the
@@ -112,6 +132,7 @@ class Committer:
                 raise Overtaken from exc
         for restatement in restatements:
             _bring_up(restatement)
+        self._announcer.committed([restatement.event() for restatement in restatements])
 
     async def ensure_series(self, series_ids: Sequence[int]) -> None:
         """Give every series its head document, so that the compare-and-set of the first commit has one to match."""
@@ -127,7 +148,7 @@ class Committer:
             raise Overtaken
         if years := [operation for r in restatements for operation in _year_operations(r)]:
             await self._years.bulk_write(years, session=session, ordered=False)
-        if actions := [_actions_update(r) for r in restatements if r.actions != r.entry.actions]:
+        if actions := [_actions_update(r) for r in restatements if r.writes_actions]:
             await self._actions.bulk_write(actions, session=session, ordered=False)
         await self._revisions.bulk_write([_revision_insert(r) for r in restatements], session=session, ordered=False)
 
@@ -198,20 +219,22 @@ def _year_fields(rev: int, bars: Bars, provenance: Provenance) -> dict[str, Any]
 
 def _actions_update(restatement: Restatement) -> ReplaceOne[dict[str, Any]]:
     key = {"_id": restatement.entry.id}
-    return ReplaceOne(key, {**key, "items": action_items(restatement.actions)}, upsert=True)
+    document = {**key, "r": restatement.head.rev, "items": action_items(restatement.actions)}
+    return ReplaceOne(key, document, upsert=True)
 
 
 def _revision_insert(restatement: Restatement) -> InsertOne[dict[str, Any]]:
-    changed = restatement.actions != restatement.entry.actions
     return InsertOne(
         {
             "_id": {"s": restatement.entry.id, "rev": restatement.head.rev},
             "batch": restatement.batch,
             "src": restatement.source,
             "at": restatement.at,
+            "committedAt": restatement.committed_at,
             "flags": restatement.flags,
             "from": restatement.first_changed,
-            "actions": action_items(restatement.actions) if changed else None,
+            "changed": changed_fields(restatement.changed),
+            "actions": action_items(restatement.actions) if restatement.writes_actions else None,
         }
     )
 
@@ -222,6 +245,10 @@ def _bring_up(restatement: Restatement) -> None:
         kept = np.concatenate([bars.sessions for bars, _ in restatement.years.values()])
         untouched = ~np.isin(years_of(entry.sessions), list(restatement.years))
         entry.sessions = np.sort(np.concatenate([entry.sessions[untouched], kept]))
+    if entry.manual is not None and restatement.years:
+        by_hand = [bars.sessions[origin.by_hand] for bars, origin in restatement.years.values()]
+        untouched = ~np.isin(years_of(entry.manual), list(restatement.years))
+        entry.manual = np.sort(np.concatenate([entry.manual[untouched], *by_hand]))
     entry.tail = restatement.tail
     entry.actions = restatement.actions
     entry.head = restatement.head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pricecache.core.actions import Action, merge_actions
 from pricecache.core.bars import (
+    APPROVED,
     MANUAL,
     RETRACTED,
     Bars,
@@ -24,6 +25,7 @@ from pricecache.core.bars import (
 from pricecache.core.catalog import Entry, SeriesHead
 from pricecache.stores.commits import Overtaken, Restatement
 from pricecache.stores.journal import Replayed
+from pricecache.stores.revisions import Changed
 
 NONE = np.empty(0, np.int64)
 
@@ -32,7 +34,9 @@ NONE = np.empty(0, np.int64)
 class Change:
     """Something to be laid over a series: final bars as traded, in any order, and the actions known with them.
 
-    `fetched_at`: seconds since 1970 UTC. `manual`: put in by a person; a provider's bar never replaces such a one.
+    `fetched_at`, `committed_at`: seconds since 1970 UTC, when it was fetched and when it becomes known here; None for
+    the second: as soon as it was fetched. `manual`: put in by a person; a provider's bar never replaces such a one.
+    `approved`: a provider's that was parked until a person approved it; a provider's later one replaces it.
     `actions`: laid over those held; None leaves them.
     """
 
@@ -42,6 +46,12 @@ class Change:
     fetched_at: float
     manual: bool = False
     actions: tuple[Action, ...] | None = None
+    approved: bool = False
+    committed_at: float | None = None
+
+    @property
+    def flags(self) -> int:
+        return MANUAL if self.manual else APPROVED if self.approved else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class PackedYear:
 def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restatement | None, Committed]:
     """What `change` makes of a series of which `stored` are the years it touches. Raises `Overtaken`."""
     entry, at = change.entry, int(change.fetched_at * 1000)
-    flags = MANUAL if change.manual else 0
+    flags = change.flags
     new = Bars.of(change.bars.sessions, change.bars.values)
     which = years_of(new.sessions)
     merges: dict[int, Merge] = {}
@@ -91,6 +101,8 @@ def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restateme
     if not merges and not actions_changed:
         return None, Committed(entry, entry.head.rev, NONE, NONE, NONE)
     head = _head_after(entry.head, merges)
+    if actions_changed:
+        head = replace(head, actions_rev=head.rev)
     changed = [m.first_changed for m in merges.values()]
     if actions_changed and entry.head.first is not None:
         changed.append(entry.head.first)  # every earlier bar now reads differently
@@ -104,7 +116,9 @@ def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restateme
         source=change.source,
         at=at,
         flags=flags,
+        committed_at=at if change.committed_at is None else int(change.committed_at * 1000),
         first_changed=min(changed, default=None),
+        changed=Changed(added, replaced, NONE),
     )
     return restatement, Committed(entry, head.rev, added, replaced, NONE, actions_changed)
 
@@ -119,6 +133,7 @@ def _head_after(head: SeriesHead, merges: Mapping[int, Merge]) -> SeriesHead:
         first=min(firsts, default=None),
         last=max(lasts, default=None),
         count=head.count + sum(len(m.added) for m in merges.values()),
+        actions_rev=head.actions_rev,
     )
 
 
@@ -132,8 +147,12 @@ def restated(
     source: str,
     at: int,
     flags: int,
+    known: Changed | None = None,
 ) -> Restatement:
-    """The restatement that turns a series as it is into `after`, which differs in the years of `changed` only."""
+    """The restatement that turns a series as it is into `after`, which differs in the years of `changed` only.
+
+    `known`: which sessions these are, None when nobody can tell.
+    """
     base = entry.head
     rev = base.rev + 1
     years = np.unique(years_of(changed)).tolist()
@@ -147,16 +166,17 @@ def restated(
         first=int(sessions[0]) if len(sessions) else None,
         last=int(sessions[-1]) if len(sessions) else None,
         count=len(sessions),
+        actions_rev=base.actions_rev,
     )
     first = int(changed[0]) if len(changed) else None
-    return Restatement(entry, base, head, parts, rows, actions, source, at, flags, first)
+    return Restatement(entry, base, head, parts, rows, actions, source, at, flags, at, first, known)
 
 
 def rebuilt(entry: Entry, replayed: Replayed, stored: set[int], at: int) -> Restatement:
     """The restatement that makes the record what the journal says. `stored`: years that are packed, rightly or not."""
     years = set(years_of(replayed.bars.sessions).tolist()) | set(entry.head.years) | stored
     every = np.array(sorted((year - 1970) for year in years), "datetime64[Y]").astype("datetime64[D]").astype(np.int64)
-    return restated(
+    restatement = restated(
         entry,
         replayed,
         changed=every,
@@ -166,6 +186,7 @@ def rebuilt(entry: Entry, replayed: Replayed, stored: set[int], at: int) -> Rest
         at=at,
         flags=0,
     )
+    return replace(restatement, head=replace(restatement.head, actions_rev=restatement.head.rev))
 
 
 def without_actions(entry: Entry, keys: Sequence[tuple[int, str]], at: int) -> Restatement | None:
@@ -174,8 +195,9 @@ def without_actions(entry: Entry, keys: Sequence[tuple[int, str]], at: int) -> R
     if kept == entry.actions:
         return None
     base = entry.head
-    head = SeriesHead(base.rev + 1, base.years, base.first, base.last, base.count)
-    return Restatement(entry, base, head, {}, Bars.empty(), kept, "manual", at, RETRACTED, base.first)
+    head = replace(base, rev=base.rev + 1, actions_rev=base.rev + 1)
+    nothing_else = Changed(NONE, NONE, NONE)
+    return Restatement(entry, base, head, {}, Bars.empty(), kept, "manual", at, RETRACTED, at, base.first, nothing_else)
 
 
 def joined(years: Mapping[int, PackedYear]) -> Replayed:

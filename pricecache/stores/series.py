@@ -21,6 +21,7 @@ def head_from(document: Document) -> SeriesHead:
         first=document.get("first"),
         last=document.get("last"),
         count=document.get("n", 0),
+        actions_rev=document.get("actionsRev", 0),
     )
 
 
@@ -31,6 +32,7 @@ def head_fields(head: SeriesHead) -> dict[str, Any]:
         "first": head.first,
         "last": head.last,
         "n": head.count,
+        "actionsRev": head.actions_rev,
     }
 
 
@@ -58,15 +60,23 @@ def action_items(actions: Iterable[Action]) -> list[dict[str, Any]]:
     ]
 
 
-def apply_head(entry: Entry, series: Document, actions: Document | None) -> None:
-    """Bring `entry` to what the database holds; what was derived from an older revision is dropped."""
+def apply_head(entry: Entry, series: Document, actions: Document | None) -> bool:
+    """Bring `entry` to what the database holds; what was derived from an older revision is dropped.
+
+    False when the two documents are of different revisions, as when a commit came between reading the one and the
+    other: then nothing is taken, and `entry` is doubted until it is read again.
+    """
     head, tail, known = head_from(series), tail_from(series), actions_from(actions)
     if head.rev < entry.head.rev:
-        return  # read before our own last commit
+        return True  # read before our own last commit
+    if head.actions_rev != (0 if actions is None else actions.get("r", 0)):
+        entry.doubt()
+        return False
     entry.current = True
     if head.rev != entry.head.rev:
-        entry.sessions = None
+        entry.sessions = entry.manual = None
     elif tail_field(tail) == tail_field(entry.tail) and known == entry.actions:
-        return
+        return True
     entry.head, entry.tail, entry.actions = head, tail, known
     entry.touch()
+    return True

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.clock import Clock
-from pricecache.core.catalog import Catalog
+from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.quotes import Quote
+from pricecache.errors import Corrupt
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.quotes import QuoteStore, quote_from
@@ -26,7 +28,8 @@ class ChangeWatcher:
     """One change stream over the small collections. Loop-only.
 
     An event is a hint: what it names is read again from the database. The catalog is trusted only while the stream is
-    open, and everything is loaded anew each time that it opens. `owner`: this daemon, whose own batches of quotes are
+    open, and everything is loaded anew each time that it opens. What others committed is announced by `bars` to its
+    subscribers. `owner`: this daemon, whose own batches of quotes are
     passed over. `on_quotes` is given what others published.
     """
 
@@ -76,7 +79,9 @@ class ChangeWatcher:
     async def _follow(self, started: Callable[[], object]) -> None:
         pipeline = [{"$match": {"ns.coll": {"$in": list(_WATCHED)}}}]
         async with await self._database.watch(pipeline, max_await_time_ms=1000) as stream:
+            self._bars.announcer.begin(self._catalog)
             await self._instruments.load_all()
+            await self._bars.announcer.catch_up(self._catalog)
             self._on_quotes(await self._quotes.load())
             self._catalog.trusted = True
             started()
@@ -90,7 +95,15 @@ class ChangeWatcher:
     async def _on_series(self, event: dict[str, Any]) -> None:
         entry = self._catalog.by_id(event["documentKey"]["_id"])
         rev = event.get("updateDescription", {}).get("updatedFields", {}).get("rev")
-        if entry is not None and (rev is None or rev > entry.head.rev):
+        if entry is None:
+            return
+        if rev is None or rev > entry.head.rev:
+            await self._refresh(entry)
+        else:
+            await self._bars.announcer.catch_up([entry])
+
+    async def _refresh(self, entry: Entry) -> None:
+        with suppress(Corrupt):  # it is doubted from here on: whoever reads it is told, and the others are followed on
             await self._bars.refresh([entry])
 
     async def _on_state(self, event: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ async def test_doctor_sees_and_restores_actions_that_were_tampered_with(database
     split = Action(DAY0 + 3, "split", 4.0, source="test")
     await store.commit([Change(entry, bars([DAY0, DAY0 + 3]), "test", NOW, actions=(split,))])
     await database["actions"].delete_one({"_id": entry.id})
-    assert [p["code"] for p in await store.verify(entry)] == ["actions_differ"]
+    assert [p["code"] for p in await store.verify(entry)] == ["actions_lost"]
     await store.verify(entry, rebuild_at=NOW + 1)
     assert await store.verify(entry) == []
     assert entry.actions == (split,)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.actions import Action, adjusted, dividend_factors, merge_actions, preferred, split_factors
+from pricecache.core.actions import (
+    Action,
+    adjusted,
+    dividend_factors,
+    merge_actions,
+    preferred,
+    split_factors,
+    withdrawn,
+)
 from pricecache.core.bars import Bars
 
 DAY = 20_000
@@ -141,3 +149,16 @@ def test_a_manual_action_covers_a_providers_and_both_are_kept() -> None:
     assert preferred(both) == held
     assert [action.value for action in preferred(both, by_hand=False)] == [2.0]
     assert merge_actions(held, [Action(DAY, "split", 2.0, manual=True)])[0].value == 2.0
+
+
+def test_what_a_provider_lists_no_more_in_the_range_it_answers_for_is_withdrawn() -> None:
+    dividend, split = Action(DAY + 1, "dividend", 1.0, source="a"), Action(DAY + 2, "split", 2.0, source="a")
+    mine = Action(DAY + 3, "dividend", 1.0, source="manual", manual=True)
+    other = Action(DAY + 4, "dividend", 2.0, source="b")
+    held = (dividend, split, mine, other)
+    assert withdrawn(held, [split], DAY, DAY + 9) == (dividend, other)
+    assert withdrawn(held, [split], DAY, DAY + 9, source="a") == (dividend,)
+    assert withdrawn(held, [], DAY + 2, DAY + 3) == (split,)
+    # another value is a correction, no withdrawal; another kind on that day is another action
+    assert withdrawn((dividend,), [Action(DAY + 1, "dividend", 1.5)], DAY, DAY + 9) == ()
+    assert withdrawn((dividend,), [Action(DAY + 1, "split", 1.5)], DAY, DAY + 9) == (dividend,)

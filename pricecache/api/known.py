@@ -1,0 +1,30 @@
+"""Which instant a question for what was known then means."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from pricecache.api.wire import Malformed
+from pricecache.core.bars import day_number
+
+
+def known_instant(given: date, now: float) -> float:
+    """The instant that `asKnownOn` means, in seconds since 1970 UTC: of a date its last millisecond in UTC, of today
+    `now`.
+
+    Raises `Malformed` with code `future_instant` for one after `now`, and for a date after today.
+    """
+    at = given.timestamp() if isinstance(given, datetime) else min(_last_moment(day_number(given)), _today(given, now))
+    if at > now:
+        detail = "asKnownOn lies in the future"
+        rows = [{"field": "asKnownOn", "code": "future_instant", "detail": detail}]
+        raise Malformed(f"{detail}.", code="future_instant", rows=rows)
+    return at
+
+
+def _today(given: date, now: float) -> float:
+    return now if day_number(given) == int(now // 86400) else float("inf")
+
+
+def _last_moment(day: int) -> float:
+    return (day + 1) * 86400 - 0.001

@@ -1,0 +1,101 @@
+"""One committed batch of a series as it stands in `revisions`: whose it is, when it came, and what it changed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bson import Binary, ObjectId
+from numpy.typing import NDArray
+from pymongo.asynchronous.database import AsyncDatabase
+
+from pricecache.core.actions import Action
+from pricecache.errors import Corrupt
+from pricecache.stores.series import actions_from
+
+_PARTS = ("added", "replaced", "removed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Changed:
+    """The sessions that a batch added, replaced and removed: int64, ascending."""
+
+    added: NDArray[np.int64]
+    replaced: NDArray[np.int64]
+    removed: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One committed batch of a series. `at`: when it was fetched, ms since 1970 UTC; `first`: the first session it
+    changed, or None; `actions`: all of the series' actions since then, or None where it did not change them.
+
+    `committed_at`: when it became part of the record, ms since 1970 UTC; of batches from before this was kept, `at`.
+    `changed`: None where it was not kept, or where nobody can tell.
+    """
+
+    rev: int
+    batch: ObjectId
+    source: str
+    at: int
+    flags: int
+    first: int | None
+    actions: tuple[Action, ...] | None
+    committed_at: int = 0
+    changed: Changed | None = None
+
+
+def changed_fields(changed: Changed | None) -> dict[str, Binary] | None:
+    """What stands in a revision of the sessions it changed; ten years of them take a few hundred bytes."""
+    if changed is None:
+        return None
+    parts = {name: getattr(changed, name) for name in _PARTS}
+    return {name: Binary(pack_sessions(sessions)) for name, sessions in parts.items() if len(sessions)}
+
+
+def revision_from(document: Mapping[str, Any]) -> Revision:
+    """The revision a document tells of. Raises `Corrupt` when what it says of sessions cannot be read."""
+    return Revision(
+        document["_id"]["rev"],
+        document["batch"],
+        document["src"],
+        document["at"],
+        document["flags"],
+        document["from"],
+        None if document["actions"] is None else actions_from({"items": document["actions"]}),
+        document.get("committedAt", document["at"]),
+        changed_from(document),
+    )
+
+
+def changed_from(document: Mapping[str, Any]) -> Changed | None:
+    """The sessions a revision's document says it changed, or None. Raises `Corrupt`."""
+    fields = document.get("changed")
+    return None if fields is None else Changed(*(unpack_sessions(fields.get(name, b"")) for name in _PARTS))
+
+
+async def revisions_between(
+    database: AsyncDatabase[dict[str, Any]], series_id: int, after: int, up_to: int
+) -> list[Revision]:
+    """The revisions of a series from `after`, without it, to `up_to`, in order."""
+    low, high = {"s": series_id, "rev": after}, {"s": series_id, "rev": up_to}
+    found = database["revisions"].find({"_id": {"$gt": low, "$lte": high}}).sort("_id", 1)
+    return [revision_from(document) for document in await found.to_list()]
+
+
+def pack_sessions(sessions: NDArray[np.int64]) -> bytes:
+    """Ascending sessions as compressed first differences (little-endian int32): runs cost next to nothing."""
+    return zlib.compress(np.diff(sessions, prepend=0).astype("<i4").tobytes()) if len(sessions) else b""
+
+
+def unpack_sessions(block: bytes) -> NDArray[np.int64]:
+    """The inverse of `pack_sessions`. Raises `Corrupt`."""
+    if not block:
+        return np.empty(0, np.int64)
+    try:
+        return np.cumsum(np.frombuffer(zlib.decompress(block), "<i4"), dtype=np.int64)
+    except (zlib.error, ValueError) as exc:
+        raise Corrupt from exc
