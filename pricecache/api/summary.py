@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
 
 from pricecache.api.call import Answer, Call
+from pricecache.api.encoding import failure_fields
 from pricecache.api.wire import camel, instant, iso_day
 from pricecache.cache.wholeness import Extent
 from pricecache.core.catalog import Entry
 
 if TYPE_CHECKING:
     from pricecache.api.services import Services
+    from pricecache.sync.streamfeed import StreamFeed
 
 _STORAGE_SECONDS = 2.0
 
 
 async def coverage_summary(call: Call) -> Answer:
-    wholeness = call.services.wholeness
-    rows = [_row(entry, extent) for entry, extent in await wholeness.look()]
-    return Answer({**_total(wholeness.total), "symbols": rows})
+    wholeness, query = call.services.wholeness, call.query
+    seen = await wholeness.look()
+    rows = [
+        _row(entry, extent)
+        for entry, extent in seen
+        if query.market in (None, entry.instrument.market) and (query.class_ is None or extent.holes.get(query.class_))
+    ]
+    divergences = _divergences(entry for entry, _ in seen)
+    return Answer({**_total(wholeness.total), "divergences": divergences, "symbols": rows[: query.limit]})
 
 
 async def status(call: Call) -> Answer:
@@ -34,7 +43,11 @@ async def status(call: Call) -> Answer:
             "historical": _historical(services.catalog),
             "hitRate": services.reader.hit_rate,
             "syncErrorRate": _error_rate(services),
-            "coverage": _total(services.wholeness.total),
+            "coverage": {
+                **_total(services.wholeness.total),
+                "divergences": _divergences(services.catalog.tracked()),
+                "parked": services.review.quarantine.parked,
+            },
             "symbols": rows,
             "providers": [_provider(pool.stats()) for pool in services.pools],
             "storage": await _storage(services),
@@ -60,7 +73,14 @@ def _row(entry: Entry, extent: Extent) -> dict[str, Any]:
         "first": iso_day(entry.head.first),
         "last": iso_day(entry.head.last),
         "lastUpdate": instant(entry.state.last_update),
+        **failure_fields(entry.state),
+        "parked": len(entry.state.parked),
+        "divergences": len(entry.state.divergences),
     }
+
+
+def _divergences(entries: Iterable[Entry]) -> dict[str, int]:
+    return dict(Counter(kind for entry in entries for kind in entry.state.divergences))
 
 
 async def _storage(services: Services) -> dict[str, Any]:
@@ -83,7 +103,16 @@ def _live(services: Services) -> dict[str, Any]:
         "stale": sum(1 for quote in quotes if now >= quote.stale_at),
         "oldest": instant(min(instants, default=None)),
         "newest": instant(max(instants, default=None)),
+        "stream": _stream(services.stream),
     }
+
+
+def _stream(feed: StreamFeed | None) -> dict[str, Any] | None:
+    if feed is None:
+        return None
+    state = feed.state()
+    at = {name: instant(state[name]) for name in state if name.endswith("_at")}
+    return dict(camel({**state, **at, "ignored": None})) | {"ignored": dict(state["ignored"])}
 
 
 def _historical(entries: Iterable[Entry]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pymongo import ReplaceOne, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.core.catalog import Entry
-from pricecache.core.coverage import Hole, SyncState
+from pricecache.core.coverage import Divergence, Hole, SyncState
 from pricecache.errors import Unavailable
 from pricecache.stores.commits import ATTEMPTS, pause
 
-_PLAIN = [f.name for f in fields(SyncState) if f.name not in ("holes", "absent")]
+_BY_NAME = ("holes", "absent", "divergences", "parked", "not_found_days")
+_PLAIN = [f.name for f in fields(SyncState) if f.name not in _BY_NAME]
 
 
 def state_document(state: SyncState) -> dict[str, Any]:
@@ -23,6 +24,9 @@ def state_document(state: SyncState) -> dict[str, Any]:
     return plain | {
         "holes": {str(session): asdict(hole) for session, hole in state.holes.items()},
         "absent": {str(session): at for session, at in state.absent.items()},
+        "divergences": {kind: asdict(divergence) for kind, divergence in state.divergences.items()},
+        "parked": {str(session): at for session, at in state.parked.items()},
+        "not_found_days": list(state.not_found_days),
     }
 
 
@@ -31,6 +35,9 @@ def state_from(document: Mapping[str, Any]) -> SyncState:
         **{name: document[name] for name in _PLAIN if name in document},
         holes={int(session): Hole(**hole) for session, hole in document.get("holes", {}).items()},
         absent={int(session): at for session, at in document.get("absent", {}).items()},
+        divergences={kind: Divergence(**found) for kind, found in document.get("divergences", {}).items()},
+        parked={int(session): at for session, at in document.get("parked", {}).items()},
+        not_found_days=tuple(document.get("not_found_days", ())),
     )
 
 
@@ -49,7 +56,7 @@ class SyncStateStore:
     """Saves states and brings the entries they belong to up to them. Loop-only.
 
     Each stored state has a version. One that another daemon saved meanwhile is not overwritten blindly: the newer
-    findings go over it, but history once wanted deeper stays wanted.
+    findings go over it, but history once wanted deeper stays wanted, and what was said of a delisting stays said.
     """
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
@@ -92,8 +99,11 @@ class SyncStateStore:
                 take_state(entry, document)  # ours
                 continue
             if document["version"] > entry.state_version and "wanted_from" in document:
+                before = entry.state
                 take_state(entry, document)
                 state = replace(state, wanted_from=min(state.wanted_from, entry.state.wanted_from))
+                if state.delisted_after == before.delisted_after:
+                    state = replace(state, delisted_after=entry.state.delisted_after)
             left.append((entry, state))
         return left
 

@@ -19,6 +19,7 @@ from pricecache.sync.historical import examine_all
 from pricecache.sync.refresh import LiveRefresher
 
 BACKFILL_JOB = "backfill_symbol"
+BY_ITSELF = frozenset({"settings", "schedule", "start"})
 Ticket = TypeVar("Ticket")
 StartRun = Callable[[str, dict[str, Any], str], Awaitable[Ticket]]
 
@@ -139,7 +140,8 @@ class Backfiller:
             self._examiner,
             entries,
             handle,
-            reason="backfill",
+            # nobody waits for what the daemon tracks by itself
+            reason="first" if handle.run.requested_by in BY_ITSELF else "backfill",
             force=True,
             start=start,
             concurrency=self._concurrency,

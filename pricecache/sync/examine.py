@@ -1,98 +1,78 @@
-"""The one routine that heals a series: look what is missing, ask for it, judge the answer, store it, remember."""
+"""The one routine that heals a series: look what is missing, ask for it, have the answer judged, remember."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Literal
 from weakref import WeakValueDictionary
 
-import numpy as np
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.core.actions import Action, merge_actions, preferred
-from pricecache.core.bars import MANUAL, Bars, concatenate, day_of
-from pricecache.core.basis import as_declared, as_traded, explained, worked_in
+from pricecache.core.bars import day_of
 from pricecache.core.catalog import Entry
-from pricecache.core.coverage import SyncState, contains
-from pricecache.core.healing import Ask, after_answer, after_failure, after_nothing_due, examination_due, plan
-from pricecache.core.instruments import Instrument
-from pricecache.core.plausibility import check
+from pricecache.core.coverage import SyncState
+from pricecache.core.divergence import noticed
+from pricecache.core.events import BarsChanged
+from pricecache.core.healing import (
+    Ask,
+    after_answer,
+    after_failure,
+    after_nothing_due,
+    after_refused_audit,
+    audit_due,
+    examination_due,
+    plan,
+)
 from pricecache.core.sessions import SessionCalendar
 from pricecache.errors import Corrupt, ProviderAnswerBad, ProviderError, SymbolNotFound
 from pricecache.metrics import Metrics
-from pricecache.providers.base import CLOSE_MISSING, History, Quotes
-from pricecache.stores.bars import BarStore, Change, Committed
+from pricecache.providers.base import History, Lane
+from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.sync_state import SyncStateStore
+from pricecache.sync.judge import WHOLE_ANSWER_CODES, Judge, Rank, Taken, currency_is_known
+from pricecache.sync.ports import Calendars, Handle, PriceSource, Requested
+
+__all__ = [
+    "Calendars",
+    "Examination",
+    "Examiner",
+    "Handle",
+    "PriceSource",
+    "Requested",
+    "currency_is_known",
+    "has_provider",
+]
 
 log = structlog.get_logger(__name__)
 
 Outcome = Literal["stored", "unchanged", "nothing_due", "no_data", "failed"]
 SERIES_AT_ONCE = 25
 """Series whose sessions are loaded, or looked through, before the event loop gets its turn."""
+LOOKED_AT = 1000
+"""Series whose records are read and checked in one sync; of more than that each gets its turn in one of the next."""
+DEEP_SESSIONS = 400
+"""A call for more sessions than this, which nobody waits for, lets all others go first."""
+
+ControlWorks = Callable[[], Awaitable[bool]]
+"""Whether the providers know the symbols they always have."""
 
 
-class PriceSource(Protocol):
-    """Where prices are asked for: a provider behind its pool, or several as a chain."""
-
-    async def history(self, instrument: Instrument, start: int, end: int) -> History:
-        """As `Provider.history`, without blocking."""
-
-    async def quotes(self, instruments: Sequence[Instrument]) -> Quotes:
-        """As `Provider.quotes`, without blocking."""
-
-
-class Calendars(Protocol):
-    """Where the sessions of a market come from."""
-
-    async def get(self, name: str) -> SessionCalendar:
-        """Raises `Unavailable` with code `calendar_loading` when they cannot be had now."""
-
-
-class Requested(Protocol):
-    """A run as far as a routine looks at it."""
-
-    @property
-    def requested_by(self) -> str:
-        """`schedule`, `start`, or who asked."""
-
-
-class Handle(Protocol):
-    """What a routine is given of the run it is."""
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """What the run was asked for with."""
-
-    @property
-    def run(self) -> Requested:
-        """The run as it is recorded."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether to come to an early end."""
-
-    def progress(self, done: int, total: int | None, message: str = "") -> object:
-        """Say how far it is."""
-
-    def count(self, name: str, number: int = 1) -> object:
-        """Add to one of the run's counts."""
-
-    def fail(self, instrument: Instrument, code: str, detail: str) -> object:
-        """Note that one instrument failed."""
+async def _no_doubt() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What became of one series. `added`, `replaced`, `rejected`: bars. `called`: whether a provider was called.
+    """What became of one series. `added`, `replaced`, `rejected`, `parked`: bars.
 
-    `code` and `detail` say why it failed, or still waits to be tried again.
+    `called`: whether a provider was called. `code` and `detail` say why it failed, or still waits to be tried again.
     """
 
     outcome: Outcome
@@ -102,6 +82,7 @@ class Examination:
     called: bool = False
     code: str | None = None
     detail: str | None = None
+    parked: int = 0
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -114,7 +95,9 @@ class _Queue:
 class Examiner:
     """Heals series, one at a time each, any number side by side. Loop-only.
 
-    `name`: of the source, kept with every bar. `lag`: seconds after a close until a session's bar is final there.
+    `name`: of the source, kept with every bar of an answer that names none. `lag`: seconds after a close until a
+    session's bar is final there. `rank`: the order of providers. `control_works`: asked when a symbol is not found.
+    `quarantine`: where what is not stored is noted; None: nowhere.
     """
 
     def __init__(
@@ -130,18 +113,24 @@ class Examiner:
         name: str,
         lag: float,
         metrics: Metrics | None = None,
+        quarantine: QuarantineStore | None = None,
+        rank: Rank = lambda source: 0,
+        control_works: ControlWorks = _no_doubt,
     ) -> None:
         self._source = source
         self._calendars = calendars
         self._bars = bars
         self._states = states
-        self._instruments = instruments
         self._clock = clock
         self._random = randomness
         self._name = name
         self._lag = lag
-        self._metrics = metrics
+        self._control_works = control_works
+        self._judge = Judge(bars, instruments, name=name, rank=rank, quarantine=quarantine, metrics=metrics)
         self._queues: WeakValueDictionary[int, _Queue] = WeakValueDictionary()
+        self._round = 0
+        self._hurried: set[int] = set()
+        bars.subscribe(self._hear)
 
     async def sift(self, entries: Sequence[Entry], *, interval: float, force: bool = False) -> list[Entry]:
         """Those of `entries` for which there is something to ask. Of the others it is noted that they were looked at.
@@ -151,9 +140,11 @@ class Examiner:
         """
         wanting: list[Entry] = []
         looked_at: list[tuple[Entry, SyncState, SyncState]] = []
+        self._round += 1
+        turns = -(-len(entries) // LOOKED_AT)
         for i in range(0, len(entries), SERIES_AT_ONCE):
             group = [entry for entry in entries[i : i + SERIES_AT_ONCE] if has_provider(entry)]
-            await self._bars.read_many([entry for entry in group if entry.sessions is None])
+            await self._check([e for e in group if e.sessions is None or e.id % turns == self._round % turns])
             now = self._clock.time()
             for entry in group:
                 calendar = await self._calendars.get(entry.instrument.place.calendar)
@@ -162,15 +153,45 @@ class Examiner:
                 except Corrupt:
                     wanting.append(entry)  # its examination says so, and the others go on
                     continue
-                if not examination_due(held, calendar, entry.state, now, self._lag, interval):
+                insists = force or entry.id in self._hurried
+                lag = entry.lag(self._lag)
+                is_due = examination_due(held, calendar, entry.state, now, lag, interval)
+                if not is_due and not (insists and entry.state.attempts):
                     continue
-                if plan(held, calendar, entry.state, now, self._lag, force=force) is None:
+                audit = audit_due(entry.state, entry.id, now)
+                if plan(held, calendar, entry.state, now, lag, force=insists, audit=audit) is None:
                     looked_at.append((entry, entry.state, after_nothing_due(entry.state, now)))
                 else:
                     wanting.append(entry)
             await asyncio.sleep(0)
         await self._note_looked_at(looked_at)
         return wanting
+
+    async def _check(self, entries: Sequence[Entry]) -> None:
+        """Read the records of `entries`, and rebuild those that were deleted or damaged."""
+        if not entries:
+            return
+        try:
+            read = await self._bars.read_many(entries)
+        except Corrupt:
+            read = {}
+        for entry in entries:
+            if entry.id not in read:
+                await self._mend(entry)
+
+    async def _mend(self, entry: Entry) -> None:
+        try:
+            faults = await self._bars.heal(entry, self._clock.time())
+        except Corrupt as exc:
+            log.error("a record cannot be rebuilt", instrument=str(entry.instrument), detail=exc.detail)
+            return
+        codes = sorted({fault["code"] for fault in faults})
+        log.warning("record rebuilt from its journal", instrument=str(entry.instrument), faults=codes)
+
+    def _hear(self, changed: BarsChanged) -> None:
+        # a split that somebody puts in, or another answer lists, may be what an answer was refused for
+        if changed.actions_changed and changed.entry.state.code in WHOLE_ANSWER_CODES:
+            self._hurried.add(changed.entry.id)
 
     async def _note_looked_at(self, looked_at: Iterable[tuple[Entry, SyncState, SyncState]]) -> None:
         async with AsyncExitStack() as locks:
@@ -186,13 +207,16 @@ class Examiner:
     def _queue(self, entry: Entry) -> _Queue:
         return self._queues.setdefault(entry.id, _Queue())
 
-    async def examine(self, entry: Entry, *, reason: str, force: bool = False, start: int | None = None) -> Examination:
+    async def examine(
+        self, entry: Entry, *, reason: str, force: bool = False, start: int | None = None, lane: Lane | None = None
+    ) -> Examination:
         """Make one series whole as far as its provider lets us.
 
         `start`: keep history from this day on; when that is no deeper than before, ask for everything from it again.
         `force`: do not wait for the time of the next try. A call that had to wait for another one on the same series
-        does not ask for what was asked for meanwhile. Provider errors end in the outcome `failed`; `Unavailable` is
-        raised when the database or the calendar cannot be had.
+        does not ask for what was asked for meanwhile. `lane`: who goes first where calls are short; by default `user`
+        for the reason `backfill`, else by how much is asked for. Provider errors end in the outcome `failed`;
+        `Unavailable` is raised when the database or the calendar cannot be had.
         """
         if not has_provider(entry):
             return Examination("nothing_due")
@@ -200,6 +224,8 @@ class Examiner:
         answered_before = len(queue.asked)
         is_deeper = start is not None and start < entry.state.wanted_from
         async with queue.lock:
+            force = force or entry.id in self._hurried
+            self._hurried.discard(entry.id)
             if start is not None:
                 calendar = await self._calendars.get(entry.instrument.place.calendar)
                 start = max(start, int(calendar.sessions[0]))  # before it nothing can be expected
@@ -215,7 +241,8 @@ class Examiner:
             if ask is None:
                 await self._states.save(entry, after_nothing_due(entry.state, now))
                 return Examination("nothing_due", code=entry.state.code, detail=entry.state.reason)
-            examination = await self._heal(entry, ask, calendar, now, reason)
+            lane = lane or _lane(reason, ask, calendar)
+            examination = await self._heal(entry, ask, calendar, now, reason, lane)
             queue.asked.append(ask)
             return examination
 
@@ -229,127 +256,131 @@ class Examiner:
         doubt_listing: bool,
     ) -> tuple[Ask | None, SessionCalendar, float]:
         calendar = await self._calendars.get(entry.instrument.place.calendar)
-        held = await self._bars.held(entry)
-        now = self._clock.time()
+        try:
+            held = await self._bars.held(entry)
+        except Corrupt:
+            await self._mend(entry)
+            held = await self._bars.held(entry)
+        now, lag = self._clock.time(), entry.lag(self._lag)
         # a person who asks for a backfill may know that there is more than the provider began with
         state = replace(entry.state, listed_on=None) if doubt_listing else entry.state
-        ask = plan(held, calendar, state, now, self._lag, force=force, again_from=again_from)
+        audit = audit_due(state, entry.id, now)
+        ask = plan(held, calendar, state, now, lag, force=force, again_from=again_from, audit=audit)
         if ask is not None and any(asked.covers(ask) for asked in asked_meanwhile):
-            ask = plan(held, calendar, entry.state, now, self._lag)
+            ask = plan(held, calendar, entry.state, now, lag)
         return ask, calendar, now
 
-    async def _heal(self, entry: Entry, ask: Ask, calendar: SessionCalendar, now: float, reason: str) -> Examination:
+    async def _heal(
+        self, entry: Entry, ask: Ask, calendar: SessionCalendar, now: float, reason: str, lane: Lane
+    ) -> Examination:
+        examination, lesser_from = await self._asked(entry, ask, calendar, now, reason, lane)
+        if lesser_from is None or lesser_from >= ask.start or ask.start <= entry.state.wanted_from:
+            return examination
+        # the provider is back of whose bars others took the place: it is asked for all those
+        wanted = max(lesser_from, entry.state.wanted_from)
+        further, _ = await self._asked(entry, Ask(wanted, ask.end, "again"), calendar, now, reason, lane)
+        if further.outcome == "failed":
+            return examination
+        added, replaced = examination.added + further.added, examination.replaced + further.replaced
+        return replace(examination, added=added, replaced=replaced, rejected=examination.rejected + further.rejected)
+
+    async def _asked(
+        self, entry: Entry, ask: Ask, calendar: SessionCalendar, now: float, reason: str, lane: Lane
+    ) -> tuple[Examination, int | None]:
         log.debug("asking", instrument=str(entry.instrument), start=ask.start, end=ask.end, why=ask.why, reason=reason)
         try:
-            history = await self._source.history(entry.instrument, ask.start, ask.end)
-            return await self._take(entry, ask, history, calendar, now)
+            history = await self._source.history(entry.instrument, ask.start, ask.end, lane=lane, turn=ask.turn)
         except ProviderError as error:
-            return await self._note_failure(entry, error)
+            return await self._note_failure(entry, error), None
+        try:
+            taken = await self._taken(entry, ask, history, calendar, now)
+        except ProviderAnswerBad as error:
+            return await self._note_refusal(entry, ask, history, error), None
+        return await self._note_answer(entry, ask, history, taken, calendar, now), taken.lesser_from
 
-    async def _take(
-        self, entry: Entry, ask: Ask, history: History, calendar: SessionCalendar, now: float
+    async def _taken(self, entry: Entry, ask: Ask, history: History, calendar: SessionCalendar, now: float) -> Taken:
+        lag = entry.lag(self._lag)
+        try:
+            return await self._judge.take(entry, ask, history, calendar, now, lag)
+        except Corrupt:
+            await self._mend(entry)
+            return await self._judge.take(entry, ask, history, calendar, now, lag)
+
+    async def _note_answer(
+        self, entry: Entry, ask: Ask, history: History, taken: Taken, calendar: SessionCalendar, now: float
     ) -> Examination:
         was_failing = entry.state.failing_since is not None
-        given = Bars.of(history.bars.sessions, history.bars.values).between(ask.start, ask.end)
-        good, rejections = check(given, calendar, now, self._lag)
-        refused = [(r.session, r.detail) for r in rejections] + [*history.rejected]
-        if refused and not len(good):
-            raise ProviderAnswerBad(f"Not one of {len(refused)} bars can be believed: {refused[0][1]}.")
-        await self._learn(entry, history)
-        opened = calendar.current(now)
-        committed = await self._store(entry, good, history, ask.end if opened is None else opened)
-        held = await self._bars.held(entry)
-        unbelieved = {s for s, why in refused if s is not None and why != CLOSE_MISSING}
-        sessions = np.array(sorted(s for s in unbelieved if ask.start <= s <= ask.end), np.int64)
-        sessions = sessions[contains(calendar.sessions, sessions) & ~contains(held, sessions)]
         state = after_answer(
-            entry.state,
+            replace(entry.state, divergences=taken.divergences),
             ask,
-            held,
+            await self._bars.held(entry),
             calendar,
             history.first_available,
             now,
-            answered=good.sessions,
-            refused=sessions,
+            answered=taken.answered,
+            refused=taken.refused,
+            parked=taken.parked,
         )
-        if len(sessions):
-            told = next(detail for session, detail in refused if session == sessions[0])
+        if len(taken.refused):
             error = ProviderAnswerBad(
-                f"{len(sessions)} bars cannot be believed, the first of {day_of(int(sessions[0]))}: {told}.",
+                f"{len(taken.refused)} bars cannot be believed, the first of {day_of(int(taken.refused[0]))}: "
+                f"{taken.told}.",
                 code="bars_rejected",
             )
             state = after_failure(state, error, now, self._random.random())
         await self._states.save(entry, state)
         if was_failing and state.failing_since is None:
             log.info("series recovered", instrument=str(entry.instrument))
-        if refused:
-            log.debug("bars rejected", instrument=str(entry.instrument), count=len(refused), first=refused[:1])
-        added, replaced = len(committed.added), len(committed.replaced)
-        outcome: Outcome = "stored" if committed.changed else "unchanged" if len(good) else "no_data"
-        return Examination(outcome, added, replaced, len(refused), called=True)
-
-    async def _learn(self, entry: Entry, history: History) -> None:
-        currency = history.currency
-        if currency is not None and currency != entry.currency and currency_is_known(entry):
-            raise ProviderAnswerBad(
-                f"Prices were in {entry.currency} and came in {currency} now.", code="currency_changed"
-            )
-        await self._instruments.set_facts(entry, currency=currency, source=self._name, notice=history.notice)
-
-    async def _store(self, entry: Entry, good: Bars, history: History, today: int) -> Committed:
-        answered = self._believable(history.actions, entry.currency)
-        held = await self._held_from_providers(entry, good)
-        if history.basis == "split_adjusted":
-            # of those held for later days the provider cannot have worked in any but what it names itself
-            splits = worked_in(good, _candidates(entry.actions, answered, today), held)
-            good, answered = as_traded(good, splits), as_declared(answered, splits, entry.actions)
-        explained(good, held)
-        change = Change(entry, good, self._name, self._clock.time(), actions=answered or None)
-        committed = (await self._bars.commit([change]))[0]
-        if self._metrics is not None:
-            self._metrics.bars_stored.inc(len(committed.added))
-            self._metrics.bars_corrected.inc(len(committed.replaced))
-        return committed
-
-    def _believable(self, actions: Iterable[Action], currency: str) -> tuple[Action, ...]:
-        return tuple(
-            replace(action, source=self._name, currency=action.currency or currency)
-            if action.kind == "dividend"
-            else replace(action, source=self._name)
-            for action in actions
-            if isfinite(action.value) and action.value > 0
+        if taken.rejected:
+            log.debug("bars rejected", instrument=str(entry.instrument), count=taken.rejected, first=taken.told)
+        committed = taken.committed
+        outcome: Outcome = "stored" if committed.changed else "unchanged" if len(taken.answered) else "no_data"
+        return Examination(
+            outcome,
+            len(committed.added),
+            len(committed.replaced),
+            taken.rejected,
+            called=True,
+            parked=len(taken.parked),
         )
 
-    async def _held_from_providers(self, entry: Entry, answered: Bars) -> Bars:
-        held = await self._bars.held(entry)
-        if not len(np.intersect1d(held, answered.sessions, assume_unique=True)):
-            return Bars.empty()
-        years = (await self._bars.packed(entry)).values()
-        own = [(year.bars, (year.provenance.flags & MANUAL) == 0) for year in years]
-        return concatenate([Bars(bars.sessions[ours], bars.values[:, ours]) for bars, ours in own])
+    async def _note_refusal(self, entry: Entry, ask: Ask, history: History, error: ProviderAnswerBad) -> Examination:
+        """An answer of which nothing was stored. One that was asked for as a whole by a calendar of our own keeps
+        nothing else from being asked for."""
+        now, source = self._clock.time(), history.source or self._name
+        await self._judge.note_whole(entry, error, source, now)
+        if error.code == "currency_changed":
+            known = noticed(entry.state.divergences, "other_currency", source, error.detail, now)
+            await self._states.save(entry, replace(entry.state, divergences=known))
+        is_whole = ask.why == "audit" and ask.start <= entry.state.wanted_from
+        if not is_whole or error.code not in WHOLE_ANSWER_CODES:
+            return await self._note_failure(entry, error)
+        await self._states.save(entry, after_refused_audit(entry.state, now))
+        log.warning("audit refused", instrument=str(entry.instrument), code=error.code, detail=error.detail)
+        return Examination("failed", called=True, code=error.code, detail=error.detail)
 
     async def _note_failure(self, entry: Entry, error: ProviderError) -> Examination:
-        first = entry.state.failing_since is None
-        state = after_failure(entry.state, error, self._clock.time(), self._random.random())
+        before = entry.state
+        works = await self._control_works() if isinstance(error, SymbolNotFound) else True
+        now = self._clock.time()
+        state = after_failure(before, error, now, self._random.random(), control_works=works)
         await self._states.save(entry, state)
         # what speaks against the provider is said once for all its symbols, by the run
         speaks_against_symbol = isinstance(error, SymbolNotFound | ProviderAnswerBad)
-        say = log.warning if first and speaks_against_symbol else log.debug
+        say = log.warning if before.failing_since is None and speaks_against_symbol else log.debug
         say("series failing", instrument=str(entry.instrument), code=state.code, detail=state.reason)
-        return Examination("failed", called=True, code=state.code, detail=state.reason)
+        if before.quarantined_at is None and state.quarantined_at is not None:
+            log.warning("symbol quarantined", instrument=str(entry.instrument), detail=state.reason)
+        return Examination("failed", called=True, code=error.code, detail=error.detail)
+
+
+def _lane(reason: str, ask: Ask, calendar: SessionCalendar) -> Lane:
+    if reason == "backfill":
+        return "user"
+    is_filling = ask.why in ("first", "depth")
+    return "deep" if is_filling and len(calendar.between(ask.start, ask.end)) > DEEP_SESSIONS else "heal"
 
 
 def has_provider(entry: Entry) -> bool:
     """Whether any provider can be asked: not for instruments of one's own."""
     return entry.instrument.place.has_provider
-
-
-def currency_is_known(entry: Entry) -> bool:
-    """Whether the currency of `entry` is more than its market's default: a provider answered, or bars are held."""
-    return entry.state.answered_from is not None or entry.head.count > 0
-
-
-def _candidates(held: tuple[Action, ...], answered: Iterable[Action], today: int) -> tuple[Action, ...]:
-    """The actions a provider may have worked into its answer: those it names itself, and of those `held` the ones in
-    effect by `today`; its own word on each before ours."""
-    return preferred(merge_actions([a for a in held if a.ex_date <= today], answered), by_hand=False)

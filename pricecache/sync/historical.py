@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from pricecache.cache.live import LiveCache
+from pricecache.cache.sampled import SampledSessions
 from pricecache.clock import Clock
 from pricecache.core.bars import Bars, same_values
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.quotes import Quote
+from pricecache.core.running import bar_of, lacks_day
 from pricecache.core.sessions import SessionCalendar
 from pricecache.errors import PricecacheError, RateLimited, Unavailable
 from pricecache.stores.bars import BarStore
@@ -33,7 +36,7 @@ class HistoricalSync:
     """The job `historical_sync`. Loop-only.
 
     `lag`: seconds after a close until its bar is final at the provider. `interval`: seconds after which a series is
-    looked at again. `concurrency`: series asked for side by side.
+    looked at again. `concurrency`: series asked for side by side. `sampled`: says what quotes leave out of their day.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class HistoricalSync:
         lag: float,
         interval: float,
         concurrency: int,
+        sampled: SampledSessions | None = None,
     ) -> None:
         self._catalog = catalog
+        self._sampled = sampled
         self._examiner = examiner
         self._bars = bars
         self._live = live
@@ -92,14 +97,18 @@ class HistoricalSync:
             if quote is None or quote.currency != entry.currency:
                 continue
             calendar = await self._calendars.get(entry.instrument.place.calendar)
-            session = finished_session(quote, calendar, now, self._lag)
+            session = finished_session(quote, calendar, now, entry.lag(self._lag))
             if session is None or (entry.head.last is not None and session <= entry.head.last):
                 continue
-            tail = _with_bar(entry.tail, session, quote)
+            tail = _with_bar(entry.tail, session, await self._bar(entry, session, quote))
             if tail is not entry.tail:
                 tails.append((entry, tail))
         await self._bars.set_tails(tails)
         handle.count("provisional", len(tails))
+
+    async def _bar(self, entry: Entry, session: int, quote: Quote) -> NDArray[np.float64]:
+        said = await self._sampled.of(entry, session) if self._sampled is not None and lacks_day(quote) else None
+        return bar_of(quote, said)
 
     async def heal(self, entries: Sequence[Entry], handle: Handle) -> None:
         """Stage 2: every series that needs it is examined; a provider is called only where something is due."""
@@ -188,7 +197,7 @@ class _Round:
     def _report(self, entry: Entry, examination: Examination) -> None:
         self.handle.count(examination.outcome)
         self.handle.count("called", int(examination.called))
-        for name in ("added", "replaced", "rejected"):
+        for name in ("added", "replaced", "rejected", "parked"):
             self.handle.count(name, getattr(examination, name))
         if examination.outcome == "failed":
             self._fail(entry, examination.code or "error", examination.detail or "")
@@ -218,9 +227,7 @@ def finished_session(quote: Quote, calendar: SessionCalendar, now: float, lag: f
     return session
 
 
-def _with_bar(tail: Bars, session: int, quote: Quote) -> Bars:
-    fields = (quote.open, quote.day_high, quote.day_low, quote.price, quote.volume)
-    bar = np.array([[np.nan if value is None else value] for value in fields])
+def _with_bar(tail: Bars, session: int, bar: NDArray[np.float64]) -> Bars:
     here = tail.between(session, session)
     if len(here) and same_values(here.values, bar)[0]:
         return tail

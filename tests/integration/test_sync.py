@@ -27,11 +27,13 @@ from pricecache.providers.base import History
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker, backfill_parameters
 from pricecache.sync.examine import Examination, Examiner
 from pricecache.sync.historical import FORCED, HistoricalSync
+from pricecache.sync.publish import QuotePublisher
 from pricecache.sync.refresh import LiveRefresher
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
@@ -113,8 +115,19 @@ class World:
         self.sessions = calendars = Sessions(xnys_book())
         self.runs: list[tuple[str, dict[str, Any], str]] = []
         names = {"name": provider.name, "lag": LAG}
+        self.quarantine = QuarantineStore(database)
+        self.control_works = True
         self.examiner = Examiner(
-            self.pool, calendars, self.bars, self.states, self.instruments, clock, random.Random(7), **names
+            self.pool,
+            calendars,
+            self.bars,
+            self.states,
+            self.instruments,
+            clock,
+            random.Random(7),
+            quarantine=self.quarantine,
+            control_works=self._control,
+            **names,
         )
         self.sync = HistoricalSync(
             self.catalog,
@@ -127,13 +140,27 @@ class World:
             interval=3 * HOUR,
             concurrency=provider.pace.concurrency,
         )
+        self.publisher = QuotePublisher(
+            self.catalog,
+            self.live,
+            self.quotes,
+            self.bars,
+            calendars,
+            self.instruments,
+            clock,
+            interval=900,
+            lag=LAG,
+        )
         self.refresher = LiveRefresher(
-            self.catalog, self.live, self.quotes, self.pool, calendars, self.instruments, clock, interval=900, **names
+            self.catalog, self.live, self.publisher, self.pool, calendars, clock, interval=900, lag=LAG
         )
         self.tracker: Tracker[int] = Tracker(
             self.catalog, self.instruments, clock, depth_days=DEPTH_DAYS, max_symbols=5, start_run=self._start
         )
         self.backfiller = Backfiller(self.tracker, self.examiner, self.refresher, concurrency=2)
+
+    async def _control(self) -> bool:
+        return self.control_works
 
     async def _start(self, job: str, parameters: dict[str, Any], by: str) -> int:
         self.runs.append((job, parameters, by))
@@ -352,7 +379,8 @@ async def test_an_empty_answer_is_neutral_and_takes_nothing_away(world: World) -
     world.provider.script(AAPL, empty)
     handle = await world.synced()
     assert handle.counts["no_data"] == 1
-    assert entry.state == before
+    assert [(kind, said.count) for kind, said in entry.state.divergences.items()] == [("provider_has_less", 5)]
+    assert replace(entry.state, divergences={}) == before
     await world.assert_whole(AAPL)
     await world.synced()
     await world.assert_whole(AAPL, last=LAST_DUE + 1)
@@ -389,7 +417,7 @@ async def test_a_split_in_the_middle_of_a_providers_adjusted_history_is_undone(
     truth = provider.truth[AAPL].bars
     split, dividend = int(truth.sessions[-90]), int(truth.sessions[-120])
     actions = (Action(dividend, "dividend", 0.82, "USD"), Action(split, "split", 4.0))
-    provider.truth[AAPL] = Truth(truth, actions)
+    provider.truth[AAPL] = Truth(split_at(split, 4.0, truth), actions)
     world = World(database, provider, ManualClock(NOW))
     (entry,) = await world.track(AAPL)
     await world.synced()
@@ -1016,13 +1044,18 @@ async def test_bars_that_cannot_be_believed_are_failing_and_never_taken_for_abse
     assert LAST_DUE - 181 in (await world.bars.held(entry)).tolist()
 
 
-async def test_a_corrupt_series_stops_the_healing_of_no_other(world: World) -> None:
-    broken, sound = await world.track(AAPL, MSFT)
+@pytest.mark.parametrize("damage", ["altered", "deleted"])
+async def test_a_year_damaged_or_deleted_by_hand_is_rebuilt_by_the_next_sync(world: World, damage: str) -> None:
+    broken, _ = await world.track(AAPL, MSFT)
     await world.synced()
-    await world.database["bar_years"].update_one({"_id": broken.id * 10_000 + 2026}, {"$set": {"k": 1}})
-    broken.sessions = sound.sessions = None
+    year = {"_id": broken.id * 10_000 + 2026}
+    if damage == "altered":
+        await world.database["bar_years"].update_one(year, {"$set": {"k": 1}})
+    else:
+        await world.database["bar_years"].delete_one(year)
     world.clock.advance(DAY)
-    assert (await world.synced()).failures == {"AAPL:US": "corrupt"}
+    assert (await world.synced()).failures == {}
+    await world.assert_whole(AAPL, last=FRIDAY)
     await world.assert_whole(MSFT, last=FRIDAY)
 
 

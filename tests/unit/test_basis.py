@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pricecache.core.actions import Action, adjusted
 from pricecache.core.bars import Bars, same_values
-from pricecache.core.basis import as_declared, as_traded, explained, worked_in
+from pricecache.core.basis import as_declared, as_traded, explained, listed_once, worked_in, worked_in_throughout
 from pricecache.errors import ProviderAnswerBad
 
 
@@ -126,6 +126,11 @@ def test_agreement_and_corrections_pass(answered: list[float]) -> None:
     explained(bars(answered), bars(HELD))
 
 
+def test_some_rows_in_another_unit_are_no_change_of_basis() -> None:
+    explained(bars([100.0, 101.0, 99.0, 9800.0, 10_000.0]), bars(HELD))
+    assert refusal([100.0, 25.0, 25.0, 9800.0, 10_000.0], HELD).code == "basis_mixed"
+
+
 def test_without_overlap_there_is_nothing_to_compare() -> None:
     explained(bars([50.0], first=20_000), bars([100.0], first=20_001))
     explained(Bars.empty(), bars([100.0]))
@@ -180,3 +185,96 @@ def test_what_is_held_decides_against_the_jump() -> None:
 
 def test_what_is_held_after_a_split_leaves_the_jump_to_decide() -> None:
     assert worked_in(bars(AS_TRADED), [SPLIT], bars(AS_TRADED).between(20_003, None)) == ()
+
+
+@pytest.mark.parametrize("ratio", [4.0, 1.5, 0.1])
+def test_a_split_worked_in_twice_shows_as_its_jump_the_other_way_round(ratio: float) -> None:
+    split = Action(20_003, "split", ratio)
+    closes = [100.0 * ratio] * 3 + [101.0, 99.0, 100.0]
+    twice = adjusted(bars(closes), [split, split], "splits")
+    assert worked_in(twice, [split], Bars.empty()) == (split, split)
+    assert as_traded(twice, [split, split]).close.tolist() == pytest.approx(closes)
+
+
+def test_a_small_split_and_a_rise_are_told_apart_only_by_what_is_held() -> None:
+    split = Action(20_003, "split", 1.3)
+    closes = [130.0] * 3 + [101.0, 99.0, 100.0]
+    twice = adjusted(bars(closes), [split, split], "splits")
+    assert worked_in(twice, [split], Bars.empty()) == (split,)
+    assert worked_in(twice, [split], bars(closes).between(None, 20_001)) == (split, split)
+
+
+def test_without_any_bar_after_it_what_is_held_says_whether_a_split_is_worked_in() -> None:
+    split = Action(20_010, "split", 4.0)
+    held = bars(AS_TRADED)
+    assert worked_in(held, [split], held) == ()
+    assert worked_in(adjusted(held, [split], "splits"), [split], held) == (split,)
+    earlier = Action(20_003, "split", 4.0)
+    both = adjusted(held, [earlier], "splits")
+    assert worked_in(both, [earlier, split], held) == (earlier,)
+
+
+@pytest.mark.parametrize("rows", [[2], [1, 2], [3], [3, 4]])
+def test_rows_beside_a_split_that_were_left_out_are_noticed_without_anything_held(rows: list[int]) -> None:
+    answered = adjusted_for(SPLIT)
+    values = answered.values.copy()
+    values[:4, rows] *= 4.0 if rows[0] < 3 else 0.25
+    with pytest.raises(ProviderAnswerBad) as refused:
+        worked_in_throughout(Bars(answered.sessions, values), [SPLIT])
+    assert refused.value.code == "basis_mixed"
+    worked_in_throughout(answered, [SPLIT])
+    worked_in_throughout(bars(AS_TRADED), [SPLIT])
+
+
+def test_a_split_listed_twice_is_the_one_held_else_the_one_that_shows_else_the_later() -> None:
+    one, other = Action(20_002, "split", 4.0), Action(20_003, "split", 4.0)
+    smooth = adjusted_for(other)
+    assert listed_once([one, other], (), smooth) == (other,)
+    assert listed_once([one, other], [one], smooth) == (one,)
+    assert listed_once([one, other], [other], smooth) == (other,)
+    early = bars([400.0, 408.0, 99.0, 101.0, 99.0, 100.0])
+    assert listed_once([one, other], (), early) == (one,)
+    far, unlike = Action(20_030, "split", 4.0), Action(20_004, "split", 2.0)
+    assert listed_once([one, far], (), smooth) == (one, far)
+    assert listed_once([one, unlike], (), smooth) == (one, unlike)
+
+
+def test_a_dividend_is_again_only_what_another_source_says_of_it() -> None:
+    held = [Action(20_002, "dividend", 0.5, "USD", "one")]
+    twin = Action(20_003, "dividend", 0.5, "USD", "other")
+    assert listed_once([twin], held, Bars.empty()) == ()
+    own = Action(20_003, "dividend", 0.5, "USD", "one")
+    assert listed_once([own], held, Bars.empty()) == (own,)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "volume", "suggested"),
+    [(0.25, True, 4.0), (10.0, True, 0.1), (2 / 3, True, 1.5), (0.25, False, None), (0.8137, True, None)],
+)
+def test_a_constant_ratio_with_the_volume_the_other_way_round_suggests_a_split(
+    ratio: float, volume: bool, suggested: float | None
+) -> None:
+    held = bars(HELD)
+    values = held.values.copy()
+    values[:4] *= ratio
+    values[4] /= ratio if volume else 1.0
+    with pytest.raises(ProviderAnswerBad) as refused:
+        explained(Bars(held.sessions, values), held)
+    suggestion = refused.value.facts["suggestion"]
+    assert suggestion == (None if suggested is None else {"kind": "split", "ratio": pytest.approx(suggested)})
+    assert (refused.value.facts["first"], refused.value.facts["last"]) == (20_000, 20_004)
+
+
+@given(
+    closes=st.lists(st.floats(0.05, 900_000), min_size=1, max_size=40),
+    splits=st.dictionaries(st.integers(19_990, 20_050), st.sampled_from([2.0, 4.0, 1.5, 0.1]), max_size=3),
+)
+def test_what_a_holding_is_worth_is_the_same_with_splits_applied_or_not(
+    closes: list[float], splits: dict[int, float]
+) -> None:
+    actions = [Action(day, "split", ratio) for day, ratio in splits.items()]
+    traded = bars(closes)
+    day_by_day = np.array([np.prod([r for d, r in splits.items() if d <= s]) for s in traded.sessions])
+    in_the_end = np.prod(list(splits.values()))
+    worth = traded.close * day_by_day
+    assert worth == pytest.approx(adjusted(traded, actions, "splits").close * in_the_end, rel=1e-9)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricecache.core.bars import day_number
-from pricecache.core.coverage import EXCUSED, Absence, SyncState, classify, contains, coverage
+from pricecache.core.coverage import ASK_SPACING, EXCUSED, Absence, SyncState, classify, contains, coverage
 from pricecache.core.sessions import SessionCalendar, every_day
 
 FIRST = day_number(date(2026, 1, 5))
@@ -31,6 +31,8 @@ def plainly(session: int, state: SyncState, now: float) -> Absence:
         return "confirmed_absent"
     if session < state.wanted_from:
         return "not_requested"
+    if session in state.parked:
+        return "failing"
     return "failing" if state.attempts else "pending"
 
 
@@ -112,3 +114,13 @@ def test_an_empty_calendar_expects_nothing() -> None:
 )
 def test_contains_is_membership(held: np.ndarray, asked: np.ndarray) -> None:
     assert contains(held, asked).tolist() == [day in held.tolist() for day in asked.tolist()]
+
+
+def test_a_session_whose_bar_awaits_review_is_failing_with_the_time_it_is_asked_for_again() -> None:
+    parked = {int(s): NOW for s in SESSIONS[20:23]}
+    state = SyncState(FIRST, last_update=NOW, parked=parked)
+    answer = coverage(np.delete(SESSIONS, [20, 21, 22, 23]), CALENDAR, state, FIRST, FIRST + 60, NOW, LAG)
+    assert [(x.absence, x.count) for x in answer.missing] == [("failing", 3), ("pending", 1)]
+    assert "quarantine" in answer.missing[0].reason
+    assert answer.missing[0].next_retry == NOW + ASK_SPACING
+    assert not answer.complete

@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pricecache.core.bars import day_number
-from pricecache.core.coverage import Hole, SyncState
+from pricecache.core.coverage import Hole, SyncState, is_quarantined
 from pricecache.core.healing import (
     AUDIT_SECONDS,
     Ask,
     after_answer,
     after_failure,
     after_nothing_due,
+    after_refused_audit,
+    audit_due,
+    delisted,
     examination_due,
     plan,
+    reviewed,
 )
 from pricecache.core.sessions import every_day
 from pricecache.errors import ProviderAnswerBad, ProviderUnavailable, RateLimited, SymbolNotFound
@@ -336,3 +340,114 @@ def test_a_session_missing_at_the_end_is_asked_for_at_the_next_sync_and_counted_
     assert again.end == LAST
     state = after_answer(state, again, held, CALENDAR, None, NOW + 3 * HOUR, answered=held[-5:])
     assert state.holes[LAST].asks == 1
+
+
+def test_a_session_asked_for_before_waits_for_a_call_of_its_own_in_which_another_provider_is_first() -> None:
+    hole = int(SESSIONS[40])
+    state = whole(holes={hole: Hole(1, NOW - DAY, NOW - DAY)}, answered_to=int(SESSIONS[-2]))
+    held = np.delete(SESSIONS, [40, len(SESSIONS) - 1])
+    assert plan(held, CALENDAR, state, NOW, LAG) == Ask(int(SESSIONS[-6]), LAST, "new", turn=0)
+    alone = plan(without(40), CALENDAR, state, NOW, LAG)
+    assert alone is not None
+    assert (alone.why, alone.turn) == ("hole", 1)
+    forced = plan(held, CALENDAR, state, NOW, LAG, force=True)
+    assert forced is not None
+    assert (forced.start, forced.end, forced.turn) == (int(SESSIONS[35]), LAST, 0)
+
+
+def test_a_parked_session_is_asked_for_once_a_day_and_never_counted_absent() -> None:
+    spoiled = int(SESSIONS[40])
+    state, now = whole(), NOW
+    ask = Ask(int(SESSIONS[35]), int(SESSIONS[45]), "hole", turn=1)
+    for _ in range(5):
+        answered = without(40)[35:45]
+        parked = np.array([spoiled], np.int64)
+        state = after_answer(state, ask, without(40), CALENDAR, None, now, answered=answered, parked=parked)
+        assert (dict(state.parked), state.holes, state.absent) == ({spoiled: now}, {}, {})
+        assert plan(without(40), CALENDAR, state, now + 19 * HOUR, LAG) is None or now != NOW
+        now += DAY
+    gone = after_answer(state, ask, without(40), CALENDAR, None, now, answered=without(40)[35:45])
+    assert not gone.parked
+    assert gone.holes[spoiled].asks == 1
+
+
+def test_reviewed_is_not_parked() -> None:
+    assert reviewed(whole(parked={1: NOW, 2: NOW}), 1).parked == {2: NOW}
+
+
+def test_audits_come_every_thirty_days_at_a_time_of_each_series_own() -> None:
+    days = set()
+    for series in range(200):
+        state, audits = whole(audited_at=NOW), list[float]()
+        for hour in range(100 * 8):
+            now = NOW + hour * 3 * HOUR
+            if audit_due(state, series, now):
+                audits.append(now)
+                state = replace(state, audited_at=now)
+        assert len(audits) >= 2
+        assert 5 * DAY <= audits[0] - NOW <= 35 * DAY + 3 * HOUR
+        assert np.abs(np.diff(audits) - AUDIT_SECONDS).max() <= 3 * HOUR
+        days.add(int((audits[0] - NOW) // DAY))
+    assert len(days) >= 28
+
+
+def test_nobody_audits_what_was_never_filled_was_delisted_or_is_dead() -> None:
+    for state in (whole(), whole(audited_at=0.0, delisted_after=LAST), whole(audited_at=0.0, quarantined_at=NOW)):
+        assert not audit_due(state, 1, NOW)
+
+
+def test_an_audit_asks_for_everything_and_counts_also_when_nothing_came() -> None:
+    state = whole(audited_at=NOW - 40 * DAY)
+    ask = plan(SESSIONS, CALENDAR, state, NOW, LAG, audit=True)
+    assert ask == Ask(FIRST, LAST, "audit")
+    assert after_answer(state, ask, SESSIONS, CALENDAR, None, NOW, answered=NOTHING).audited_at == NOW
+    assert after_refused_audit(state, NOW).audited_at == NOW
+
+
+def test_a_symbol_is_dead_after_five_times_on_three_days_and_alive_after_one_answer() -> None:
+    state, now = whole(), NOW
+    for time in range(5):
+        assert state.quarantined_at is None
+        state = after_failure(state, SymbolNotFound(), now, 0.5)
+        assert state.not_found == time + 1
+        now += DAY * 0.6
+    assert state.quarantined_at is not None
+    assert (state.code, len(state.not_found_days)) == ("quarantined", 3)
+    assert is_quarantined(state, now)
+    assert state.next_retry is not None
+    assert 6 * DAY < state.next_retry - state.quarantined_at < 7 * DAY
+    assert not is_quarantined(state, state.next_retry)
+    assert plan(NOTHING, CALENDAR, state, now, LAG) is None
+    assert plan(NOTHING, CALENDAR, state, now, LAG, force=True) is not None
+    assert not examination_due(NOTHING, CALENDAR, state, now, LAG, 3 * HOUR)
+    still = after_failure(state, ProviderUnavailable(), now, 0.5)
+    assert (still.code, still.quarantined_at) == ("quarantined", state.quarantined_at)
+    state, _ = answer(state, Ask(FIRST, LAST, "retry"), NOTHING, SESSIONS, now)
+    assert (state.quarantined_at, state.not_found, state.not_found_days) == (None, 0, ())
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.2])
+def test_not_found_many_times_on_a_day_or_two_is_no_death(apart: float) -> None:
+    state = whole()
+    for time in range(8):
+        state = after_failure(state, SymbolNotFound(), NOW + time * apart * DAY, 0.5)
+    assert state.quarantined_at is None
+
+
+def test_not_found_while_the_provider_knows_nothing_else_either_counts_for_nothing() -> None:
+    state = whole()
+    for day in range(20):
+        state = after_failure(state, SymbolNotFound(), NOW + day * DAY, 0.9, control_works=False)
+    assert (state.not_found, state.refusals, state.quarantined_at) == (0, 0, None)
+    assert state.next_retry == NOW + 19 * DAY + 60
+
+
+def test_nothing_is_asked_for_after_the_last_session_of_what_was_delisted() -> None:
+    dead = whole(attempts=9, quarantined_at=NOW, next_retry=NOW + DAY, code="quarantined", not_found=9)
+    state = delisted(dead, int(SESSIONS[50]))
+    assert (state.attempts, state.quarantined_at, state.code) == (0, None, None)
+    assert plan(SESSIONS[:51], CALENDAR, state, NOW, LAG, force=True) is None
+    assert not examination_due(SESSIONS[:51], CALENDAR, state, NOW, LAG, 3 * HOUR)
+    again = plan(SESSIONS[:51], CALENDAR, state, NOW, LAG, again_from=FIRST)
+    assert again == Ask(FIRST, int(SESSIONS[50]), "again")
+    assert delisted(state, None).delisted_after is None
