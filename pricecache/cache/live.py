@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 
 
@@ -44,6 +46,15 @@ class LiveCache:
             self._newest = max(self._newest, batch.newest)
             held.update(taken)
             return taken
+
+    def rename(self, before: Instrument, after: Instrument) -> None:
+        """Let the quote of `before` be that of `after` from now on, unless `after` has a newer one."""
+        with self._writing:
+            quote, there = self._quotes.get(before.key), self._quotes.get(after.key)
+            if quote is not None:
+                if there is None or there.as_of < quote.as_of:
+                    self._quotes[after.key] = replace(quote, instrument=after)
+                del self._quotes[before.key]
 
 
 def _fresh_reader(quotes: dict[str, Quote]) -> Callable[[str, float], Quote | None]:

@@ -11,7 +11,8 @@ from pricecache.core.sessions import SessionCalendar
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What an instrument costs now. Prices in `currency`, unknown ones None.
+    """What an instrument costs now. Prices in `currency` (empty until it is published when its source did not say),
+    unknown ones None.
 
     `as_of`: when the price was made; `received_at`: when it came here; `stale_at`: from when on it is stale; all in
     seconds since 1970-01-01T00:00Z. `session`: the session it belongs to, days since 1970-01-01. `open`, `day_high`,
@@ -48,6 +49,10 @@ class QuoteBatch:
         return cls(by_key, min(instants, default=0.0), max(instants, default=0.0))
 
 
+FX_CLOSES_EARLY = 4 * 3600.0
+"""Currencies stop on Friday at 17:00 New York, some hours before the UTC day that is their session is over."""
+
+
 def stale_from(as_of: float, received_at: float, calendar: SessionCalendar, interval: float, lag: float) -> float:
     """From which instant on a quote is stale.
 
@@ -59,7 +64,32 @@ def stale_from(as_of: float, received_at: float, calendar: SessionCalendar, inte
         return received_at + 2 * interval
     last = calendar.current(received_at)
     close = calendar.close_of(last) if last is not None else None
-    if close is not None and as_of < close - 2 * interval:
+    closing = max(2 * interval, FX_CLOSES_EARLY if calendar.name == "24/5" else 0.0)
+    if close is not None and as_of < close - closing:
         return received_at  # a price from long before the close is no closing price
     opens = calendar.next_open(received_at)
     return (opens if opens is not None else received_at) + 2 * interval
+
+
+def fund_stale_from(session: int | None, received_at: float, calendar: SessionCalendar, lag: float) -> float:
+    """From which instant on the price that a fund had for `session` is stale: the close of the next session, and
+    `lag` seconds more, in which its price is worked out. What belongs to no session is stale when it comes."""
+    close = calendar.close_of(session) if session is not None else None
+    due = calendar.next_due(close, 0.0) if close is not None else None
+    return received_at if due is None else due + lag
+
+
+def has_news(quote: Quote | None, calendar: SessionCalendar, now: float, lag: float) -> bool:
+    """Whether a newer price than `quote` can be had: its market is open or was up to `lag` seconds ago, or closed
+    since `quote` was received."""
+    if quote is None or calendar.is_open(now, lag):
+        return True
+    last = calendar.last_closed(now)
+    close = calendar.close_of(last) if last is not None else None
+    return close is not None and quote.received_at < close
+
+
+def fund_has_news(quote: Quote | None, calendar: SessionCalendar, now: float) -> bool:
+    """Whether a fund can have a newer price than `quote`: a later session than its own is over."""
+    last = calendar.last_closed(now)
+    return quote is None or quote.session is None or (last is not None and last > quote.session)

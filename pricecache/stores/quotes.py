@@ -1,4 +1,4 @@
-"""The latest quote of each instrument, kept so that a restart begins with them; and each batch, for other daemons."""
+"""The latest quote of each instrument, kept so that a restart begins with them, and told to other daemons."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from pricecache.clock import Clock
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 
+AT_ONCE = 100
+"""Quotes of one write, and of one batch: the driver encodes them while the event loop waits."""
+
 _PLAIN = [f.name for f in fields(Quote) if f.name != "instrument"]
 
 
 class QuoteStore:
-    """The collections `quotes` (one document an instrument) and `quote_batches` (one a batch, gone after an hour).
+    """The collections `quotes` (one document an instrument) and `quote_batches` (what each daemon saved last, in
+    portions of `AT_ONCE`, gone after an hour). Others follow the changes of the latter, which bring every batch whole
+    though the next one replaces it; kept side by side, a stream's would be a hundred megabytes an hour.
 
     Loop-only. `shared_as`: the name under which batches are published to other daemons; None where there are none.
     """
@@ -30,31 +35,21 @@ class QuoteStore:
 
     async def save(self, quotes: Iterable[Quote]) -> None:
         """Durable when it returns. An older quote never replaces a newer one, whichever daemon wrote it."""
-        documents = [quote_document(quote) for quote in quotes]
-        if not documents:
-            return
-        await self._quotes.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": document["_id"]},
-                    [
-                        {
-                            "$replaceWith": {
-                                "$cond": [{"$gt": ["$as_of", document["as_of"]]}, "$$ROOT", {"$literal": document}]
-                            }
-                        }
-                    ],
-                    upsert=True,
-                )
-                for document in documents
-            ],
-            ordered=False,
-        )
-        if self._owner is not None:
-            await self._batches.insert_one({"at": self._clock.now(), "owner": self._owner, "quotes": documents})
+        waiting = list(quotes)
+        for i in range(0, len(waiting), AT_ONCE):
+            documents = [quote_document(quote) for quote in waiting[i : i + AT_ONCE]]
+            await self._quotes.bulk_write([_unless_newer(one) for one in documents], ordered=False)
+            if self._owner is not None:
+                batch = {"at": self._clock.now(), "owner": self._owner, "quotes": documents}
+                await self._batches.replace_one({"_id": f"{self._owner}/{i // AT_ONCE}"}, batch, upsert=True)
 
     async def load(self) -> list[Quote]:
         return [quote_from(document) for document in await self._quotes.find({}).to_list()]
+
+
+def _unless_newer(document: dict[str, Any]) -> UpdateOne:
+    kept = {"$cond": [{"$gt": ["$as_of", document["as_of"]]}, "$$ROOT", {"$literal": document}]}
+    return UpdateOne({"_id": document["_id"]}, [{"$replaceWith": kept}], upsert=True)
 
 
 def quote_document(quote: Quote) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Fetches the latest quotes of everything whose market can have news, and publishes them as one batch."""
+"""Fetches the latest quotes of everything whose market can have news and that no stream has brought."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import isfinite
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
 
 import structlog
 
@@ -14,79 +13,84 @@ from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
-from pricecache.core.quotes import Quote, QuoteBatch, stale_from
+from pricecache.core.quotes import Quote, fund_has_news, has_news
 from pricecache.core.sessions import SessionCalendar
-from pricecache.errors import ProviderAnswerBad, ProviderError, Unavailable
-from pricecache.metrics import Metrics
+from pricecache.errors import PricecacheError, ProviderAnswerBad, ProviderError, SymbolNotFound, Unavailable
 from pricecache.providers.base import Quotes
-from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.quotes import QuoteStore
-from pricecache.sync.examine import Calendars, Handle, PriceSource, currency_is_known, has_provider
+from pricecache.sync.examine import Calendars, Handle, PriceSource, has_provider
 from pricecache.sync.historical import is_forced
+from pricecache.sync.publish import QuotePublisher
 
 log = structlog.get_logger(__name__)
 
-FUTURE_SECONDS = 900.0
-"""How far a quote's time may lie ahead of our clock before it is refused."""
+FIRST_PAUSE = 900.0
+LONGEST_PAUSE = 86400.0
+"""Seconds for which a symbol without a quote is not asked for: after the first time, and at most."""
+_EARLY = 0.95
+"""Part of a pause after which it counts as over: a run a little before its time must not make it twice as long."""
 
 
 @dataclass(slots=True)
 class RefreshReport:
     """What a refresh came to. `asked`: instruments asked for; `quiet`: left alone because their market has no news;
-    `updated`: quotes with a newer or another price than was held; `failures`: why others have none."""
+    `streamed`: because a stream brought them; `backing_off`: because nobody knew them the last times; `updated`:
+    quotes with a newer or another price than was held; `failures`: why others have none."""
 
     asked: int = 0
     quiet: int = 0
+    streamed: int = 0
+    backing_off: int = 0
     updated: int = 0
-    failures: dict[Instrument, ProviderError | Unavailable] = field(default_factory=dict)
+    failures: dict[Instrument, PricecacheError] = field(default_factory=dict)
+
+
+COUNTS = ("asked", "quiet", "streamed", "backing_off", "updated")
 
 
 class LiveRefresher:
     """The job `live_price_update`. Loop-only.
 
-    `interval`: seconds between two runs, which is what freshness is measured by. `lag`: seconds after a close in
-    which a price may still come. `always_moving`: the source has news outside market hours too.
+    `interval`: seconds between two runs. `lag`: seconds after a close in which a price may still come.
+    `always_moving`: the source has news outside market hours too. `streamed(key, since)`: whether a stream that goes
+    on has brought a quote of `Instrument.key` since that instant (seconds since 1970 UTC).
     """
 
     def __init__(
         self,
         catalog: Catalog,
         live: LiveCache,
-        quotes: QuoteStore,
+        publisher: QuotePublisher,
         source: PriceSource,
         calendars: Calendars,
-        instruments: InstrumentStore,
         clock: Clock,
         *,
-        name: str,
         interval: float,
         lag: float,
         always_moving: bool = False,
-        metrics: Metrics | None = None,
+        streamed: Callable[[str, float], bool] = lambda key, since: False,
     ) -> None:
         self._catalog = catalog
         self._live = live
-        self._quotes = quotes
+        self._publisher = publisher
         self._source = source
         self._calendars = calendars
-        self._instruments = instruments
         self._clock = clock
-        self._name = name
         self._interval = interval
         self._lag = lag
         self._always_moving = always_moving
-        self._metrics = metrics
+        self._streamed = streamed
+        self._unknown = _Unknown()
         self._failing = False
 
     async def run(self, handle: Handle) -> None:
         """Refresh all tracked instruments, or those the parameter `symbols` names (`["AAPL:US", ...]`).
 
-        With names, or with the parameter `force`, the state of the market does not matter. Raises `NotFound` for a
-        name not known here.
+        With names, or with the parameter `force`, neither the state of the market nor a stream matters; with names no
+        pause does either. Raises `NotFound` for a name not known here.
         """
         named = [Instrument.parse(text) for text in handle.parameters.get("symbols") or ()]
         report = await self.refresh(named or None, force=bool(named) or is_forced(handle))
-        for name in ("asked", "quiet", "updated"):
+        for name in COUNTS:
             handle.count(name, getattr(report, name))
         for instrument, error in report.failures.items():
             handle.fail(instrument, error.code, error.detail)
@@ -96,85 +100,60 @@ class LiveRefresher:
         """One call for all that are due, one batch stored, then published. `None`: all that are tracked."""
         chosen = self._catalog.tracked() if instruments is None else [self._catalog.require(i) for i in instruments]
         report = RefreshReport()
-        due = await self._due([entry for entry in chosen if has_provider(entry)], force, report)
+        now = self._clock.time()
+        asked = [e for e in chosen if has_provider(e) and (instruments is not None or not e.has_ended(now))]
+        due = await self._due(asked, now, report, force=force, named=instruments is not None)
         report.asked = len(due)
         if due:
-            answer = await self._ask([entry.instrument for entry, _ in due])
-            report.failures.update(answer.failures)
-            await self._publish(due, answer, report)
+            answer = await self._ask([entry.instrument for entry in due])
+            self._unknown.note(due, answer, now)
+            await self._take(due, answer, report)
         self._tell(report)
         return report
 
     async def _due(
-        self, entries: Sequence[Entry], force: bool, report: RefreshReport
-    ) -> list[tuple[Entry, SessionCalendar]]:
+        self, entries: Sequence[Entry], now: float, report: RefreshReport, *, force: bool, named: bool
+    ) -> list[Entry]:
         due = []
-        now = self._clock.time()
         for entry in entries:
             try:
                 calendar = await self._calendars.get(entry.instrument.place.calendar)
             except Unavailable as exc:
                 report.failures[entry.instrument] = exc
                 continue
-            if (
-                force
-                or self._always_moving
-                or _has_news(self._live.get(entry.instrument.key), calendar, now, self._lag)
-            ):
-                due.append((entry, calendar))
+            held = self._live.get(entry.instrument.key)
+            if not named and self._unknown.pausing(entry, now):
+                report.backing_off += 1
+            elif not force and self._streamed(entry.instrument.key, now - self._interval):
+                report.streamed += 1
+            elif force or self._always_moving or self._can_have_news(entry, held, calendar, now):
+                due.append(entry)
             else:
                 report.quiet += 1
         return due
 
+    def _can_have_news(self, entry: Entry, held: Quote | None, calendar: SessionCalendar, now: float) -> bool:
+        if entry.kind == "fund":
+            return fund_has_news(held, calendar, now)
+        return has_news(held, calendar, now, self._lag)
+
     async def _ask(self, instruments: Sequence[Instrument]) -> Quotes:
         try:
-            return await self._source.quotes(instruments)
+            return await self._source.quotes(instruments, lane="live")
         except ProviderError as exc:
             return Quotes((), dict.fromkeys(instruments, exc))
 
-    async def _publish(
-        self, due: Sequence[tuple[Entry, SessionCalendar]], answer: Quotes, report: RefreshReport
-    ) -> None:
-        now = self._clock.time()
-        by_instrument = {quote.instrument: quote for quote in answer.quotes}
-        accepted = []
-        for entry, calendar in due:
-            try:
-                if (quote := by_instrument.get(entry.instrument)) is not None:
-                    accepted.append(self._completed(await self._checked(quote, entry, now), calendar, now))
-                elif entry.instrument not in answer.failures:
-                    raise ProviderAnswerBad("The provider left this symbol out of its answer.", code="no_quote")
-            except ProviderError as exc:
-                report.failures[entry.instrument] = exc
-        await self._quotes.save(accepted)
-        before = self._live.snapshot()
-        taken = self._live.publish(QuoteBatch.of(accepted))
-        report.updated = sum(_says_more(quote, before.get(key)) for key, quote in taken.items())
-        if self._metrics is not None and report.updated:
-            self._metrics.live_updates.labels(self._name).inc(report.updated)
-
-    async def _checked(self, quote: Quote, entry: Entry, now: float) -> Quote:
-        if not (isfinite(quote.price) and quote.price > 0 and isfinite(quote.as_of)):
-            raise ProviderAnswerBad(f"{quote.price} is no price.", code="bad_quote")
-        if quote.as_of > now + FUTURE_SECONDS:
-            raise ProviderAnswerBad("The quote is from the future.", code="bad_quote")
-        if quote.currency != entry.currency:
-            if currency_is_known(entry):
-                raise ProviderAnswerBad(
-                    f"Prices were in {entry.currency} and came in {quote.currency} now.", code="currency_changed"
-                )
-            await self._instruments.set_facts(entry, currency=quote.currency)
-        return quote
-
-    def _completed(self, quote: Quote, calendar: SessionCalendar, now: float) -> Quote:
-        session = calendar.current(quote.as_of) if quote.session is None else quote.session
-        stale_at = (
-            now + 2 * self._interval
-            if self._always_moving
-            else stale_from(quote.as_of, now, calendar, self._interval, self._lag)
-        )
-        known: dict[str, Any] = {name: _finite(getattr(quote, name)) for name in _OPTIONAL}
-        return replace(quote, session=session, received_at=now, stale_at=stale_at, **known)
+    async def _take(self, due: Sequence[Entry], answer: Quotes, report: RefreshReport) -> None:
+        asked = {entry.instrument for entry in due}
+        quotes = {quote.instrument: quote for quote in answer.quotes if quote.instrument in asked}
+        report.failures.update(answer.failures)
+        for instrument in asked - quotes.keys() - answer.failures.keys():
+            report.failures[instrument] = ProviderAnswerBad(
+                "The provider left this symbol out of its answer.", code="no_quote"
+            )
+        published = await self._publisher.publish(quotes.values(), source="poll")
+        report.failures.update(published.refused)
+        report.updated = len(published.news)
 
     def _tell(self, report: RefreshReport) -> None:
         if report.failures and not self._failing:
@@ -185,20 +164,26 @@ class LiveRefresher:
         self._failing = bool(report.failures) or (self._failing and not report.asked)
 
 
-_OPTIONAL = ("previous_close", "open", "day_high", "day_low", "volume")
+class _Unknown:
+    """Symbols that no provider knew: asked for ever more rarely, once a day in the end. Forgotten at a restart."""
 
+    def __init__(self) -> None:
+        self._pauses: dict[Instrument, tuple[float, float]] = {}
 
-def _says_more(quote: Quote, held: Quote | None) -> bool:
-    return held is None or quote.as_of > held.as_of or quote.price != held.price
+    def pausing(self, entry: Entry, now: float) -> bool:
+        asked_at, pause = self._pauses.get(entry.instrument, (-inf, 0.0))
+        if entry.state.quarantined_at is not None:
+            pause = LONGEST_PAUSE
+            asked_at = max(asked_at, entry.state.quarantined_at)
+        return now < asked_at + _EARLY * pause
 
-
-def _has_news(quote: Quote | None, calendar: SessionCalendar, now: float, lag: float) -> bool:
-    if quote is None or calendar.is_open(now, lag):
-        return True
-    last = calendar.last_closed(now)
-    close = calendar.close_of(last) if last is not None else None
-    return close is not None and quote.received_at < close
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and isfinite(value) else None
+    def note(self, asked: Sequence[Entry], answer: Quotes, now: float) -> None:
+        for instrument, error in answer.failures.items():
+            if isinstance(error, SymbolNotFound):
+                _, pause = self._pauses.get(instrument, (now, 0.0))
+                self._pauses[instrument] = (now, min(LONGEST_PAUSE, 2 * pause or FIRST_PAUSE))
+        for entry in asked:
+            if entry.instrument not in answer.failures:
+                self._pauses.pop(entry.instrument, None)
+            elif entry.instrument not in self._pauses and entry.state.quarantined_at is not None:
+                self._pauses[entry.instrument] = (now, FIRST_PAUSE)

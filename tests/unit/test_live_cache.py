@@ -82,7 +82,7 @@ def test_300_concurrent_operations_end_without_an_error_and_no_batch_is_seen_in_
 @pytest.fixture
 def calendar() -> SessionCalendar:
     """Monday to Friday; each session is its UTC day."""
-    return every_day("24/5", 20_000, 20_100, weekdays_only=True)
+    return every_day("weekdays", 20_000, 20_100, weekdays_only=True)
 
 
 def test_a_quote_of_an_open_market_is_stale_after_two_intervals(calendar: SessionCalendar) -> None:

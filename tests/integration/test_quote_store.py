@@ -1,0 +1,59 @@
+"""Latest quotes in the database: the newest wins, and other daemons hear of every batch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pricecache.core.catalog import Catalog
+from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote
+from pricecache.stores.bars import BarStore
+from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.quotes import AT_ONCE, QuoteStore
+from pricecache.stores.watch import ChangeWatcher
+from tests.clock import ManualClock
+
+
+def quotes(price: float, as_of: float, count: int = AT_ONCE + 20) -> list[Quote]:
+    return [Quote(Instrument(f"S{i}"), price, "USD", as_of, as_of, "test") for i in range(count)]
+
+
+async def test_an_older_quote_never_replaces_a_newer_one(database: Any) -> None:
+    store = QuoteStore(database, ManualClock())
+    await store.save(quotes(2.0, 20.0))
+    await store.save([*quotes(1.0, 10.0), *quotes(3.0, 30.0, count=1)])
+    assert sorted(quote.price for quote in await store.load()) == [2.0] * (AT_ONCE + 19) + [3.0]
+    assert await database["quote_batches"].count_documents({}) == 0
+
+
+async def test_other_daemons_hear_of_every_batch_though_only_the_last_is_kept(database: Any) -> None:
+    clock, catalog = ManualClock(), Catalog()
+    one, other = (QuoteStore(database, clock, shared_as=name) for name in ("one:1:x", "other:1:x"))
+    heard: list[float] = []
+    started = asyncio.Event()
+    watcher = ChangeWatcher(
+        database,
+        catalog,
+        InstrumentStore(database, catalog),
+        BarStore(database),
+        other,
+        "other:1:x",
+        lambda batch: heard.extend(quote.price for quote in batch),
+        clock,
+    )
+    watching = asyncio.create_task(watcher.run(started.set))
+    await started.wait()
+    for number in range(1, 4):
+        await one.save(quotes(float(number), float(number)))
+        await other.save(quotes(-1.0, float(number)))
+    async with asyncio.timeout(10):
+        while len(heard) < 3 * (AT_ONCE + 20):
+            await asyncio.sleep(0.01)
+    assert sorted(heard) == sorted([1.0, 2.0, 3.0] * (AT_ONCE + 20))
+    assert await database["quote_batches"].count_documents({}) == 4
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
