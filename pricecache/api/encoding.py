@@ -13,14 +13,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pricecache.api.wire import NotAcceptable, camel, encode, instant, iso_day
-from pricecache.core.actions import Action
-from pricecache.core.bars import FIELDS, day_of
-from pricecache.core.catalog import Entry
-from pricecache.core.coverage import Coverage
+from pricecache.api.wire import NotAcceptable, camel, encode, exact_instant, instant, iso_day
+from pricecache.core.actions import Action, Adjust
+from pricecache.core.bars import FIELDS, VOLUME, day_of
+from pricecache.core.catalog import BEGINNING, Entry
+from pricecache.core.coverage import ASK_SPACING, Coverage, SyncState
 from pricecache.core.quotes import Quote
 
 if TYPE_CHECKING:
+    from pricecache.cache.intraday import SampleCoverage
     from pricecache.cache.reader import HistoryAnswer
     from pricecache.stores.runs import Run
 
@@ -77,10 +78,12 @@ def coverage_fields(coverage: Coverage) -> dict[str, Any]:
 
 
 def state_of(entry: Entry) -> str:
-    """In one word how it stands with a symbol: untracked, failing, new, delisted or ok."""
+    """In one word how it stands with a symbol: untracked, quarantined, failing, new, delisted or ok."""
     if not entry.tracked:
         return "untracked"
-    if entry.state.attempts:
+    if entry.state.quarantined_at is not None:
+        return "quarantined"
+    if entry.state.attempts or entry.state.parked:
         return "failing"
     if entry.state.last_update is None:
         return "new"
@@ -97,10 +100,7 @@ def symbol_fields(entry: Entry) -> dict[str, Any]:
         "trackedSince": instant(entry.tracked_since),
         "trackedBy": entry.tracked_by,
         "state": state_of(entry),
-        "reason": state.reason if state.attempts else None,
-        "code": state.code if state.attempts else None,
-        "attempts": state.attempts,
-        "nextRetry": instant(state.next_retry) if state.attempts else None,
+        **failure_fields(state),
         "lastUpdate": instant(state.last_update),
         "first": iso_day(entry.head.first),
         "last": iso_day(entry.head.last),
@@ -108,6 +108,41 @@ def symbol_fields(entry: Entry) -> dict[str, Any]:
         "source": entry.source,
         "notice": entry.notice,
     }
+
+
+def failure_fields(state: SyncState) -> dict[str, Any]:
+    """Why a symbol is failing, how often in a row it was asked for in vain, and when it is asked for next."""
+    if state.attempts:
+        code, reason, next_retry = state.code, state.reason, state.next_retry
+    elif state.parked:
+        code, reason = "bars_parked", f"bars that await review: {len(state.parked)}; see GET /cache/quarantine"
+        next_retry = min(state.parked.values()) + ASK_SPACING
+    else:
+        code = reason = next_retry = None
+    return {"reason": reason, "code": code, "attempts": state.attempts, "nextRetry": instant(next_retry)}
+
+
+def divergence_fields(state: SyncState) -> list[dict[str, Any]]:
+    """Where a provider and what is held part."""
+    return [
+        {
+            "kind": kind,
+            "provider": divergence.provider,
+            "detail": divergence.detail,
+            "count": divergence.count,
+            "from": iso_day(divergence.first),
+            "to": iso_day(divergence.last),
+            "since": instant(divergence.since),
+            "lastSeen": instant(divergence.last_seen),
+        }
+        for kind, divergence in sorted(state.divergences.items())
+    ]
+
+
+def currency_fields(entry: Entry) -> list[dict[str, Any]]:
+    """Since when an instrument's prices are in which currency; `from` null: from the beginning."""
+    dated = entry.currencies or ((BEGINNING, entry.currency),)
+    return [{"from": iso_day(None if since == BEGINNING else since), "currency": code} for since, code in dated]
 
 
 def action_fields(action: Action) -> dict[str, Any]:
@@ -144,10 +179,15 @@ def run_fields(run: Run, now: float) -> dict[str, Any]:
     }
 
 
-def history_json(answer: HistoryAnswer, fields: Sequence[str], *, columns: bool) -> tuple[bytes, str]:
-    """Rows or columns with everything said about them, and the tag, which knows nothing of `lastUpdate`."""
+def history_json(
+    answer: HistoryAnswer, fields: Sequence[str], *, columns: bool, requested: str | None = None
+) -> tuple[bytes, str]:
+    """Rows or columns with everything said about them, and the tag, which knows nothing of `lastUpdate`.
+
+    `requested`: the former symbol it was asked for by, or None.
+    """
     entry = answer.entry
-    dates, values = iso_days(answer.bars.sessions), _values(answer, fields)
+    dates, values = iso_days(answer.bars.sessions), columns_of(answer.bars.values, answer.adjust, fields)
     content: dict[str, Any] = {
         "symbol": entry.instrument.symbol,
         "market": entry.instrument.market,
@@ -161,31 +201,58 @@ def history_json(answer: HistoryAnswer, fields: Sequence[str], *, columns: bool)
         content |= {"date": dates, **dict(zip(fields, values, strict=True))}
     else:
         names = ("date", *fields)
-        rows = zip(dates, *(_listed(column) for column in values), strict=True)
+        rows = zip(dates, *(listed(column) for column in values), strict=True)
         content["bars"] = [dict(zip(names, row, strict=True)) for row in rows]
     content |= {
-        "provisional": [day for day, is_provisional in zip(dates, answer.provisional, strict=True) if is_provisional],
+        "provisional": provisional_days(answer),
+        "manual": iso_days(answer.manual),
         "coverage": coverage_fields(answer.coverage),
         "source": entry.source,
         "notice": entry.notice,
     }
+    if requested is not None:
+        content["requested"] = requested
+    if entry.currencies:
+        content["currencies"] = currency_fields(entry)
+    if answer.as_known_on is not None:
+        content["asKnownOn"] = exact_instant(answer.as_known_on)
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    last_update = encode(instant(entry.state.last_update)).rstrip()
+    updated = entry.state.last_update if answer.as_known_on is None else answer.known_since
+    last_update = encode(instant(updated)).rstrip()
     return b'%s,"lastUpdate":%s}\n' % (body[:-1], last_update), etag_of(body)
 
 
 def history_csv(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[bytes, str]:
     """A header and a line a bar; what is unknown is empty."""
-    columns = [_listed(column) for column in _values(answer, fields)]
-    lines = [",".join(("date", *fields))]
-    for day, *row in zip(iso_days(answer.bars.sessions), *columns, strict=True):
-        lines.append(",".join((day, *("" if value is None else repr(value) for value in row))))
+    values = columns_of(answer.bars.values, answer.adjust, fields)
+    return csv_of("date", iso_days(answer.bars.sessions), fields, values)
+
+
+def csv_of(
+    label: str, labels: Sequence[str], fields: Sequence[str], values: Sequence[NDArray[Any] | list[Any]]
+) -> tuple[bytes, str]:
+    """The table of these columns, `labels` first, and its tag."""
+    lines = [",".join((label, *fields))]
+    for at, *row in zip(labels, *(listed(column) for column in values), strict=True):
+        lines.append(",".join((at, *("" if value is None else repr(value) for value in row))))
     body = ("\n".join(lines) + "\n").encode()
     return body, etag_of(body)
 
 
 async def history_arrow(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[bytes, str]:
     """An Arrow IPC stream: date32, then float64 columns. Raises `NotAcceptable` without pyarrow."""
+    facts = {"symbol": answer.entry.instrument.symbol, "market": answer.entry.instrument.market,
+             "currency": answer.entry.currency, "adjust": answer.adjust}  # fmt: skip
+    if answer.as_known_on is not None:
+        facts["asKnownOn"] = exact_instant(answer.as_known_on)
+    days = answer.bars.sessions.astype("datetime64[D]")
+    return await arrow_of("date", days, answer.bars.values, fields, facts)
+
+
+async def arrow_of(
+    label: str, labels: NDArray[Any], values: NDArray[np.float64], fields: Sequence[str], facts: dict[str, str]
+) -> tuple[bytes, str]:
+    """The Arrow stream of `labels` (datetime64) and of those rows of `values`, shape (5, n), that `fields` names."""
     try:
         pa: Any = await asyncio.to_thread(importlib.import_module, "pyarrow")
     except ImportError as exc:
@@ -193,11 +260,11 @@ async def history_arrow(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[b
             "Arrow needs the package pyarrow beside pricecache; json, columns and csv need nothing.",
             code="format_unavailable",
         ) from exc
-    arrays = [pa.array(answer.bars.sessions.astype(np.int32)).cast(pa.date32())]
-    arrays += [pa.array(answer.bars.values[FIELDS.index(name)], from_pandas=True) for name in fields]
-    facts = {"symbol": answer.entry.instrument.symbol, "market": answer.entry.instrument.market,
-             "currency": answer.entry.currency, "adjust": answer.adjust}  # fmt: skip
-    table = pa.table(arrays, names=["date", *fields]).replace_schema_metadata(facts)
+    first = pa.array(labels)
+    if label == "time":
+        first = first.cast(pa.timestamp("ms", tz="UTC"))
+    arrays = [first, *(pa.array(values[FIELDS.index(name)], from_pandas=True) for name in fields)]
+    table = pa.table(arrays, names=[label, *fields]).replace_schema_metadata(facts)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -205,10 +272,15 @@ async def history_arrow(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[b
     return body, etag_of(body)
 
 
-def coverage_headers(coverage: Coverage) -> dict[str, str]:
-    """What is missing, for formats that have no place for it."""
+def coverage_headers(coverage: Coverage | SampleCoverage, provisional: Sequence[str] = ()) -> dict[str, str]:
+    """What is missing, and which bars are not final, for formats that have no place for it."""
     complete = "true" if coverage.complete else "false"
-    return {"X-Pricecache-Coverage": f"expected={coverage.expected}, present={coverage.present}, complete={complete}"}
+    said = {"X-Pricecache-Coverage": f"expected={coverage.expected}, present={coverage.present}, complete={complete}"}
+    return said | {"X-Pricecache-Provisional": ", ".join(provisional)} if provisional else said
+
+
+def provisional_days(answer: HistoryAnswer) -> list[str]:
+    return iso_days(answer.bars.sessions[answer.provisional])
 
 
 def iso_days(sessions: NDArray[np.int64]) -> list[str]:
@@ -220,17 +292,18 @@ def _iso(session: int) -> str:
     return day_of(session).isoformat()
 
 
-def _values(answer: HistoryAnswer, fields: Sequence[str]) -> list[NDArray[Any]]:
-    """The columns wanted, contiguous: prices float64, volume int64 when every value of it is a whole number."""
+def columns_of(values: NDArray[np.float64], adjust: Adjust, fields: Sequence[str]) -> list[NDArray[Any] | list[Any]]:
+    """The columns wanted of `values`, shape (5, n), contiguous: prices float64; volume int64, or a list of int and
+    None, when every known value of it is a whole number."""
     return [
-        _whole_numbers(answer.bars.volume) if name == "volume" else _tidied(answer, FIELDS.index(name))
+        _whole_numbers(values[VOLUME]) if name == "volume" else _tidied(values[FIELDS.index(name)], adjust)
         for name in fields
     ]
 
 
-def _tidied(answer: HistoryAnswer, row: int) -> NDArray[np.float64]:
-    prices = np.ascontiguousarray(answer.bars.values[row])
-    if answer.adjust == "none" or not len(prices):
+def _tidied(prices: NDArray[np.float64], adjust: Adjust) -> NDArray[np.float64]:
+    prices = np.ascontiguousarray(prices)
+    if adjust == "none" or not len(prices):
         return prices
     with np.errstate(divide="ignore", invalid="ignore"):
         digits = SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(np.abs(prices)))
@@ -239,8 +312,13 @@ def _tidied(answer: HistoryAnswer, row: int) -> NDArray[np.float64]:
     return np.where(np.isfinite(rounded), rounded, prices)
 
 
-def _whole_numbers(volume: NDArray[np.float64]) -> NDArray[Any]:
+def _whole_numbers(volume: NDArray[np.float64]) -> NDArray[Any] | list[Any]:
     volume = np.ascontiguousarray(volume)
+    unknown = np.isnan(volume)
+    if unknown.any() and not unknown.all():  # one that is unknown does not make fractions of the others
+        known = _whole_numbers(volume[~unknown])
+        assert not isinstance(known, list)
+        return _with_none(known, ~unknown)
     with np.errstate(invalid="ignore"):
         whole = np.rint(volume)
         # after a split the quotient of two whole numbers may miss one by a bit
@@ -249,8 +327,16 @@ def _whole_numbers(volume: NDArray[np.float64]) -> NDArray[Any]:
     return whole.astype(np.int64) if fits.all() else volume
 
 
-def _listed(column: NDArray[Any]) -> list[Any]:
-    values = column.tolist()
-    if column.dtype.kind == "f" and not np.isfinite(column).all():
-        return [value if np.isfinite(value) else None for value in values]
-    return values
+def listed(column: NDArray[Any] | list[Any]) -> list[Any]:
+    """The values as JSON and CSV write them; those that are unknown None."""
+    if isinstance(column, list):
+        return column
+    if column.dtype.kind == "f" and not (finite := np.isfinite(column)).all():
+        return _with_none(column[finite], finite)
+    return column.tolist()
+
+
+def _with_none(known: NDArray[Any], where: NDArray[np.bool_]) -> list[Any]:
+    values = np.full(len(where), None, object)
+    values[where] = known.tolist()
+    return values.tolist()
