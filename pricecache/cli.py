@@ -55,8 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _misused(options: argparse.Namespace) -> str | None:
     action = getattr(options, "action", "list")
-    if action in ("add", "remove") and not options.symbols:
-        return f"symbols {action}: name a symbol"
+    if action in ("add", "remove", "search") and not options.symbols:
+        return f"symbols {action}: {'give a text to search for' if action == 'search' else 'name a symbol'}"
+    if action == "rename" and len(options.symbols) != 2:
+        return "symbols rename: give the present symbol and the new one"
+    if action != "rename" and getattr(options, "on", None):
+        return f"symbols {action}: --on is for rename only"
+    if action == "reset" and not options.provider:
+        return "providers reset: give the name of the provider"
     if action in ("create", "revoke") and not options.key:
         return f"keys {action}: give the {'name' if action == 'create' else 'id'} of the key"
     return None
@@ -86,6 +92,14 @@ def _add_questions(commands: Any) -> None:
     coverage.add_argument("--end", metavar="DATE", help="last day, YYYY-MM-DD")
 
 
+    providers = _add(
+        commands, "providers", _remote("providers"), "how the providers of prices do; reset one", _client_options()
+    )
+    providers.add_argument("action", nargs="?", choices=("list", "reset"), default="list")
+    providers.add_argument("provider", nargs="?", metavar="NAME", help="name of the provider to reset")
+    providers.add_argument("--budget", action="store_true", help="with reset: count today's requests anew too")
+
+
 def _add_work(commands: Any) -> None:
     _add(commands, "sync", _remote("sync"), "run the staged sync now", _client_options(), _run_options())
     backfill = _add(
@@ -99,11 +113,12 @@ def _add_work(commands: Any) -> None:
     )
     refresh.add_argument("symbols", nargs="*", metavar="SYMBOL", help=f"{_SYMBOL}; without one, all that are tracked")
     refresh.add_argument("--market", help="market of symbols that name none (US)")
-    symbols = _add(
-        commands, "symbols", _remote("symbols"), "list, track or untrack symbols", _client_options(), _run_options()
-    )
-    symbols.add_argument("action", nargs="?", choices=("list", "add", "remove"), default="list")
-    symbols.add_argument("symbols", nargs="*", metavar="SYMBOL", help=_SYMBOL)
+    meaning = "list, find, track, untrack or rename symbols"
+    symbols = _add(commands, "symbols", _remote("symbols"), meaning, _client_options(), _run_options())
+    actions = ("list", "search", "add", "remove", "rename")
+    symbols.add_argument("action", nargs="?", choices=actions, default="list")
+    symbols.add_argument("symbols", nargs="*", metavar="SYMBOL", help=f"{_SYMBOL}; of search: any text; of rename: two")
+    symbols.add_argument("--on", metavar="DATE", help="of rename: first day under the new symbol, YYYY-MM-DD (today)")
     symbols.add_argument("--market", help="market of symbols that name none (US)")
 
 

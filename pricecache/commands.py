@@ -17,6 +17,8 @@ DONE, FAILED, USAGE = 0, 1, 2
 _QUOTED_ROWS = 20
 _SYMBOL_COLUMNS = ("symbol", "market", "state", "bars", "first", "last", "lastUpdate", "nextRetry", "reason")
 _PROVIDER_COLUMNS = ("name", "state", "calls24h", "errors24h", "lastSuccessAt", "lastErrorAt", "lastErrorCode")
+_FOUND_COLUMNS = ("symbol", "market", "name", "kind", "currency", "tracked", "source")
+_MOST_FOUND = 25
 _JOB_COLUMNS = ("id", "nextRun", "lastRun", "lastOutcome", "durationMs", "missed", "running")
 _COVERAGE_COLUMNS = ("symbol", "market", "expected", "present", "ratio", "holes", "first", "last", "lastUpdate")
 
@@ -43,7 +45,7 @@ def _status(daemon: Daemon, options: argparse.Namespace) -> int:
 def _coverage(daemon: Daemon, options: argparse.Namespace) -> int:
     if options.symbol is None:
         return _coverage_of_all(daemon, options)
-    instrument = Instrument.parse(options.symbol, options.market)
+    instrument = _instrument(options.symbol, options.market)
     answer = daemon.get(
         path("cache", "coverage", instrument.symbol), market=instrument.market, start=options.start, end=options.end
     )
@@ -60,6 +62,33 @@ def _coverage_of_all(daemon: Daemon, options: argparse.Namespace) -> int:
     display.show_rows(status["symbols"], _COVERAGE_COLUMNS)
     display.show_mapping(status["coverage"], "all")
     return DONE
+
+
+def _providers(daemon: Daemon, options: argparse.Namespace) -> int:
+    if options.action == "reset":
+        body = {"budget": True} if options.budget else {}
+        answer = daemon.post(path("cache", "providers", options.provider, "reset"), body)
+        rows = [answer]
+    else:
+        answer = daemon.get("/cache/providers")
+        rows = answer["providers"]
+    if options.json:
+        return _print_json(answer)
+    display.show_rows([_provider_row(row) for row in rows])
+    return DONE
+
+
+def _provider_row(provider: dict[str, Any]) -> dict[str, Any]:
+    budget, breaker = provider["budget"], provider["breaker"]
+    return {
+        "name": provider["name"],
+        "state": provider["state"],
+        "until": provider["coolDownUntil"] or breaker["until"],
+        "spentToday": budget["spent"],
+        "leftToday": budget["remaining"],
+        **{name: provider[name] for name in ("calls24h", "errors24h", "spentDollars")},
+        **{name: provider[name] for name in ("lastSuccessAt", "lastErrorAt", "lastErrorCode")},
+    }
 
 
 def _sync(daemon: Daemon, options: argparse.Namespace) -> int:
@@ -88,6 +117,10 @@ def _backfill(daemon: Daemon, options: argparse.Namespace) -> int:
 def _symbols(daemon: Daemon, options: argparse.Namespace) -> int:
     if options.action == "list":
         return _list_symbols(daemon, options)
+    if options.action == "search":
+        return _search(daemon, options)
+    if options.action == "rename":
+        return _rename(daemon, options)
     body = {"symbols": _named(_instruments(options))}
     if options.action == "add":
         return _track(daemon, daemon.post("/cache/symbols", body), options)
@@ -115,7 +148,7 @@ def _keys(daemon: Daemon, options: argparse.Namespace) -> int:
     if options.action == "list":
         answer = daemon.get("/api/admin/keys")
         if not options.json:
-            display.show_rows(answer["keys"])
+            _show_keys(answer["keys"])
             return DONE
     elif options.action == "create":
         answer = _create_key(daemon, options.key, options.scopes.split("+"))
@@ -126,6 +159,13 @@ def _keys(daemon: Daemon, options: argparse.Namespace) -> int:
     if answer:
         display.show_mapping(answer)
     return DONE
+
+
+def _show_keys(keys: list[dict[str, Any]]) -> None:
+    if keys:
+        display.show_rows(keys)
+    else:
+        display.say("No keys have been created here. Those of PRICECACHE_API_KEYS are not listed.")
 
 
 def _create_key(daemon: Daemon, name: str, scopes: list[str]) -> dict[str, Any]:
@@ -143,6 +183,7 @@ def _create_key(daemon: Daemon, name: str, scopes: list[str]) -> dict[str, Any]:
 _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "status": _status,
     "coverage": _coverage,
+    "providers": _providers,
     "sync": _sync,
     "refresh": _refresh,
     "backfill": _backfill,
@@ -152,10 +193,54 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
 
 
 def _list_symbols(daemon: Daemon, options: argparse.Namespace) -> int:
+    if options.symbols:
+        return _list_named(daemon, options)
     answer = daemon.get("/cache/symbols")
     if options.json:
         return _print_json(answer)
-    display.show_rows(answer["symbols"], _SYMBOL_COLUMNS)
+    if answer["symbols"]:
+        display.show_rows(answer["symbols"], _SYMBOL_COLUMNS)
+    else:
+        display.say("No symbols are kept. Add one with `pricecache symbols add AAPL`.")
+    return DONE
+
+
+def _list_named(daemon: Daemon, options: argparse.Namespace) -> int:
+    rows: list[dict[str, Any]] = []
+    worst = DONE
+    for instrument in _instruments(options):
+        try:
+            rows.append(daemon.get(path("cache", "symbols", instrument.symbol), market=instrument.market))
+        except Refusal as exc:
+            display.complain(f"{instrument}: {exc}")
+            worst = max(worst, _exit_code(exc))
+    if options.json:
+        _print_json({"symbols": rows})
+    else:
+        display.show_rows(rows, _SYMBOL_COLUMNS)
+    return worst
+
+
+def _search(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get("/cache/symbols/search", q=" ".join(options.symbols), limit=_MOST_FOUND)
+    for provider in answer["providers"]:
+        display.complain(f"{provider['name']} could not be asked: {provider['code']}.")
+    if options.json:
+        return _print_json(answer)
+    if answer["results"]:
+        display.show_rows(answer["results"], _FOUND_COLUMNS)
+    else:
+        display.say("Nothing found.")
+    return DONE
+
+
+def _rename(daemon: Daemon, options: argparse.Namespace) -> int:
+    instrument = _instrument(options.symbols[0], options.market)
+    body = {"to": options.symbols[1]} | ({"on": options.on} if options.on else {})
+    answer = daemon.post(path("cache", "symbols", instrument.symbol, "rename"), body, market=instrument.market)
+    if options.json:
+        return _print_json(answer)
+    display.show_rows([answer], _SYMBOL_COLUMNS)
     return DONE
 
 
@@ -164,7 +249,7 @@ def _instruments(options: argparse.Namespace) -> list[Instrument]:
 
 
 def _instrument(symbol: str, market: str | None) -> Instrument:
-    return Instrument.parse(symbol, None if ":" in symbol else market)
+    return Instrument.parse_in(symbol, market)
 
 
 def _named(instruments: Iterable[Instrument]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -22,11 +22,13 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts, provider_of
+from pricecache.parts import Parts, chain_of
 from pricecache.providers.pool import ProviderPool
-from pricecache.settings import Settings
+from pricecache.settings import Settings, named_settings, unknown_settings
 from pricecache.stores.client import connect, prepare, wait_until_writable
 from pricecache.stores.embedded import PrivateMongod
+from pricecache.stores.provider_accounts import ProviderAccounts
+from pricecache.stores.quarantine import QuarantineStore
 
 log = structlog.get_logger(__name__)
 
@@ -47,13 +49,17 @@ class Daemon:
         self._settings = settings
         self._door = door
         self._mongod = mongod
+        for name, meant in unknown_settings(named_settings()).items():
+            log.warning("unknown setting", name=name, did_you_mean=meant)
         self._symbols = _symbols(settings)
         self.clock = SystemClock()
         self.metrics = Metrics(__version__)
         self.background = BackgroundTasks()
         self.book = CalendarBook()
-        provider = provider_of(settings, self.clock, self.book)
-        self.pool = ProviderPool(provider, self.clock, _observer(provider.name, self.metrics))
+        self.accounts = ProviderAccounts(self.clock)
+        self.chain = chain_of(
+            settings, self.clock, self.book, self.accounts, lambda name: _observer(name, self.metrics)
+        )
         self.loop_watch = LoopWatch(self.clock, self.metrics.event_loop_lag.observe, interval=LAG_SECONDS)
 
     @property
@@ -70,7 +76,7 @@ class Daemon:
             ending.push_async_callback(cancelled, [stopping])
             self.loop_watch.start()
             ending.callback(self.loop_watch.stop)
-            ending.push_async_callback(self.pool.close)
+            ending.push_async_callback(self.chain.close)
             starting = asyncio.create_task(self._start(ending), name="start")
             try:
                 await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -85,8 +91,11 @@ class Daemon:
 
     async def _start(self, ending: AsyncExitStack) -> None:
         database = await self._database(ending)
-        parts = Parts(self._settings, database, self.clock, self.book, self.pool, self.metrics, self.background)
-        for part in (parts.calendars, parts.columns, parts.identity):
+        await self.accounts.open(database)
+        ending.push_async_callback(self.accounts.close)
+        ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
+        parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
+        for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
         await parts.load()
@@ -97,7 +106,7 @@ class Daemon:
         self._start_background(parts)
         await parts.jobs.start()
         if self._symbols:
-            await parts.tracker.track(self._symbols, "settings")
+            await parts.tracker.track([parts.catalog.present(symbol) for symbol in self._symbols], "settings")
 
     async def _database(self, ending: AsyncExitStack) -> AsyncDatabase[dict[str, Any]]:
         self._door.checks = {"mongodb": "starting"}
@@ -127,7 +136,11 @@ class Daemon:
     def _start_background(self, parts: Parts) -> None:
         self.background.start(parts.health.keep_pinging(), "ping")
         self.background.start(parts.calendars.maintain(), "calendars")
-        self.background.start(_keep_looking(parts.wholeness, self.clock), "coverage")
+        self.background.start(self.accounts.keep(), "accounts")
+        self.background.start(parts.samples.run(), "samples")
+        if parts.stream is not None:
+            self.background.start(parts.stream.run(), "stream")
+        self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         if self._mongod is None:
             self.background.start(parts.watcher.run(), "watch")
 
@@ -135,6 +148,8 @@ class Daemon:
         read = self.metrics.read
         read("pricecache_ready", lambda: float(parts.health.is_ready))
         read("pricecache_coverage_ratio", lambda: _nan_if_none(parts.wholeness.total.ratio))
+        read("pricecache_quarantine_parked", lambda: float(parts.quarantine.parked))
+        read("pricecache_divergences", lambda: float(sum(len(e.state.divergences) for e in parts.catalog.tracked())))
         read("pricecache_symbols_tracked", lambda: float(len(parts.catalog.tracked())))
         read("pricecache_live_cache_quotes", lambda: float(len(parts.live)))
         read("pricecache_column_cache_bytes", lambda: float(parts.columns.nbytes))
@@ -142,15 +157,31 @@ class Daemon:
         read("pricecache_column_cache_misses_total", lambda: float(parts.columns.misses))
         read("pricecache_historical_hits_total", lambda: float(parts.reader.hits))
         read("pricecache_historical_misses_total", lambda: float(parts.reader.misses))
+        read("pricecache_samples_stored_total", lambda: float(parts.samples.stored))
+        read("pricecache_samples_dropped_total", lambda: float(parts.samples.dropped))
+        read("pricecache_samples_pending", lambda: float(parts.samples.pending))
         read("pricecache_mongod_restarts_total", lambda: float(self._mongod.restarts if self._mongod else 0))
+        if (stream := parts.stream) is not None:
+            read("pricecache_stream_connected", lambda: float(stream.connected))
+            read("pricecache_stream_messages_total", lambda: float(stream.messages))
+            read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
         read("pricecache_event_loop_lag_max_seconds", self.loop_watch.recent_worst)
+        pools, now = self.chain.pools, self.clock.time
+        by_provider = self.metrics.read_by_provider
+        by_provider("pricecache_provider_spend_dollars_total", lambda: {p.name: p.account.dollars for p in pools})
+        by_provider("pricecache_provider_budget_remaining", lambda: _remaining(pools, now()))
+        by_provider(
+            "pricecache_provider_breaker_open",
+            lambda: {p.name: float(p.account.breaker(now()) != "closed") for p in pools},
+        )
 
 
-async def _keep_looking(wholeness: Wholeness, clock: Clock) -> None:
-    """Keep the coverage of everything current for the metrics, whoever asks for it."""
+async def _keep_looking(wholeness: Wholeness, quarantine: QuarantineStore, clock: Clock) -> None:
+    """Keep the coverage of everything current for the metrics, whoever asks for it, and the number of items parked."""
     while True:
         try:
             await wholeness.look()
+            await quarantine.count()
         except (PyMongoError, PricecacheError) as exc:
             # told already: the database that is away by whoever pings it, a corrupt series by whoever read it
             log.debug("coverage could not be looked at", error=str(exc))
@@ -168,6 +199,11 @@ def _observer(provider: str, metrics: Metrics) -> Callable[[str], None]:
         metrics.provider_attempts.labels(provider, outcome).inc()
 
     return ended
+
+
+def _remaining(pools: Iterable[ProviderPool], now: float) -> dict[str, float]:
+    left = {pool.name: pool.account.remaining(pool.pace, "live", now) for pool in pools}
+    return {name: float(requests) for name, requests in left.items() if requests is not None}
 
 
 def _nan_if_none(value: float | None) -> float:

@@ -94,6 +94,11 @@ def progress() -> Iterator[Follower]:
         yield follow
 
 
+def say(text: str) -> None:
+    """A line on standard output."""
+    print(text)
+
+
 def complain(text: str) -> None:
     """A line on standard error."""
     print(f"pricecache: {text}", file=sys.stderr)

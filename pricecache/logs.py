@@ -19,6 +19,8 @@ _QUIET = {
     "pymongo": logging.WARNING,
     "stamina": logging.CRITICAL,
     "urllib3": logging.WARNING,
+    # A connection that breaks is told once, by who keeps it.
+    "websockets": logging.CRITICAL,
     # It logs each failed symbol itself; ours are logged once, by who asked.
     "yfinance": logging.CRITICAL,
 }

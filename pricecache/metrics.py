@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +46,8 @@ class Reading:
 READINGS = (
     Reading("pricecache_ready", "gauge", "1 when the daemon can serve (/readyz answers 200), else 0."),
     Reading("pricecache_coverage_ratio", "gauge", "Bars present of bars expected, over all tracked symbols, 0 to 1."),
+    Reading("pricecache_quarantine_parked", "gauge", "Bars and whole answers that wait for a person's review."),
+    Reading("pricecache_divergences", "gauge", "Tracked symbols' disagreements between a provider and what is held."),
     Reading("pricecache_symbols_tracked", "gauge", "Symbols that are tracked."),
     Reading("pricecache_live_cache_quotes", "gauge", "Quotes in the live cache."),
     Reading("pricecache_column_cache_bytes", "gauge", "RAM held by decoded bars, in bytes."),
@@ -53,10 +55,22 @@ READINGS = (
     Reading("pricecache_column_cache_misses_total", "counter", "Reads of bars that went to MongoDB."),
     Reading("pricecache_historical_hits_total", "counter", "Historical reads that were complete and fresh."),
     Reading("pricecache_historical_misses_total", "counter", "Historical reads that were incomplete or out of date."),
+    Reading("pricecache_samples_stored_total", "counter", "Samples of live prices that were stored."),
+    Reading("pricecache_samples_dropped_total", "counter", "Samples dropped while MongoDB was away for long."),
+    Reading("pricecache_samples_pending", "gauge", "Samples in RAM that are not stored yet."),
     Reading("pricecache_mongod_restarts_total", "counter", "Times the private mongod died and was started again."),
+    Reading("pricecache_stream_connected", "gauge", "1 while a price stream is connected and subscribed, else 0."),
+    Reading("pricecache_stream_messages_total", "counter", "Messages that price streams have brought."),
+    Reading("pricecache_stream_reconnects_total", "counter", "Times a price stream was opened again after a drop."),
     Reading(
         "pricecache_event_loop_lag_max_seconds", "gauge", "Longest lag of the event loop in the last minute or two."
     ),
+)
+
+PROVIDER_READINGS = (
+    Reading("pricecache_provider_spend_dollars_total", "counter", "Dollars spent on requests, by all daemons."),
+    Reading("pricecache_provider_budget_remaining", "gauge", "Requests left of the UTC day, where days have a bound."),
+    Reading("pricecache_provider_breaker_open", "gauge", "1 while calls to a provider are stopped by its breaker."),
 )
 
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -77,17 +91,29 @@ class Metrics:
         self._labels: dict[str, tuple[str, ...]] = {}
         self.bars_stored = self._counter("bars_stored_total", "Bars stored for sessions that had none.")
         self.bars_corrected = self._counter("bars_corrected_total", "Bars replaced by a provider's correction.")
+        self.bars_quarantined = self._counter(
+            "bars_quarantined_total", "Bars and whole answers refused, or parked for review, by reason.", "code"
+        )
+        self.provider_disagreements = self._counter(
+            "provider_disagreements_total",
+            "Closes of a provider that differ by more than 0.5 % from those held of another.",
+            "provider",
+            "other",
+        )
         self.job_runs = self._counter("job_runs_total", "Finished runs of a job, by outcome.", "job", "outcome")
         self.job_last_success = self._gauge(
             "job_last_success_timestamp_seconds", "When a job last succeeded, in seconds since 1970 UTC.", "job"
         )
         self.provider_attempts = self._counter(
             "provider_attempts_total",
-            "Calls to a provider; outcome is answered, or the code of the failure.",
+            "Calls to a provider; outcome is answered, passed_on (to the next provider), or the code of the failure.",
             "provider",
             "outcome",
         )
         self.live_updates = self._counter("live_updates_total", "Quotes that replaced an older one.", "provider")
+        self.quotes_refused = self._counter(
+            "quotes_refused_total", "Quotes that were not believed, by the code of the reason.", "provider", "code"
+        )
         self.event_loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop ran a timer, in seconds.", _LAG_BUCKETS
         )
@@ -97,6 +123,9 @@ class Metrics:
         self._labels |= {"pricecache_http_requests_total": _BY_STATUS, "pricecache_http_request_seconds": _BY_ROUTE}
         self.registry.register(self.requests)
         self.registry.register(_Readings(self._sources))
+        self._of_providers: dict[str, Callable[[], Mapping[str, float]]] = {}
+        self._labels |= {reading.name: ("provider",) for reading in PROVIDER_READINGS}
+        self.registry.register(_ProviderReadings(self._of_providers))
         ProcessCollector(namespace="pricecache", registry=self.registry)
 
     def read(self, name: str, source: Callable[[], float]) -> None:
@@ -104,6 +133,12 @@ class Metrics:
         if name not in {reading.name for reading in READINGS}:
             raise KeyError(name)
         self._sources[name] = source
+
+    def read_by_provider(self, name: str, source: Callable[[], Mapping[str, float]]) -> None:
+        """The same for one of `PROVIDER_READINGS`: `source` gives a value for each provider that has one."""
+        if name not in {reading.name for reading in PROVIDER_READINGS}:
+            raise KeyError(name)
+        self._of_providers[name] = source
 
     def exposition(self) -> bytes:
         """Everything in the text format of Prometheus; its type is `CONTENT_TYPE`."""
@@ -179,6 +214,21 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
         total += count
         rows.append((bound, float(total)))
     return rows
+
+
+class _ProviderReadings(Collector):
+    def __init__(self, sources: dict[str, Callable[[], Mapping[str, float]]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        for reading in PROVIDER_READINGS:
+            family = (CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily)(
+                reading.name, reading.help, labels=("provider",)
+            )
+            if source := self._sources.get(reading.name):
+                for provider, value in source().items():
+                    family.add_metric((provider,), value)
+            yield family
 
 
 class _Readings(Collector):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pymongo.asynchronous.database import AsyncDatabase
 
@@ -18,37 +19,53 @@ from pricecache.api.runs import REFRESH_JOB, SYNC_JOB
 from pricecache.api.services import Services
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
+from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
+from pricecache.cache.intraday import IntradayReader
 from pricecache.cache.live import LiveCache
 from pricecache.cache.reader import Reader
+from pricecache.cache.sampled import SampledSessions
 from pricecache.cache.wholeness import Wholeness
 from pricecache.calendars import CalendarLoader
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
+from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Misconfigured
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
-from pricecache.providers.base import Provider
+from pricecache.providers.base import Capability, Provider
+from pricecache.providers.chain import ProviderChain
 from pricecache.providers.csvfiles import CsvProvider
+from pricecache.providers.fmp import FmpProvider
+from pricecache.providers.limits import limited, parse_limits
 from pricecache.providers.pool import ProviderPool
 from pricecache.providers.sample import SampleProvider
 from pricecache.providers.yahoo import YahooProvider
+from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore, new_owner
+from pricecache.stores.provider_accounts import ProviderAccounts
+from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
+from pricecache.stores.samples import SampleStore
+from pricecache.stores.searches import SearchStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
 from pricecache.sync.historical import HistoricalSync
+from pricecache.sync.publish import QuotePublisher
 from pricecache.sync.refresh import LiveRefresher
+from pricecache.sync.review import Reviewer
+from pricecache.sync.searching import ProviderSearch
+from pricecache.sync.streamfeed import StreamFeed
 from pricecache.sync.verify import VERIFY_JOB, Verifier
 
 MIB = 1 << 20
@@ -56,21 +73,76 @@ REFRESHES_KEPT = 96
 """Runs of `live_price_update` that are kept when nothing happened in them: a day of them by default."""
 
 
-def provider_of(settings: Settings, clock: Clock, book: CalendarBook) -> Provider:
-    """The provider that the settings name. Raises `Misconfigured` with code `bad_providers` or `csv_folder_missing`."""
-    if len(settings.providers) != 1:
-        raise Misconfigured("Name one provider in PRICECACHE_PROVIDERS: yfinance, csv or sample.", code="bad_providers")
-    makers: Mapping[str, Callable[[], Provider]] = {
+def chain_of(
+    settings: Settings,
+    clock: Clock,
+    book: CalendarBook,
+    accounts: ProviderAccounts,
+    observer: Callable[[str], Callable[[str], object]],
+) -> ProviderChain:
+    """The providers that the settings name, each behind its pool, with its account among `accounts`.
+
+    `observer` gives what is told of every call to the provider of that name. Raises `Misconfigured` with code
+    `bad_providers`, `bad_provider_limits`, or what a provider misses.
+    """
+    makers = _makers(settings, clock, book)
+    own = _orders(settings)
+    names = list(dict.fromkeys([*settings.providers, *(name for order in own.values() for name in order)]))
+    unknown = [name for name in names if name not in makers]
+    if unknown or not settings.providers:
+        said = f"There is no provider {', '.join(map(repr, unknown))}" if unknown else "No provider is named"
+        raise Misconfigured(f"{said}; there are {', '.join(makers)}.", code="bad_providers")
+    limits = parse_limits(settings.provider_limits, makers)
+    pools = []
+    for provider in (makers[name]() for name in names):
+        pace = limited(provider.pace, limits.get(provider.name, {}))
+        keeper = accounts.account(provider.name, pace)
+        pools.append(ProviderPool(provider, clock, observer(provider.name), pace=pace, keeper=keeper))
+    chain = ProviderChain(pools, orders={one: own.get(one) or settings.providers for one in get_args(Capability)})
+    _check_orders(chain, own)
+    return chain
+
+
+def _orders(settings: Settings) -> dict[Capability, tuple[str, ...]]:
+    orders: dict[Capability, tuple[str, ...]] = {
+        "history": settings.providers_history,
+        "live": settings.providers_live,
+        "actions": settings.providers_actions,
+        "search": settings.providers_search,
+        "stream": settings.providers_stream,
+    }
+    return {capability: names for capability, names in orders.items() if names}
+
+
+def _check_orders(chain: ProviderChain, orders: Mapping[Capability, Sequence[str]]) -> None:
+    for capability, names in orders.items():
+        able = {pool.name for pool in chain.pools if pool.can(capability)}
+        if unable := [name for name in names if name not in able]:
+            raise Misconfigured(
+                f"PRICECACHE_PROVIDERS_{capability.upper()}: {', '.join(unable)} cannot do that; "
+                f"of those named {', '.join(sorted(able)) or 'none'} can.",
+                code="bad_providers",
+            )
+
+
+def _makers(settings: Settings, clock: Clock, book: CalendarBook) -> Mapping[str, Callable[[], Provider]]:
+    return {
         "yfinance": lambda: YahooProvider(settings.data_dir / "yfinance", clock, settings.yahoo_url),
         "csv": lambda: CsvProvider(_csv_dir(settings), clock, book),
         "sample": lambda: SampleProvider(clock, book),
+        "fmp": lambda: _fmp(settings, clock, book),
     }
-    try:
-        return makers[settings.providers[0]]()
-    except KeyError:
-        raise Misconfigured(
-            f"There is no provider {settings.providers[0]!r}; there are {', '.join(makers)}.", code="bad_providers"
-        ) from None
+
+
+def _fmp(settings: Settings, clock: Clock, book: CalendarBook) -> FmpProvider:
+    key = settings.financial_modeling_prep_api_key
+    return FmpProvider(
+        None if key is None else key.get_secret_value(),
+        clock,
+        book,
+        settings.fmp_url,
+        batch_quotes=settings.fmp_batch_quotes,
+    )
 
 
 def _csv_dir(settings: Settings) -> Path:
@@ -82,7 +154,7 @@ def _csv_dir(settings: Settings) -> Path:
 class Parts:
     """The parts of one daemon on one database. Loop-only.
 
-    `book` and `pool` may have been given to others before; `background` is what goes on beside these parts.
+    `book` and `chain` may have been given to others before; `background` is what goes on beside these parts.
     """
 
     def __init__(
@@ -91,7 +163,7 @@ class Parts:
         database: AsyncDatabase[dict[str, Any]],
         clock: Clock,
         book: CalendarBook,
-        pool: ProviderPool,
+        chain: ProviderChain,
         metrics: Metrics,
         background: BackgroundTasks,
     ) -> None:
@@ -99,7 +171,7 @@ class Parts:
         self._database = database
         self._clock = clock
         self._book = book
-        self._pool = pool
+        self._chain = chain
         self._metrics = metrics
         self._owner = new_owner()
         self._make_stores()
@@ -112,11 +184,15 @@ class Parts:
         """Fill the memory with what the database holds."""
         await self.calendars.load()
         await self.instruments.load_all()
-        self._publish(await self.quotes.load())
+        quotes = await self.quotes.load()
+        self._publish(quotes)
+        self.samples.remember(quotes)
         await self.identity.reload()
 
     def _publish(self, quotes: Sequence[Quote]) -> None:
-        self.live.publish(QuoteBatch.of(quotes))
+        # one may have been saved under a symbol that its instrument was losing
+        present = [replace(quote, instrument=self.catalog.present(quote.instrument)) for quote in quotes]
+        self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
 
     def _make_stores(self) -> None:
         database, clock = self._database, self._clock
@@ -125,16 +201,27 @@ class Parts:
         self.bars = BarStore(database)
         self.instruments = InstrumentStore(database, self.catalog)
         self.states = SyncStateStore(database)
+        self.quarantine = QuarantineStore(database)
         self.quotes = QuoteStore(database, clock, shared_as=shared_as)
+        self.samples = SampleStore(
+            database, self.catalog, clock, keep_days=self._settings.sample_days, shared=shared_as is not None
+        )
         self.runs = RunStore(database)
         self.keys = KeyStore(database)
         self.calendars = CalendarLoader(clock, database["calendars"], self._book)
+        self._chain.spelling = self.catalog.asked_as
 
     def _make_caches(self) -> None:
-        lag = self._pool.provider.final_lag
+        lag = self._chain.final_lag
         self.live = LiveCache()
+        self.instruments.on_renamed = self.live.rename
         self.columns = ColumnCache(self.bars, int(self._settings.column_cache_mb * MIB))
-        self.reader = Reader(self.catalog, self.columns, self._book, self._clock, lag)
+        self.sampled = SampledSessions(self.samples, self._book)
+        self.reader = Reader(
+            self.catalog, self.columns, self._book, self._clock, lag, live=self.live, sampled=self.sampled
+        )
+        self.intraday = IntradayReader(self.catalog, self.samples, self.reader, self._book, self._clock)
+        self.as_known = AsKnown(self.catalog, self.bars, self._book, lag)
         self.wholeness = Wholeness(self.catalog, self.reader, self._clock)
         self.watcher = ChangeWatcher(
             self._database,
@@ -150,7 +237,7 @@ class Parts:
     # ---- jobs
 
     def _make_jobs(self) -> None:
-        settings, concurrency = self._settings, self._pool.provider.pace.concurrency
+        settings, concurrency = self._settings, self._chain.concurrency
         leases = LeaseStore(self._database, self._owner)
         self.jobs = Jobs(self.runs, leases, self._clock, drain_seconds=settings.drain_seconds, metrics=self._metrics)
         self.tracker = Tracker(
@@ -161,6 +248,9 @@ class Parts:
             max_symbols=settings.max_symbols,
             start_run=self.jobs.run,
         )
+        self.publisher = self._publisher()
+        self.stream = self._stream_feed()
+        self.publisher.subscribe(self.samples.record)
         examiner, refresher = self._examiner(), self._refresher()
         backfiller = Backfiller(self.tracker, examiner, refresher, concurrency=concurrency)
         verifier = Verifier(self.catalog, self.bars, self._clock)
@@ -187,31 +277,72 @@ class Parts:
 
     def _examiner(self) -> Examiner:
         return Examiner(
-            self._pool,
+            self._chain,
             self.calendars,
             self.bars,
             self.states,
             self.instruments,
             self._clock,
             random.Random(),
-            name=self._pool.provider.name,
-            lag=self._pool.provider.final_lag,
+            name=self._chain.name,
+            lag=self._chain.final_lag,
             metrics=self._metrics,
+            quarantine=self.quarantine,
+            rank=self._chain.rank,
+            control_works=self._controls_work,
         )
+
+    async def _controls_work(self) -> bool:
+        """Whether all providers of history that can prove it know what they always have, and one at least can."""
+        able = [pool for pool in self._chain.able("history") if pool.provider.control is not None]
+        return bool(able) and all([await pool.control_works() for pool in able])
 
     def _refresher(self) -> LiveRefresher:
         return LiveRefresher(
             self.catalog,
             self.live,
+            self.publisher,
+            self._chain,
+            self.calendars,
+            self._clock,
+            interval=self._settings.live_seconds,
+            lag=self._chain.final_lag,
+            always_moving=self._chain.always_moving,
+            streamed=self.stream.streamed if self.stream is not None else lambda key, since: False,
+        )
+
+    def _stream_feed(self) -> StreamFeed | None:
+        settings = self._settings
+        # requests that are sent elsewhere on purpose must not meet Yahoo by another way
+        leads_elsewhere = settings.yahoo_url is not None and settings.yahoo_stream_url is None
+        streams = any(pool.name == YahooStream.name for pool in self._chain.able("stream"))
+        if not settings.stream or not streams or leads_elsewhere:
+            return None
+        return StreamFeed(
+            lambda: YahooStream(self._clock, settings.yahoo_stream_url, spelling=self._yahoo_spelling),
+            self.catalog,
+            self.publisher,
+            self.calendars,
+            self._clock,
+            random.Random(),
+            silence=settings.stream_silence_seconds,
+        )
+
+    def _yahoo_spelling(self, instrument: Instrument) -> Instrument:
+        return self.catalog.asked_as(instrument, YahooStream.name)
+
+    def _publisher(self) -> QuotePublisher:
+        return QuotePublisher(
+            self.catalog,
+            self.live,
             self.quotes,
-            self._pool,
+            self.bars,
             self.calendars,
             self.instruments,
             self._clock,
-            name=self._pool.provider.name,
             interval=self._settings.live_seconds,
-            lag=self._pool.provider.final_lag,
-            always_moving=self._pool.provider.always_moving,
+            lag=self._chain.final_lag,
+            always_moving=self._chain.always_moving,
             metrics=self._metrics,
         )
 
@@ -223,9 +354,10 @@ class Parts:
             self.live,
             self.calendars,
             self._clock,
-            lag=self._pool.provider.final_lag,
+            lag=self._chain.final_lag,
             interval=self._settings.sync_seconds,
-            concurrency=self._pool.provider.pace.concurrency,
+            concurrency=self._chain.concurrency,
+            sampled=self.sampled,
         )
 
     # ---- the API
@@ -262,6 +394,8 @@ class Parts:
             calendars=self._book,
             live=self.live,
             reader=self.reader,
+            as_known=self.as_known,
+            intraday=self.intraday,
             wholeness=self.wholeness,
             bars=self.bars,
             instruments=self.instruments,
@@ -269,9 +403,13 @@ class Parts:
             runs=self.runs,
             keys=self.keys,
             tracker=self.tracker,
-            pools=[self._pool],
+            stream=self.stream,
+            pools=self._chain.pools,
+            chain=self._chain,
             status=self.health,
             identity=self.identity,
             kept=KeptResponses(int(self._settings.response_cache_mb * MIB)),
             metrics=self._metrics,
+            review=Reviewer(self.catalog, self.bars, self.states, self.quarantine, self._clock),
+            search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from pricecache.client import ClientSettings
-from pricecache.settings import Settings
+from pricecache.settings import Settings, variable_of
 
 _HEAD = """\
 Settings of pricecache: copy this file to .env in the folder that the daemon is started in, and uncomment what is to
@@ -28,7 +28,7 @@ def example() -> str:
 
 def _settings(kind: type[BaseSettings]) -> Iterator[str]:
     for name, field in kind.model_fields.items():
-        yield f"{_commented(field.description or '')}\n# PRICECACHE_{name.upper()}={_default(field)}"
+        yield f"{_commented(field.description or '')}\n# {variable_of(kind, name)}={_default(field)}"
 
 
 def _default(field: FieldInfo) -> str:

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
 from pricecache.api.routes import ROUTES
 from pricecache.api.routing import Route
 from pricecache.client import ClientSettings
 from pricecache.metrics import Metrics
-from pricecache.settings import Settings
+from pricecache.settings import Settings, variable_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -265,9 +266,9 @@ def _metrics_table() -> str:
     return _table(("metric", "type", "labels", "meaning"), rows)
 
 
-def _settings_table(kind: type[BaseModel]) -> str:
+def _settings_table(kind: type[BaseSettings]) -> str:
     rows = [
-        (f"`PRICECACHE_{name.upper()}`", _default(field), field.description or "")
+        (f"`{variable_of(kind, name)}`", _default(field), field.description or "")
         for name, field in kind.model_fields.items()
     ]
     return _table(("setting", "default", "meaning"), rows)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
+import pymongo
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+DATABASE_SECONDS = 3.0
+"""How long the database may keep a read waiting; one that hangs is not waited for to the request's deadline."""
 _GZIP_INLINE = 256 << 10
 """Longer bodies are compressed in a thread."""
 _HEADERS = {"Server": SERVER, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -145,9 +148,8 @@ class Dispatcher:
             call.principal = await self._admit(request, route)
         call.query = _query(route, request.rel_url.raw_query_string)
         call.body = await self._body(request, route)
-        kept = self._kept.get(request.raw_path) if request.method == "GET" else None
-        if kept is None or not kept.current(self._clock.time()):
-            kept = None
+        kept = self._standing(request.raw_path) if request.method == "GET" else None
+        if kept is None:
             answer = await self._answer(route, call)
             if not isinstance(answer, Kept):
                 return await self._response(request, answer)
@@ -158,6 +160,16 @@ class Dispatcher:
         else:
             kept.count_read()
         return await self._kept_response(request, kept)
+
+    def _standing(self, target: str) -> Kept | None:
+        kept, now = self._kept.get(target), self._clock.time()
+        if kept is None or kept.current(now):
+            return kept
+        renewed = kept.renewed(now)
+        if renewed is not None:
+            renewed.scope, renewed.counter = kept.scope, kept.counter
+            self._kept.put(target, renewed)
+        return renewed
 
     async def _admit(self, request: web.BaseRequest, route: Route) -> Principal:
         async with asyncio.timeout(self._request_seconds):
@@ -170,7 +182,8 @@ class Dispatcher:
         seconds = self._request_seconds + (call.query.wait if route.waits else 0.0)
         if route.method == "GET":
             async with asyncio.timeout(seconds):
-                return await route.handler(call)
+                with pymongo.timeout(DATABASE_SECONDS):
+                    return await route.handler(call)
         # A change is cut off by nothing: half of one would be in the database and not in memory. Who asked for it is
         # told when it takes too long, and it goes on as a task of its own.
         change: asyncio.Task[Any] = asyncio.ensure_future(route.handler(call))

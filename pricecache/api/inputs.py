@@ -7,7 +7,7 @@ Field names are snake_case here and camelCase on the wire. An instrument is name
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -15,13 +15,16 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from pricecache.core.actions import Adjust
-from pricecache.core.instruments import Instrument, canonical_market
+from pricecache.core.instruments import Instrument, InstrumentKind, canonical_market
+from pricecache.core.intraday import INTERVALS
 from pricecache.core.periods import PERIODS, period_start
 from pricecache.errors import Invalid
 
 MOST_SYMBOLS = 1000
 MOST_BARS = 5000
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# a plus sign that was not encoded arrives as a space
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:.]{8,15}([Zz]|[+ -][0-9]{2}:[0-9]{2})")
 _CURRENCY = re.compile(r"[A-Z]{2}[A-Za-z]|[A-Z]{3,5}")
 
 
@@ -38,6 +41,19 @@ def _to_date(value: Any) -> date:
         except ValueError:
             pass
     raise PydanticCustomError("bad_date", "a date is YYYY-MM-DD, and one that exists")
+
+
+def _to_day_or_instant(value: Any) -> date | datetime:
+    if isinstance(value, str) and not _DATE.fullmatch(value):
+        if _INSTANT.fullmatch(value):
+            try:
+                return datetime.fromisoformat(value.upper().replace(" ", "+")).astimezone(UTC)
+            except (ValueError, OverflowError):
+                pass
+        raise PydanticCustomError(
+            "bad_date", "a date is YYYY-MM-DD, and one that exists; an instant 2026-11-20T14:30:00Z"
+        )
+    return _to_date(value)
 
 
 def _to_market(value: Any) -> str:
@@ -96,6 +112,11 @@ def _split(value: Any) -> Any:
 
 _DAY_SCHEMA = WithJsonSchema({"type": "string", "format": "date"})
 Day = Annotated[date, BeforeValidator(_to_date), _DAY_SCHEMA]
+DayOrInstant = Annotated[
+    date | datetime,
+    BeforeValidator(_to_day_or_instant),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}),
+]
 MarketCode = Annotated[str, BeforeValidator(_to_market), WithJsonSchema({"type": "string", "example": "US"})]
 SymbolText = Annotated[str, BeforeValidator(_to_symbol_text), WithJsonSchema({"type": "string", "example": "AAPL"})]
 Number = Annotated[float, BeforeValidator(_to_number), Field(allow_inf_nan=False)]
@@ -152,19 +173,44 @@ BarField = Literal["open", "high", "low", "close", "volume"]
 BAR_FIELDS: tuple[BarField, ...] = ("open", "high", "low", "close", "volume")
 
 
-class HistoryQuery(RangeQuery):
+class HistoryQuery(MarketQuery):
+    start: DayOrInstant | None = Field(
+        None, description="First session, included; with intraday bars also the instant from which on bars begin."
+    )
+    end: DayOrInstant | None = Field(
+        None, description="Last session, included; today by default; with intraday bars also an instant."
+    )
     period: Period | None = Field(None, description="How far back from end; instead of start.")
-    interval: str = Field("1d", description="Only 1d: daily bars.", json_schema_extra={"enum": ["1d"]})
+    interval: str = Field(
+        "1d",
+        description="1d: daily bars; the others: bars made of sampled prices, of the last session by default.",
+        json_schema_extra={"enum": ["1d", *INTERVALS]},
+    )
     adjust: Adjust = Field("splits", description="none: as traded; splits; all: dividends too.")
     fields: Annotated[list[BarField], BeforeValidator(_split)] = Field(
         default_factory=lambda: list(BAR_FIELDS), min_length=1, description="Columns wanted, comma-separated."
     )
+    provisional: bool = Field(True, description="false: without bars that are not final yet.")
     format: Format = Field("json", description="json: rows; columns: arrays; csv; arrow: an Arrow stream.")
+    as_known_on: DayOrInstant | None = Field(
+        None, description="Bars and actions as they were known at this instant; a date means its end in UTC."
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.interval != "1d":
-            raise PydanticCustomError("unsupported_interval", "the only interval is 1d", {"field": "interval"})
+        if self.as_known_on is not None and self.interval != "1d":
+            raise PydanticCustomError("as_known_on_daily", "only daily bars are known so", {"field": "asKnownOn"})
+        if self.interval != "1d" and self.interval not in INTERVALS:
+            known = ", ".join(("1d", *INTERVALS))
+            raise PydanticCustomError(
+                "unsupported_interval", "intervals are {known}", {"field": "interval", "known": known}
+            )
+        for name in ("start", "end"):
+            if self.interval == "1d" and isinstance(getattr(self, name), datetime):
+                raise PydanticCustomError("bad_date", "daily bars are asked for by date", {"field": name})
+        bounds = [bound for bound in (self.start, self.end) if bound is not None]
+        if len(bounds) == 2 and len({type(bound) for bound in bounds}) == 1 and bounds[0] > bounds[1]:
+            raise PydanticCustomError("start_after_end", "start lies after end", {"field": "start"})
         if self.period is not None and self.start is not None:
             raise PydanticCustomError("period_and_start", "period and start exclude each other", {"field": "period"})
         return self
@@ -177,11 +223,41 @@ class LiveQuery(MarketQuery):
 
 
 class SymbolsQuery(MarketQuery):
-    state: Literal["ok", "new", "failing", "delisted", "untracked"] | None = Field(None, description="Only these.")
+    state: Literal["ok", "new", "failing", "quarantined", "delisted", "untracked"] | None = Field(
+        None, description="Only these."
+    )
+
+
+class CoverageQuery(Input):
+    class_: (
+        Literal[
+            "not_requested", "before_listing", "after_delisting", "not_due", "pending", "failing", "confirmed_absent"
+        ]
+        | None
+    ) = Field(None, alias="class", description="Only symbols with a session of this class; the totals are of all.")
+    market: MarketCode | None = Field(None, description="Only symbols of this market.")
+    limit: int | None = Field(None, ge=1, le=100_000, description="Most symbols to list; all by default.")
+
+
+class QuarantineQuery(Input):
+    symbol: SymbolText | None = Field(None, description="Only of this symbol.")
+    market: MarketCode | None = Field(None, description="Market of the symbol, or only of this market.")
+    state: Literal["parked", "rejected", "approved", "dropped", "resolved"] | None = Field(
+        None, description="Only in this state; parked and rejected by default."
+    )
+    code: str | None = Field(None, max_length=64, pattern=r"^[a-z_]+$", description="Only with this reason.")
+    limit: int = Field(200, ge=1, le=10_000, description="Most items to list, those seen last first.")
 
 
 class UntrackQuery(MarketQuery):
     symbols: Names | None = Field(None, max_length=MOST_SYMBOLS, description="Comma-separated.")
+
+
+class SearchQuery(Input):
+    q: Annotated[str, BeforeValidator(lambda text: text.strip() if isinstance(text, str) else text)] = Field(
+        min_length=1, max_length=64, description="A symbol in any notation, or a part of a name."
+    )
+    limit: int = Field(10, ge=1, le=50, description="Most results.")
 
 
 class WaitQuery(Input):
@@ -194,6 +270,11 @@ class RunsQuery(Input):
     all_: bool = Field(
         False, alias="all", description="Scheduled runs of live_price_update too in which nothing failed."
     )
+
+
+class CorrectionsQuery(RangeQuery):
+    end: Day | None = Field(None, description="Last session, included; no bound by default.")
+    limit: int = Field(100, ge=1, le=5000, description="Most of bars and of actions to list, newest first.")
 
 
 class RetractActionsQuery(MarketQuery):
@@ -240,6 +321,47 @@ class UntrackBody(Input):
     symbols: list[Named] | None = Field(None, max_length=MOST_SYMBOLS)
 
 
+def _to_spelling(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        Instrument.parse(_to_symbol_text(value))
+    except Invalid as exc:
+        raise _refusal(exc) from exc
+    return value
+
+
+ProviderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Spelling = Annotated[str | None, BeforeValidator(_to_spelling)]
+
+
+class RenameBody(Input):
+    to: SymbolText = Field(description="The new symbol.")
+    market: MarketCode | None = Field(None, description="Its market; that of the instrument by default.")
+    on: Day | None = Field(None, description="The first day under the new symbol; today by default.")
+
+
+class CurrencyChange(Input):
+    from_: Day = Field(alias="from", description="The first session with prices in it.")
+    code: Currency
+
+
+class SymbolBody(Input):
+    delisted_after: Day | None = Field(None, description="The last session it traded; null: it trades on.")
+    spellings: dict[ProviderName, Spelling] | None = Field(
+        None, max_length=16, description="By provider, the symbol to ask it for instead; null: as everybody."
+    )
+    currency: CurrencyChange | None = Field(None, description="A change of the currency of its prices.")
+    kind: InstrumentKind | None = Field(None, description="What it is; null: what the providers say.")
+    name: str | None = Field(None, min_length=1, max_length=200, description="null: what the providers say.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise PydanticCustomError("nothing_to_change", "name something to change")
+        return self
+
+
 class BarInput(Input):
     date_: Day = Field(alias="date")
     close: Number
@@ -273,8 +395,16 @@ class ActionsBody(Input):
     )
 
 
+class ApproveBody(Input):
+    ex_date: Day | None = Field(None, description="Of a suggested split: its first session in new shares.")
+
+
 class VerifyBody(Input):
     rebuild: bool = Field(False, description="Write again, from the journal, what does not match it.")
+
+
+class ResetBody(Input):
+    budget: bool = Field(False, description="Count the requests of this UTC day anew as well.")
 
 
 class KeyBody(Input):

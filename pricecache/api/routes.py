@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from pricecache.api import access, answers, cache, changes, inputs, ops, runs, summary
+from pricecache.api import (
+    access,
+    answers,
+    cache,
+    changes,
+    corrections,
+    inputs,
+    ops,
+    providers,
+    quarantine,
+    runs,
+    search,
+    summary,
+    symbols,
+)
 from pricecache.api.routing import Route
 
 
@@ -28,7 +42,7 @@ def _cache_routes() -> tuple[Route, ...]:
             answers={200: answers.QuoteOut}, tags=tags, summary="The latest quote of one symbol.",
         ),
         Route(
-            "GET", "/cache/coverage", summary.coverage_summary,
+            "GET", "/cache/coverage", summary.coverage_summary, query=inputs.CoverageQuery,
             answers={200: answers.SummaryOut}, tags=tags, summary="Coverage of all tracked symbols.",
         ),
         Route(
@@ -41,9 +55,34 @@ def _cache_routes() -> tuple[Route, ...]:
             answers={200: answers.ActionsOut}, tags=tags, summary="Splits and dividends known.",
         ),
         Route(
+            "GET", "/cache/corrections/{symbol}", corrections.corrections, query=inputs.CorrectionsQuery,
+            answers={200: answers.CorrectionsOut}, tags=tags,
+            summary="What was superseded: old and new values, with source and time, newest first.",
+        ),
+        Route(
+            "GET", "/cache/quarantine", quarantine.quarantine, query=inputs.QuarantineQuery,
+            answers={200: answers.QuarantineOut}, tags=tags,
+            summary="Bars and answers that were refused, or wait for review, with the reason.",
+        ),
+        Route(
+            "GET", "/cache/providers", providers.providers,
+            answers={200: answers.ProvidersOut}, tags=tags,
+            summary="The providers in order: state, breaker, cool-down, budget, cost, errors.",
+        ),
+        Route(
             "GET", "/cache/symbols", cache.symbols, query=inputs.SymbolsQuery,
             answers={200: answers.SymbolsOut}, tags=tags,
             summary="Symbols kept, with their state, its reason, and the next retry.",
+        ),
+        Route(
+            "GET", "/cache/symbols/search", search.search, query=inputs.SearchQuery,
+            answers={200: answers.SearchOut}, tags=tags,
+            summary="Instruments by symbol, name or former symbol: known here first, then the providers'.",
+        ),
+        Route(
+            "GET", "/cache/symbols/{symbol}", symbols.details, query=inputs.MarketQuery,
+            answers={200: answers.SymbolDetails}, tags=tags,
+            summary="One symbol: former symbols, currencies, spellings, kind, name, its market's calendar.",
         ),
     )  # fmt: skip
 
@@ -66,6 +105,16 @@ def _change_routes() -> tuple[Route, ...]:
             answers={200: answers.UntrackedOut}, tags=tags, summary="Keep it no longer; what is stored stays.",
         ),
         Route(
+            "PATCH", "/cache/symbols/{symbol}", symbols.describe, scope="ops", query=inputs.MarketQuery,
+            body=inputs.SymbolBody, answers={200: answers.SymbolDetails}, tags=tags,
+            summary="Its end, its currency, its kind and name, and how a provider spells it.",
+        ),
+        Route(
+            "POST", "/cache/symbols/{symbol}/rename", symbols.rename, scope="ops", query=inputs.MarketQuery,
+            body=inputs.RenameBody, answers={200: answers.SymbolDetails}, tags=tags,
+            summary="Another symbol from a day on; the former one leads to it.",
+        ),
+        Route(
             "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", query=inputs.MarketQuery,
             body=inputs.BarsBody, max_body_bytes=1 << 20, answers={200: answers.StoredOut}, tags=tags,
             summary="Bars by hand: they beat a provider's.",
@@ -76,9 +125,24 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Take back bars put in by hand; the provider's show again.",
         ),
         Route(
+            "POST", "/cache/quarantine/{id}/approve", quarantine.approve, scope="ops", body=inputs.ApproveBody,
+            body_optional=True, answers={200: answers.QuarantineItemOut}, tags=tags,
+            summary="Believe a parked bar, or a suggested split.",
+        ),
+        Route(
+            "POST", "/cache/quarantine/{id}/drop", quarantine.drop, scope="ops", body=inputs.Nothing,
+            body_optional=True, answers={200: answers.QuarantineItemOut}, tags=tags,
+            summary="Do not believe it; the same values are not parked again.",
+        ),
+        Route(
             "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", query=inputs.MarketQuery,
             body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
             summary="Splits and dividends by hand.",
+        ),
+        Route(
+            "POST", "/cache/providers/{name}/reset", providers.reset, scope="ops", body=inputs.ResetBody,
+            body_optional=True, answers={200: answers.ProviderOut}, tags=tags,
+            summary="Close the breaker of a provider and end its cool-down.",
         ),
         Route(
             "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops",

@@ -31,7 +31,8 @@ async def sync_historical(call: Call) -> Answer:
 
 
 async def backfill_symbol(call: Call) -> Answer:
-    instrument: Instrument = call.body.instrument
+    # only POST /cache/symbols begins a new instrument under a symbol that another one had
+    instrument: Instrument = call.services.catalog.present(call.body.instrument)
     if instrument.market == "CUSTOM":
         raise Invalid(
             f"No provider has {instrument}: send prices with PUT /cache/historical/{instrument.symbol}?market=CUSTOM.",

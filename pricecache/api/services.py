@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pricecache.api.auth import Identity
     from pricecache.api.kept import KeptResponses
+    from pricecache.cache.as_known import AsKnown
+    from pricecache.cache.intraday import IntradayReader
     from pricecache.cache.live import LiveCache
     from pricecache.cache.reader import Reader
     from pricecache.cache.wholeness import Wholeness
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
     from pricecache.stores.runs import RunStore
     from pricecache.sync.backfill import Tracker
+    from pricecache.sync.review import Reviewer
+    from pricecache.sync.searching import ProviderSearch
+    from pricecache.sync.streamfeed import StreamFeed
 
 
 class Status(Protocol):
@@ -48,6 +54,8 @@ class Services:
     calendars: CalendarBook
     live: LiveCache
     reader: Reader
+    as_known: AsKnown
+    intraday: IntradayReader
     wholeness: Wholeness
     bars: BarStore
     instruments: InstrumentStore
@@ -56,7 +64,11 @@ class Services:
     keys: KeyStore
     tracker: Tracker
     pools: Sequence[ProviderPool]
+    chain: ProviderChain
     status: Status
     identity: Identity
     kept: KeptResponses
     metrics: Metrics
+    search: ProviderSearch
+    review: Reviewer
+    stream: StreamFeed | None = None

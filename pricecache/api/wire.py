@@ -25,6 +25,7 @@ from pricecache.errors import (
     ProviderUnavailable,
     RateLimited,
     SymbolNotFound,
+    TooMuch,
     Unauthorized,
     Unavailable,
 )
@@ -78,6 +79,7 @@ _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (UnsupportedBody, 415),
     (NotAcceptable, 406),
     (TooManyAttempts, 429),
+    (TooMuch, 400),
     (Invalid, 422),
     (NotFound, 404),
     (Conflict, 409),
@@ -176,6 +178,13 @@ def instant(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def exact_instant(seconds: float) -> str:
+    """`2026-11-20T10:00:00Z`, with milliseconds where there are any."""
+    milliseconds = round(seconds * 1000)
+    text = datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{milliseconds % 1000:03}Z" if milliseconds % 1000 else f"{text}Z"
 
 
 def iso_day(session: int | None) -> str | None:

@@ -21,9 +21,12 @@ from pricecache.api.routing import Route
 from pricecache.api.server import FrontDoor
 from pricecache.api.services import Services
 from pricecache.api.tokens import TokenVerifier
+from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
+from pricecache.cache.intraday import IntradayReader
 from pricecache.cache.live import LiveCache
 from pricecache.cache.reader import Reader
+from pricecache.cache.sampled import SampledSessions
 from pricecache.cache.wholeness import Wholeness
 from pricecache.calendars import CalendarLoader
 from pricecache.core.actions import Action
@@ -33,18 +36,25 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore
+from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
+from pricecache.stores.samples import SampleStore
+from pricecache.stores.searches import SearchStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
 from pricecache.sync.historical import HistoricalSync
+from pricecache.sync.publish import QuotePublisher
 from pricecache.sync.refresh import LiveRefresher
+from pricecache.sync.review import Reviewer
+from pricecache.sync.searching import ProviderSearch, SearchSource
 from pricecache.sync.verify import VERIFY_JOB, Verifier
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
@@ -155,6 +165,7 @@ async def api_daemon(
     request_seconds: float = 10.0,
     routes: Sequence[Route] = ROUTES,
     clock: Any = None,
+    search: SearchSource | None = None,
 ) -> AsyncIterator[ApiDaemon]:
     clock = clock or ManualClock()
     provider = ScriptedProvider()
@@ -162,27 +173,34 @@ async def api_daemon(
     catalog, book, live = Catalog(), xnys_book(), LiveCache()
     bars, instruments = BarStore(database), InstrumentStore(database, catalog)
     calendars = CalendarLoader(clock, database["calendars"], book)
+    instruments.on_renamed = live.rename
     runs, key_store = RunStore(database), KeyStore(database)
     jobs = Jobs(runs, LeaseStore(database, "test:1:1"), clock, drain_seconds=1)
     lag = provider.final_lag
+    quarantine = QuarantineStore(database)
     examiner = Examiner(
-        pool, calendars, bars, SyncStateStore(database), instruments, clock, random.Random(1), name="scripted", lag=lag
-    )
-    refresher = LiveRefresher(
-        catalog,
-        live,
-        QuoteStore(database, clock),
         pool,
         calendars,
+        bars,
+        SyncStateStore(database),
         instruments,
         clock,
+        random.Random(1),
         name="scripted",
-        interval=900,
         lag=lag,
+        quarantine=quarantine,
     )
+    quotes = QuoteStore(database, clock)
+    publisher = QuotePublisher(catalog, live, quotes, bars, calendars, instruments, clock, interval=900, lag=lag)
+    refresher = LiveRefresher(catalog, live, publisher, pool, calendars, clock, interval=900, lag=lag)
     tracker = Tracker(catalog, instruments, clock, depth_days=60, max_symbols=50, start_run=jobs.run)
-    reader = Reader(catalog, ColumnCache(bars, 64 << 20), book, clock, lag)
-    sync = HistoricalSync(catalog, examiner, bars, live, calendars, clock, lag=lag, interval=10800, concurrency=4)
+    samples = SampleStore(database, catalog, clock, keep_days=30)
+    publisher.subscribe(samples.record)
+    sampled = SampledSessions(samples, book)
+    reader = Reader(catalog, ColumnCache(bars, 64 << 20), book, clock, lag, live=live, sampled=sampled)
+    sync = HistoricalSync(
+        catalog, examiner, bars, live, calendars, clock, lag=lag, interval=10800, concurrency=4, sampled=sampled
+    )
     backfiller = Backfiller(tracker, examiner, refresher)
     jobs.define(JobDefinition("historical_sync", sync.run, fails_with_all=True))
     jobs.define(JobDefinition("live_price_update", refresher.run, fails_with_all=True))
@@ -197,6 +215,8 @@ async def api_daemon(
         calendars=book,
         live=live,
         reader=reader,
+        as_known=AsKnown(catalog, bars, book, lag),
+        intraday=IntradayReader(catalog, samples, reader, book, clock),
         wholeness=Wholeness(catalog, reader, clock),
         bars=bars,
         instruments=instruments,
@@ -205,10 +225,13 @@ async def api_daemon(
         keys=key_store,
         tracker=tracker,
         pools=[pool],
+        chain=ProviderChain([pool]),
         status=status,
         identity=identity,
         kept=KeptResponses(8 << 20),
         metrics=Metrics("0"),
+        search=ProviderSearch(search, SearchStore(database, clock)),
+        review=Reviewer(catalog, bars, SyncStateStore(database), quarantine, clock),
     )
     door = FrontDoor("127.0.0.1", 0, max_body_bytes=max_body_bytes)
     await door.start()

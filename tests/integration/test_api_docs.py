@@ -46,9 +46,13 @@ def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
 
 def test_parameters_are_those_that_are_checked(document: dict[str, Any]) -> None:
     parameters = {p["name"]: p for p in document["paths"]["/cache/historical/{symbol}"]["get"]["parameters"]}
-    assert parameters.keys() == {"symbol", "market", "start", "end", "period", "interval", "adjust", "fields", "format"}
+    assert parameters.keys() == {
+        *("symbol", "market", "start", "end", "period", "interval", "adjust", "fields", "format", "provisional"),
+        "asKnownOn",
+    }
     assert parameters["symbol"]["in"] == "path"
-    assert parameters["start"]["schema"] == {"type": "string", "format": "date"}
+    assert parameters["start"]["schema"] == {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
+    assert parameters["interval"]["schema"]["enum"] == ["1d", "1m", "5m", "15m", "1h"]
     assert parameters["format"]["schema"]["enum"] == ["json", "columns", "csv", "arrow"]
     assert parameters["fields"]["explode"] is False
 

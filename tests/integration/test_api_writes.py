@@ -215,7 +215,8 @@ async def test_a_symbol_to_backfill_is_named_as_elsewhere(daemon: ApiDaemon, bod
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"symbol": "SAP:DE", "market": "DE"}, "invalid_symbol"),
+        ({"symbol": "SAP:DE", "market": "US"}, "symbol_of_another_market"),
+        ({"symbol": "EURUSD=X", "market": "US"}, "symbol_of_another_market"),
         ({"symbol": "SAP:MARS"}, "unknown_market"),
         ({"symbol": "SAP", "market": "MARS"}, "unknown_market"),
         ({"symbol": ""}, "invalid_symbol"),

@@ -80,7 +80,7 @@ async def test_a_background_task_that_dies_makes_the_daemon_unready_for_good(
     mongod: TestMongod, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(mongod.uri, database.name) as daemon:
-        names = ("mongodb", "scheduler", "ping", "calendars", "coverage", "watch")
+        names = ("mongodb", "scheduler", "ping", "calendars", "accounts", "samples", "coverage", "watch")
         assert await readiness(daemon, 200) == dict.fromkeys(names, "ok")
 
         async def dies() -> None:
@@ -101,7 +101,7 @@ async def test_a_step_that_fails_at_the_stop_keeps_no_other_from_being_taken(
     async def from_start_to_end() -> None:
         async with running(mongod.uri, database.name) as daemon:
             await readiness(daemon, 200)
-            daemon.pool.provider.close = fails  # type: ignore[method-assign]
+            daemon.chain.pools[0].provider.close = fails  # type: ignore[method-assign]
 
     with capture_logs() as lines, pytest.raises(ZeroDivisionError):
         await from_start_to_end()

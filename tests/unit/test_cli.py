@@ -88,8 +88,12 @@ def test_work_that_failed_in_part_or_whole_is_1(daemon: FakeDaemon, run: dict[st
         ("backfill",),
         ("symbols", "add"),
         ("symbols", "remove"),
+        ("symbols", "search"),
+        ("symbols", "rename", "FB"),
+        ("symbols", "list", "AAPL", "--on", "2022-06-09"),
         ("keys", "create"),
         ("keys", "revoke"),
+        ("providers", "reset"),
         ("sync", "--loud"),
     ],
     ids=" ".join,
@@ -98,7 +102,7 @@ def test_a_command_that_cannot_be_understood_is_2(arguments: tuple[str, ...]) ->
     assert usage_error(*arguments) == 2
 
 
-@pytest.mark.parametrize("symbol", ["A B", "AAPL:MARS", "x" * 9000, "%2f"])
+@pytest.mark.parametrize("symbol", ["A BC", "AAPL:MARS", "x" * 9000, "%2f"])
 def test_a_symbol_that_cannot_be_one_is_2_and_asks_nothing(daemon: FakeDaemon, symbol: str) -> None:
     assert main(["backfill", symbol]) == 2
     assert daemon.asked == []
@@ -213,6 +217,49 @@ def test_a_symbol_is_one_segment_of_the_path(daemon: FakeDaemon) -> None:
     assert main(["coverage", "EURUSD=X:FX", "--start", "2024-01-01"]) == 0
 
 
+def test_symbols_named_are_listed_alone_and_those_not_kept_are_told(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.put("GET /cache/symbols/SAP?market=DE", {"symbol": "SAP", "market": "DE", "state": "ok"})
+    assert main(["symbols", "list", "SAP.DE"]) == 0
+    assert main(["symbols", "list", "SAP:DE", "NOPE"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("SAP") == 2
+    assert "NOPE:US" in printed.err
+
+
+def test_no_symbols_and_no_keys_are_told_in_words(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.put("GET /cache/symbols", {"symbols": []})
+    daemon.put("GET /api/admin/keys", {"keys": []})
+    assert main(["symbols"]) == 0
+    assert main(["keys"]) == 0
+    assert [line.split(".")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "No symbols are kept",
+        "No keys have been created here",
+    ]
+
+
+def test_symbols_are_searched_for_and_whom_it_could_not_ask_is_told(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"symbol": "AAPL", "market": "US", "name": "Apple Inc.", "tracked": False}
+    failed = [{"name": "fmp", "code": "rate_limited"}]
+    found = {"query": "APPLE INC", "results": [row], "providers": failed}
+    daemon.put("GET /cache/symbols/search?q=apple+inc&limit=25", found, found | {"results": []})
+    assert main(["symbols", "search", "apple", "inc"]) == 0
+    assert main(["symbols", "search", "apple", "inc"]) == 0
+    printed = capsys.readouterr()
+    assert "Apple Inc." in printed.out
+    assert printed.out.endswith("Nothing found.\n")
+    assert "fmp could not be asked: rate_limited." in printed.err
+
+
+def test_a_symbol_is_renamed_from_a_day_on(daemon: FakeDaemon) -> None:
+    daemon.put("POST /cache/symbols/FB/rename?market=US", {"symbol": "META", "market": "US"})
+    assert main(["symbols", "rename", "FB", "META", "--on", "2022-06-09"]) == 0
+    assert daemon.asked[0].body == {"to": "META", "on": "2022-06-09"}
+
+
 def test_keys_are_created_listed_and_revoked(
     monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +280,34 @@ def test_a_first_key_that_would_lock_everybody_out_is_not_created(
     assert main(["keys", "create", "grafana"]) == 2
     assert "--scopes read+ops+admin" in capsys.readouterr().err
     assert daemon.asked == []
+
+
+def test_providers_are_shown_as_a_table_and_reset_by_name(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "name": "yfinance",
+        "state": "coolingDown",
+        "coolDownUntil": "2026-11-20T10:02:00Z",
+        "breaker": {"state": "closed", "until": None},
+        "budget": {"perDay": 500, "spent": 7, "remaining": 493},
+        "calls24h": 12,
+        "errors24h": 1,
+        "spentDollars": 0.007,
+        "lastSuccessAt": "2026-11-20T10:00:00Z",
+        "lastErrorAt": None,
+        "lastErrorCode": None,
+    }
+    daemon.put("GET /cache/providers", {"providers": [row]})
+    daemon.put("POST /cache/providers/yfinance/reset", row)
+    assert main(["providers"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("yfinance", "coolingDown", "10:02:00", "493", "0.007", "left today"))
+    assert main(["providers", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"providers": [row]}
+    assert main(["providers", "reset", "yfinance", "--budget"]) == 0
+    assert main(["providers", "reset", "yfinance"]) == 0
+    assert [one.body for one in daemon.asked[-2:]] == [{"budget": True}, {}]
 
 
 # what it waits for and prints

@@ -16,7 +16,7 @@ from pricecache.api.routes import ROUTES
 from pricecache.cli import main
 from pricecache.client import ClientSettings
 from pricecache.core.coverage import Absence
-from pricecache.settings import Settings
+from pricecache.settings import Settings, variable_of
 from tests import documents
 from tests.documents import DOCUMENTS, MANUAL, README, ROOT
 
@@ -87,9 +87,9 @@ def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [n for kind in (Settings, ClientSettings) for n in kind.model_fields])
+@pytest.mark.parametrize("name", [variable_of(k, n) for k in (Settings, ClientSettings) for n in k.model_fields])
 def test_every_setting_stands_in_the_manual(name: str) -> None:
-    assert f"`PRICECACHE_{name.upper()}`" in TEXT
+    assert f"`{name}`" in TEXT
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

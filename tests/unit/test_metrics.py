@@ -21,7 +21,7 @@ def described() -> list[Description]:
 
 @pytest.mark.parametrize("metric", described(), ids=lambda metric: metric.name)
 def test_a_name_is_ours_and_says_its_unit(metric: Description) -> None:
-    assert re.fullmatch(r"pricecache_[a-z0-9]+(_[a-z0-9]+)+|pricecache_ready", metric.name)
+    assert re.fullmatch(r"pricecache_[a-z0-9]+(_[a-z0-9]+)+|pricecache_(ready|divergences)", metric.name)
     assert (metric.kind == "counter") == metric.name.endswith("_total")
     assert not re.search(r"(_ms|_millis|_mb|_kb|_percent|_minutes)(_|$)", metric.name)
 
@@ -79,3 +79,10 @@ def test_a_reading_that_is_not_declared_is_refused(metrics: Metrics) -> None:
 def test_describing_does_not_take_the_readings(metrics: Metrics) -> None:
     """The list of metrics stands in the manual; making it must not need a daemon behind it."""
     assert {reading.name for reading in READINGS} <= {metric.name for metric in metrics.describe()}
+
+
+def test_readings_of_providers_have_a_value_for_each_that_has_one(metrics: Metrics) -> None:
+    metrics.read_by_provider("pricecache_provider_budget_remaining", lambda: {"fmp": 249.0})
+    assert 'pricecache_provider_budget_remaining{provider="fmp"} 249.0' in metrics.exposition().decode()
+    with pytest.raises(KeyError):
+        metrics.read_by_provider("pricecache_ready", dict)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from pricecache.client import ClientSettings
-from pricecache.settings import Settings
+from pricecache.settings import Settings, unknown_settings
 
 ROOT = Path(__file__).parents[2]
 KINDS = (Settings, ClientSettings)
@@ -71,6 +71,12 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
         ("PORT", "70000"),
         ("PORT", "http"),
         ("LIVE_SECONDS", "0"),
+        ("LIVE_SECONDS", "inf"),
+        ("LIVE_SECONDS", "nan"),
+        ("SYNC_SECONDS", "1e300"),
+        ("DRAIN_SECONDS", "inf"),
+        ("COLUMN_CACHE_MB", "inf"),
+        ("YAHOO_STREAM_URL", "https://example.org"),
         ("BACKFILL_DAYS", "-1"),
         ("MONGODB_DATABASE", "a/b"),
         ("LOG_LEVEL", "loud"),
@@ -87,6 +93,7 @@ def test_a_value_that_cannot_work_is_refused_at_the_start(
 def test_secrets_do_not_show_in_the_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MONGODB_URI", "API_KEYS", "JWT_SECRET"):
         monkeypatch.setenv(f"PRICECACHE_{name}", "hush-hush")
+    monkeypatch.setenv("FINANCIAL_MODELING_PREP_API_KEY", "hush-hush")
     assert "hush-hush" not in repr(Settings())
 
 
@@ -107,3 +114,8 @@ def test_the_example_file_uncommented_changes_nothing(tmp_path: Path) -> None:
     assert "PRICECACHE_PORT" in dotenv_values(tmp_path / ".env")
     for kind in KINDS:
         assert kind() == kind(_env_file=None)
+
+
+def test_a_name_that_is_no_setting_is_found_with_what_was_likely_meant() -> None:
+    names = ["PRICECACHE_LIFE_SECONDS", "PRICECACHE_PORT", "PRICECACHE_URL", "PRICECACHE_QQQ", "HOME"]
+    assert unknown_settings(names) == {"PRICECACHE_LIFE_SECONDS": "PRICECACHE_LIVE_SECONDS", "PRICECACHE_QQQ": None}

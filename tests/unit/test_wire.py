@@ -165,7 +165,7 @@ def test_what_was_sent_is_never_echoed() -> None:
         ({"end": "2024-1-1"}, "bad_date", "end"),
         ({"period": "7Q"}, "unknown_period", "period"),
         ({"period": "1Y", "start": "2024-01-01"}, "period_and_start", "period"),
-        ({"interval": "1m"}, "unsupported_interval", "interval"),
+        ({"interval": "2m"}, "unsupported_interval", "interval"),
         ({"market": "MARS"}, "unknown_market", "market"),
         ({"market": "\u0130"}, "unknown_market", "market"),
         ({"fields": ["close,price"]}, "invalid_value", "fields.1"),

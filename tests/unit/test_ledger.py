@@ -1,0 +1,89 @@
+"""Rows of a ledger: the order they take effect in, and every fault named at once."""
+
+from __future__ import annotations
+
+from decimal import Decimal as D
+from typing import Any
+
+import pytest
+
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import TYPES, Ledger, Rules, Transaction, faults
+
+A = Instrument("AAA")
+GOOD: dict[str, Transaction] = {
+    "buy": Transaction(1, "buy", A, D(1), D(2)),
+    "sell": Transaction(1, "sell", A, D(1), D(0)),
+    "dividend": Transaction(1, "dividend", A, amount=D(1)),
+    "interest": Transaction(1, "interest", amount=D(1)),
+    "fee": Transaction(1, "fee", amount=D(1)),
+    "tax": Transaction(1, "tax", A, amount=D(1)),
+    "deposit": Transaction(1, "deposit", amount=D(1)),
+    "withdrawal": Transaction(1, "withdrawal", amount=D(1)),
+    "transfer_in": Transaction(1, "transfer_in", A, D(1), D(2), acquired_on=0),
+    "transfer_out": Transaction(1, "transfer_out", A, D(1), to_account="b"),
+    "split": Transaction(1, "split", A, ratio=D(2)),
+    "opening": Transaction(1, "opening", amount=D(5)),
+    "adjustment": Transaction(1, "adjustment", A, D(-1)),
+}
+
+
+def codes(row: Transaction) -> set[str]:
+    return {fault["code"] for fault in faults([row])}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_good_row_of_each_type_has_no_fault(kind: str) -> None:
+    assert faults([GOOD[kind]]) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (dict(type="gift"), {"unknown_type"}),
+        (dict(type="buy"), {"instrument_required", "quantity_required", "price_required"}),
+        (dict(type="sell", instrument=A, quantity=D(-1), price=D(1)), {"quantity_not_positive"}),
+        (dict(type="buy", instrument=A, quantity=D(0), price=D(1)), {"quantity_not_positive"}),
+        (dict(type="buy", instrument=A, quantity=D("NaN"), price=D(1)), {"quantity_not_finite"}),
+        (dict(type="buy", instrument=A, quantity=D("1e-13"), price=D(1)), {"quantity_out_of_range"}),
+        (dict(type="buy", instrument=A, quantity=D("1e15"), price=D(1)), {"quantity_out_of_range"}),
+        (dict(type="buy", instrument=A, quantity=D(1), price=D(1), fees=D(-1)), {"fees_not_positive"}),
+        (dict(type="buy", instrument=A, quantity=D(1), price=D(1), fx_rate=D(0)), {"fx_rate_not_positive"}),
+        (dict(type="buy", instrument=A, quantity=D(1), price=D(1), amount=D(1)), {"amount_not_allowed"}),
+        (dict(type="dividend", amount=D(1)), {"instrument_required"}),
+        (dict(type="deposit"), {"amount_required"}),
+        (dict(type="deposit", amount=D(1), to_account="b"), {"to_account_not_allowed"}),
+        (dict(type="split", instrument=A), {"ratio_required"}),
+        (dict(type="opening", instrument=A, quantity=D(1)), {"price_required"}),
+        (dict(type="transfer_in"), {"amount_required"}),
+        (dict(type="transfer_out", instrument=A, quantity=D(1), account="a", to_account="a"), {"same_account"}),
+        (dict(type="transfer_in", instrument=A, quantity=D(1), price=D(1), acquired_on=2), {"acquired_on_out_of_range"}),
+        (dict(type="adjustment", instrument=A, quantity=D(1)), {"price_required"}),
+    ],
+)  # fmt: skip
+def test_a_bad_row_says_everything_that_is_wrong_with_it(row: dict[str, Any], expected: set[str]) -> None:
+    assert codes(Transaction(1, **row)) == expected
+
+
+def test_every_bad_row_is_reported_by_its_number() -> None:
+    found = faults([GOOD["buy"], Transaction(1, "deposit"), Transaction(1, "split", A)], first=1)
+    assert [(fault["row"], fault["code"]) for fault in found] == [(2, "amount_required"), (3, "ratio_required")]
+    assert all(fault["detail"] for fault in found)
+
+
+def test_within_a_day_what_comes_in_comes_before_what_goes_out() -> None:
+    rows = [GOOD[kind] for kind in ("sell", "transfer_out", "buy", "split")] + [Transaction(0, "fee", amount=D(1))]
+    assert [row.type for row in Ledger.of(rows).transactions] == ["fee", "split", "buy", "transfer_out", "sell"]
+
+
+def test_a_change_of_actions_reaches_back_to_rows_in_later_units() -> None:
+    rows = [
+        Transaction(10, "buy", A, D(1), D(1), adjusted_as_of=60),
+        Transaction(20, "buy", A, D(1), D(1)),
+        Transaction(45, "split", A, ratio=D(2)),
+    ]
+    ledger = Ledger.of(rows, Rules())
+    assert ledger.affected_from(A, 50) == 10
+    assert ledger.affected_from(A, 61) == 45
+    assert ledger.affected_from(A, 90) == 90
+    assert ledger.affected_from(Instrument("BBB"), 50) == 50
