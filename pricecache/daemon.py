@@ -22,13 +22,14 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts, chain_of
+from pricecache.parts import Parts
 from pricecache.providers.pool import ProviderPool
 from pricecache.settings import Settings, named_settings, unknown_settings
 from pricecache.stores.client import connect, prepare, wait_until_writable
 from pricecache.stores.embedded import PrivateMongod
 from pricecache.stores.provider_accounts import ProviderAccounts
 from pricecache.stores.quarantine import QuarantineStore
+from pricecache.vendors import chain_of
 
 log = structlog.get_logger(__name__)
 

@@ -91,8 +91,8 @@ class FmpProvider:
     `SymbolNotFound`, any other an empty `History`.
 
     Errors: 401, 403 and a refused key are `ProviderUnavailable` with code `provider_key_refused`; 402 and what the
-    plan does not include `PlanExcludes` (it is of this request alone, others go on); 429 and a used-up limit `RateLimited`; other statuses, HTML, the network `ProviderUnavailable`; JSON of
-    another form `ProviderAnswerBad`.
+    plan does not include `PlanExcludes` (it is of this request alone, others go on); 429 and a used-up limit
+    `RateLimited`; other statuses, HTML, the network `ProviderUnavailable`; JSON of another form `ProviderAnswerBad`.
 
     Raises `Misconfigured` with code `fmp_key_missing` when `key` is none or cannot be one.
     """

@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import numpy as np
 from pymongo.asynchronous.database import AsyncDatabase
 
-from pricecache.api.auth import Identity
 from pricecache.api.dispatch import Dispatcher
-from pricecache.api.kept import KeptResponses
-from pricecache.api.origins import Origins
 from pricecache.api.routes import ROUTES
 from pricecache.api.routing import Route
 from pricecache.api.server import FrontDoor
 from pricecache.api.services import Services
-from pricecache.api.tokens import TokenVerifier
-from pricecache.cache.as_known import AsKnown
-from pricecache.cache.columns import ColumnCache
-from pricecache.cache.intraday import IntradayReader
-from pricecache.cache.live import LiveCache
-from pricecache.cache.reader import Reader
-from pricecache.cache.sampled import SampledSessions
-from pricecache.cache.wholeness import Wholeness
-from pricecache.calendars import CalendarLoader
+from pricecache.background import BackgroundTasks
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
-from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.catalog import Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
-from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.parts import Parts
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
-from pricecache.stores.bars import BarStore, Change
-from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.keys import KeyStore
-from pricecache.stores.leases import LeaseStore
-from pricecache.stores.quarantine import QuarantineStore
-from pricecache.stores.quotes import QuoteStore
-from pricecache.stores.runs import RunStore
-from pricecache.stores.samples import SampleStore
+from pricecache.settings import Settings
+from pricecache.stores.bars import Change
 from pricecache.stores.searches import SearchStore
-from pricecache.stores.sync_state import SyncStateStore
-from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
-from pricecache.sync.examine import Examiner
-from pricecache.sync.historical import HistoricalSync
-from pricecache.sync.publish import QuotePublisher
-from pricecache.sync.refresh import LiveRefresher
-from pricecache.sync.review import Reviewer
 from pricecache.sync.searching import ProviderSearch, SearchSource
-from pricecache.sync.verify import VERIFY_JOB, Verifier
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
 from tests.fakes.provider import ScriptedProvider, Truth
@@ -167,71 +141,29 @@ async def api_daemon(
     clock: Any = None,
     search: SearchSource | None = None,
 ) -> AsyncIterator[ApiDaemon]:
+    """The parts as the daemon composes them, with their door. `search`: whom a search asks instead of the provider."""
     clock = clock or ManualClock()
     provider = ScriptedProvider()
-    pool = ProviderPool(provider, clock)
-    catalog, book, live = Catalog(), xnys_book(), LiveCache()
-    bars, instruments = BarStore(database), InstrumentStore(database, catalog)
-    calendars = CalendarLoader(clock, database["calendars"], book)
-    instruments.on_renamed = live.rename
-    runs, key_store = RunStore(database), KeyStore(database)
-    jobs = Jobs(runs, LeaseStore(database, "test:1:1"), clock, drain_seconds=1)
-    lag = provider.final_lag
-    quarantine = QuarantineStore(database)
-    examiner = Examiner(
-        pool,
-        calendars,
-        bars,
-        SyncStateStore(database),
-        instruments,
-        clock,
-        random.Random(1),
-        name="scripted",
-        lag=lag,
-        quarantine=quarantine,
+    chain = ProviderChain([ProviderPool(provider, clock)])
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        host="127.0.0.1" if loopback else "0.0.0.0",
+        api_keys=",".join(keys),
+        jwt_secret=jwt_secret,
+        jwks_url=jwks_url,
+        allowed_origins=",".join(origins),
+        backfill_days=60,
+        max_symbols=50,
+        drain_seconds=1,
+        response_cache_mb=8,
     )
-    quotes = QuoteStore(database, clock)
-    publisher = QuotePublisher(catalog, live, quotes, bars, calendars, instruments, clock, interval=900, lag=lag)
-    refresher = LiveRefresher(catalog, live, publisher, pool, calendars, clock, interval=900, lag=lag)
-    tracker = Tracker(catalog, instruments, clock, depth_days=60, max_symbols=50, start_run=jobs.run)
-    samples = SampleStore(database, catalog, clock, keep_days=30)
-    publisher.subscribe(samples.record)
-    sampled = SampledSessions(samples, book)
-    reader = Reader(catalog, ColumnCache(bars, 64 << 20), book, clock, lag, live=live, sampled=sampled)
-    sync = HistoricalSync(
-        catalog, examiner, bars, live, calendars, clock, lag=lag, interval=10800, concurrency=4, sampled=sampled
-    )
-    backfiller = Backfiller(tracker, examiner, refresher)
-    jobs.define(JobDefinition("historical_sync", sync.run, fails_with_all=True))
-    jobs.define(JobDefinition("live_price_update", refresher.run, fails_with_all=True))
-    jobs.define(JobDefinition(BACKFILL_JOB, backfiller.run, fails_with_all=True))
-    jobs.define(JobDefinition(VERIFY_JOB, Verifier(catalog, bars, clock).run))
-    tokens = TokenVerifier(clock, jwt_secret, jwks_url) if jwt_secret or jwks_url else None
-    identity = Identity(clock, keys=keys, tokens=tokens, store=key_store, origins=Origins(origins), loopback=loopback)
+    background = BackgroundTasks()
+    parts = Parts(settings, database, clock, xnys_book(), chain, Metrics("0"), background)
     status = _Status()
-    services = Services(
-        clock=clock,
-        catalog=catalog,
-        calendars=book,
-        live=live,
-        reader=reader,
-        as_known=AsKnown(catalog, bars, book, lag),
-        intraday=IntradayReader(catalog, samples, reader, book, clock),
-        wholeness=Wholeness(catalog, reader, clock),
-        bars=bars,
-        instruments=instruments,
-        jobs=jobs,
-        runs=runs,
-        keys=key_store,
-        tracker=tracker,
-        pools=[pool],
-        chain=ProviderChain([pool]),
+    services = replace(
+        parts.services,
         status=status,
-        identity=identity,
-        kept=KeptResponses(8 << 20),
-        metrics=Metrics("0"),
-        search=ProviderSearch(search, SearchStore(database, clock)),
-        review=Reviewer(catalog, bars, SyncStateStore(database), quarantine, clock),
+        search=ProviderSearch(search, SearchStore(database, clock)) if search else parts.services.search,
     )
     door = FrontDoor("127.0.0.1", 0, max_body_bytes=max_body_bytes)
     await door.start()
@@ -245,7 +177,8 @@ async def api_daemon(
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
         yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now)
-    await jobs.stop()
+    await parts.jobs.stop()
     await door.stop(1)
     await dispatcher.close()
-    await pool.close()
+    await background.end()
+    await chain.close()

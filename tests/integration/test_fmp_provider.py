@@ -28,13 +28,13 @@ from pricecache.errors import (
     RateLimited,
     SymbolNotFound,
 )
-from pricecache.parts import chain_of
 from pricecache.providers.base import History
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.fmp import FmpProvider
 from pricecache.providers.pool import ProviderPool
 from pricecache.providers.yahoo import YahooProvider
 from pricecache.settings import Settings
+from pricecache.vendors import chain_of
 from tests.fakes.calendars import calendar_of, xnys_book
 from tests.fakes.fmp import FakeFmp
 from tests.fakes.yahoo import FakeYahoo, sessions_back, utc

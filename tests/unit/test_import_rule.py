@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"providers", "stores", "cache"}),
     frozenset({"sync"}),
     frozenset({"background", "health", "jobs", "api"}),
-    frozenset({"app", "daemon", "parts", "offline"}),
+    frozenset({"app", "daemon", "parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
@@ -30,7 +30,7 @@ LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage"})
 """Modules that may import nothing of ours but the clock, and that core may not see."""
 
 ONLY_FOR = {
-    "settings": {"app", "daemon", "parts", "offline", "cli", "doctor"},
+    "settings": {"app", "daemon", "parts", "vendors", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
     "commands": {"cli"},
     "doctor": {"cli"},

@@ -10,10 +10,10 @@ import pytest
 from pricecache.clock import SystemClock
 from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Misconfigured
-from pricecache.parts import chain_of
 from pricecache.providers.chain import ProviderChain
 from pricecache.settings import Settings
 from pricecache.stores.provider_accounts import ProviderAccounts
+from pricecache.vendors import chain_of
 
 
 async def made(folder: Path, **settings: Any) -> ProviderChain:
