@@ -41,7 +41,7 @@ def held(state: Book, account: str = "") -> Held:
 
 
 # https://en.wikipedia.org/wiki/FIFO_and_LIFO_accounting: Foo Co. buys 100 at 50, 125 at 55, 75 at 59 and sells 210;
-# cost of sales 11,050 by FIFO and 11,800 by LIFO. Dearest first is LIFO here; the average is 210 of 300 units of 16,300.
+# cost of sales 11,050 by FIFO and 11,800 by LIFO. Dearest first is LIFO here; the average is 210/300 of 16,300.
 @pytest.mark.parametrize(
     ("method", "cost"), [("fifo", D(11050)), ("lifo", D(11800)), ("hifo", D(11800)), ("average", D(11410))]
 )
@@ -65,7 +65,7 @@ def test_the_section_104_holding_of_hmrc() -> None:
     first = held(book(*rows, day=3, data=data, currency="GBP", cost_basis="average"))
     assert round(first.proceeds - first.original) == 329
     both = held(book(*rows, data=data, currency="GBP", cost_basis="average"))
-    assert round(both.proceeds - both.original) == 329 + 300
+    assert round(both.proceeds - both.original - (first.proceeds - first.original)) == 300
     assert both.basis[0].quantize(D("0.01")) == D("1674.67")
     assert both.basis[1].quantize(D("1")) == 167467  # in pence, as the shares are quoted
 
@@ -195,9 +195,9 @@ def test_cash_is_kept_by_account_and_whole_currency() -> None:
 
 def test_the_short_way_of_plain_rows_gives_what_the_long_one_gives() -> None:
     plain = [row(1, "buy", 10, 3), row(2, "buy", 7, 5), row(3, "sell", 12, 4), row(4, "dividend", amount=D(2))]
-    long = [row(r.day, r.type, r.quantity, r.price, amount=r.amount, currency="USD") for r in plain]
+    long = [row(r.day, r.type, r.quantity, r.price, amount=r.amount, fx_rate=D(1)) for r in plain]
     results = [replay(Ledger.of(rows), market(), 10, books=[10]) for rows in (plain, long)]
-    assert results[0].steps == results[1].steps or vars_of(results[0]) == vars_of(results[1])
+    assert vars_of(results[0]) == vars_of(results[1])
     assert held(results[0].books[10]) == held(results[1].books[10])
 
 

@@ -1,0 +1,219 @@
+"""The ledger as a value: transactions in the order they take effect, the rules of a portfolio, and faults of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, Literal, get_args
+
+from pricecache.core.instruments import Instrument
+
+TransactionType = Literal[
+    "buy", "sell", "dividend", "interest", "fee", "tax", "deposit", "withdrawal", "transfer_in", "transfer_out",
+    "split", "opening", "adjustment",
+]  # fmt: skip
+TYPES: tuple[str, ...] = get_args(TransactionType)
+CostBasis = Literal["fifo", "lifo", "hifo", "average"]
+
+ZERO = Decimal(0)
+SPLIT_SESSIONS = 5
+"""A ledger's split replaces one of the market's that is at most so many sessions off."""
+SPLIT_DAYS = 20
+"""Calendar days that `SPLIT_SESSIONS` certainly lie within."""
+
+_FIRST, _IN, _INTERNAL, _OUT = range(4)
+_RANK = {"split": _FIRST, "sell": _OUT, "fee": _OUT, "tax": _OUT, "withdrawal": _OUT, "transfer_out": _OUT}
+
+_CASH = ("dividend", "interest", "fee", "tax", "deposit", "withdrawal")
+_SHARES = ("buy", "sell")
+_EITHER = ("transfer_in", "transfer_out", "opening", "adjustment")
+_AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "fx_rate", "ratio")
+_MAY_BE_ZERO = frozenset({"price", "fees", "taxes"})
+_MOST = Decimal(10) ** 15
+_FINEST = -12
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a portfolio wants its ledger read. `currency`: the base currency, a whole unit (`GBP`, never `GBp`)."""
+
+    currency: str = "USD"
+    cost_basis: CostBasis = "fifo"
+    cash_tracking: bool = False
+    fees_in_cost: bool = True
+    allow_short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One row of a ledger.
+
+    `day`: days since 1970-01-01. `quantity`, `price`, `fees`, `taxes` are never negative, but for the quantity and
+    the amount of an `adjustment`; price is for one unit, in `currency`, like `amount`, `fees` and `taxes`. `currency`
+    None is the instrument's own, without an instrument the portfolio's. `fx_rate`: base currency for one of
+    `currency`, None where none was recorded. `account`: "" is the implicit one. `to_account` makes the row an
+    internal transfer. `acquired_on`: of shares transferred in. `adjusted_as_of`: quantity and price are in the units
+    of that day (a broker restated them); None is as traded. `link`: what a dividend and the purchase made of it share.
+    """
+
+    day: int
+    type: TransactionType
+    instrument: Instrument | None = None
+    quantity: Decimal | None = None
+    price: Decimal | None = None
+    amount: Decimal | None = None
+    fees: Decimal = ZERO
+    taxes: Decimal = ZERO
+    currency: str | None = None
+    fx_rate: Decimal | None = None
+    account: str = ""
+    to_account: str | None = None
+    ratio: Decimal | None = None
+    ex_date: int | None = None
+    acquired_on: int | None = None
+    adjusted_as_of: int | None = None
+    link: str | None = None
+    external_id: str | None = None
+    note: str | None = None
+    id: str = ""
+    order: int = field(init=False, repr=False, compare=False)
+    is_plain: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "order", self.day * 4 + self._rank())
+        object.__setattr__(self, "is_plain", self._is_plain())
+
+    def _is_plain(self) -> bool:
+        """Whether quantity × price (or the amount) is all there is to it, but for its currency: the replay has a short
+        way for such rows, which most are."""
+        if self.fees or self.taxes or self.link is not None or self.adjusted_as_of is not None:
+            return False
+        return self.fx_rate is None
+
+    def _rank(self) -> int:
+        if self.to_account is not None:
+            return _INTERNAL
+        if self.type == "adjustment":
+            sign = self.quantity if self.quantity is not None else self.amount
+            return _OUT if sign is not None and sign < 0 else _IN
+        return _RANK.get(self.type, _IN)
+
+    @property
+    def affects_from(self) -> int:
+        """The first day whose history may change when this row is added or removed."""
+        return self.day - SPLIT_DAYS if self.type == "split" else self.day
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ledger:
+    """Transactions in the order they take effect, and the rules they are read by. Build it with `of`."""
+
+    transactions: tuple[Transaction, ...]
+    rules: Rules
+
+    @classmethod
+    def of(cls, transactions: Iterable[Transaction], rules: Rules | None = None) -> Ledger:
+        """Within a day splits come first, then what comes in, internal transfers, what goes out; else as given."""
+        return cls(tuple(sorted(transactions, key=attrgetter("order"))), rules or Rules())
+
+    @property
+    def first_day(self) -> int | None:
+        return self.transactions[0].day if self.transactions else None
+
+    def instruments(self) -> set[Instrument]:
+        return {row.instrument for row in self.transactions if row.instrument is not None}
+
+    def affected_from(self, instrument: Instrument, changed: int) -> int:
+        """The first day whose history may change when the splits of `instrument` change from day `changed` on.
+
+        Earlier than that where a row's quantity is in the units of a later day, or a split of the ledger's own may
+        now find one of the market's to replace.
+        """
+        days = [changed]
+        for row in self.transactions:
+            if row.instrument != instrument or row.day >= changed:
+                continue
+            restated = row.adjusted_as_of is not None and row.adjusted_as_of >= changed
+            if restated or (row.type == "split" and row.day >= changed - SPLIT_DAYS):
+                days.append(row.day)
+        return min(days)
+
+
+def faults(rows: Sequence[Transaction], *, first: int = 0) -> list[dict[str, Any]]:
+    """Everything wrong with `rows` by themselves: `{"row", "code", "detail"}` each, `row` counted from `first`.
+
+    Codes: `unknown_type`, `FIELD_required`, `FIELD_not_allowed`, `FIELD_not_finite`, `FIELD_not_positive`,
+    `FIELD_out_of_range`, `same_account`. What depends on the rest of the ledger (`over_sale`) the replay finds.
+    """
+    return [
+        {"row": number, "code": code, "detail": detail}
+        for number, row in enumerate(rows, first)
+        for code, detail in _faults_of(row)
+    ]
+
+
+def _faults_of(row: Transaction) -> Iterator[tuple[str, str]]:
+    if row.type not in TYPES:
+        yield "unknown_type", f"Types are {', '.join(TYPES)}."
+        return
+    yield from _numbers(row)
+    yield from _needed(row)
+    if row.acquired_on is not None and row.acquired_on > row.day:
+        yield "acquired_on_out_of_range", "What is transferred in was acquired before."
+    if row.to_account is not None:
+        if row.type not in ("transfer_in", "transfer_out"):
+            yield "to_account_not_allowed", "Only a transfer goes to another account."
+        elif row.to_account == row.account:
+            yield "same_account", "A transfer goes to another account."
+
+
+def _numbers(row: Transaction) -> Iterator[tuple[str, str]]:
+    for name in _AMOUNTS:
+        value: Decimal | None = getattr(row, name)
+        if value is None:
+            continue
+        if not value.is_finite():
+            yield f"{name}_not_finite", f"{name} is a finite number."
+            continue
+        signed = row.type == "adjustment" and name in ("quantity", "amount")
+        if (value < 0 and not signed) or (value == 0 and name not in _MAY_BE_ZERO):
+            yield f"{name}_not_positive", f"{name} is positive{'' if not signed else ' or negative'}, not {value}."
+        exponent = value.normalize().as_tuple().exponent
+        if abs(value) >= _MOST or (isinstance(exponent, int) and exponent < _FINEST):
+            yield f"{name}_out_of_range", f"{name} is below {_MOST:.0e} and has at most {-_FINEST} decimals."
+
+
+def _needed(row: Transaction) -> Iterator[tuple[str, str]]:
+    for name in _required(row):
+        if getattr(row, name) is None:
+            yield f"{name}_required", f"A {row.type} needs {name}."
+    for name in _excluded(row):
+        if getattr(row, name) is not None:
+            yield f"{name}_not_allowed", f"A {row.type} has no {name}."
+
+
+def _required(row: Transaction) -> tuple[str, ...]:
+    if row.type in _SHARES:
+        return "instrument", "quantity", "price"
+    if row.type in _CASH:
+        return ("instrument", "amount") if row.type == "dividend" else ("amount",)
+    if row.type == "split":
+        return "instrument", "ratio"
+    if row.instrument is None:
+        return ("amount",)
+    comes_in = row.type in ("transfer_in", "opening") or (row.quantity is not None and row.quantity > 0)
+    if row.to_account is not None or row.type == "transfer_out" or not comes_in:
+        return ("quantity",)
+    return "quantity", "price"
+
+
+def _excluded(row: Transaction) -> tuple[str, ...]:
+    if row.type in _SHARES:
+        return "amount", "ratio"
+    if row.type in _CASH:
+        return "quantity", "price", "ratio"
+    if row.type == "split":
+        return "quantity", "price", "amount"
+    return ("quantity", "price", "ratio") if row.instrument is None else ("amount", "ratio")

@@ -1,0 +1,171 @@
+"""Returns: published examples with their sources, and None with a reason where there is no number."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal as D
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pricecache.core.actions import Action
+from pricecache.core.bars import day_number
+from pricecache.core.history import History, history
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import Ledger, Rules, Transaction
+from pricecache.core.marketdata import Column, MarketData, PriceColumn
+from pricecache.core.returns import annualized, compared, performance, xirr
+from pricecache.core.valuation import INDEX
+
+A = Instrument("AAA")
+
+
+def market(closes: dict[int, float], due: range | None = None) -> MarketData:
+    days = np.array(sorted(closes), np.int64)
+    values = np.array([closes[int(day)] for day in days])
+    return MarketData({A: PriceColumn(Column(days, values, np.array(due or days, np.int64)), "USD")})
+
+
+def computed(rows: list[Transaction], closes: dict[int, float], end: int, **rules: Any) -> History:
+    found = history(Ledger.of(rows, Rules(**rules)), market(closes), end)
+    assert found is not None
+    return found
+
+
+def fund(values: list[tuple[int, float]], flows: dict[int, float], end: int) -> History:
+    """A fund of one unit price: `values` before the day's flow, known the evening before, as an inflow counts from
+    the start of its day; flows buy and sell units at the day's price."""
+    opening = values[0][1]
+    units, price = opening, 1.0
+    rows = [Transaction(values[0][0], "buy", A, D(str(opening)), D(1))]
+    closes = {values[0][0]: 1.0}
+    for day, worth in values[1:]:
+        price = worth / units
+        closes[day - 1] = closes[day] = price
+        flow = flows.get(day, 0.0)
+        if flow:
+            kind: Any = "buy" if flow > 0 else "sell"
+            quantity = D(str(round(abs(flow) / price, 9)))
+            rows.append(Transaction(day, kind, A, quantity, D(repr(price))))
+            units += flow / price
+    return computed(rows, closes, end)
+
+
+def test_an_inflow_does_not_change_the_time_weighted_return() -> None:
+    """Investopedia, "Time-Weighted Rate of Return": 1,000,000 grows to 1,162,484, 100,000 come in or go out, and the
+    year ends at 1,192,328 or 1,003,440: 9.79 % either way."""
+    for flow, last in ((100_000.0, 1_192_328.0), (-100_000.0, 1_003_440.0)):
+        got = fund([(0, 1_000_000.0), (227, 1_162_484.0), (365, last)], {227: flow}, 365)
+        assert performance(got).twr == pytest.approx(0.0979, abs=5e-5)
+
+
+def test_a_return_with_a_large_flow_in_the_month() -> None:
+    """C. Bacon, Practical Portfolio Performance Measurement and Attribution: 74.2 at the start, 67.0 before 37.1 come
+    in on the 14th, 103.1 at the end: -10.57 % time-weighted."""
+    got = fund([(0, 74.2), (14, 67.0), (31, 103.1)], {14: 37.1}, 31)
+    assert performance(got).twr == pytest.approx(-0.1057, abs=5e-5)
+
+
+def test_the_spreadsheet_example_of_xirr() -> None:
+    """Microsoft Support, XIRR function: 37.3362535 %."""
+    flows = [
+        (date(2008, 1, 1), -10_000.0),
+        (date(2008, 3, 1), 2_750.0),
+        (date(2008, 10, 30), 4_250.0),
+        (date(2009, 2, 15), 3_250.0),
+        (date(2009, 4, 1), 2_750.0),
+    ]
+    assert xirr(flows)[0] == pytest.approx(0.373362535, abs=1e-8)
+
+
+def test_the_spreadsheet_example_as_a_portfolio() -> None:
+    start, end = day_number(date(2008, 1, 1)), day_number(date(2009, 4, 1))
+    rows = [Transaction(start, "deposit", amount=D(10_000))]
+    for day, amount in (((2008, 3, 1), 2_750), ((2008, 10, 30), 4_250), ((2009, 2, 15), 3_250), ((2009, 4, 1), 2_750)):
+        rows.append(Transaction(day_number(date(*day)), "withdrawal", amount=D(amount)))
+    rows.append(Transaction(day_number(date(2008, 6, 1)), "interest", amount=D(3_000)))
+    got = computed(rows, {0: 1.0}, end, cash_tracking=True)
+    assert performance(got, start=start - 1).irr == pytest.approx(0.373362535, abs=2e-3)  # one day more to the year
+    assert performance(got).gain == 3_000
+
+
+def test_returns_are_annualised_from_a_year_on() -> None:
+    assert annualized(0.21, 730) == pytest.approx(0.1)
+    assert annualized(0.5, 364) is None
+    got = computed([Transaction(0, "buy", A, D(1), D(100))], {0: 100.0, 364: 150.0}, 364)
+    assert performance(got).twr_annualized is None
+    assert performance(got).reasons["twr_annualized"] == "under_a_year"
+
+
+def test_drawdown_and_volatility_by_hand() -> None:
+    closes = {4: 100.0, 5: 110.0, 6: 99.0, 7: 108.9}  # 1970-01-05 was a Monday
+    got = performance(computed([Transaction(4, "buy", A, D(1), D(100))], closes, 7))
+    assert got.max_drawdown == pytest.approx(-0.1)
+    assert got.volatility == pytest.approx(np.std([0.1, -0.1, 0.1], ddof=1) * np.sqrt(252))
+
+
+def test_the_first_days_inflow_divides_that_day() -> None:
+    got = computed([Transaction(4, "buy", A, D(1), D(100))], {4: 105.0, 5: 105.0}, 5)
+    assert got.of(INDEX).tolist() == [1.05, 1.05]
+    assert performance(got).twr == 0.0  # over (start, end]: the opening row is where it starts
+    assert performance(got, start=3).twr == pytest.approx(0.05)
+    assert performance(got, start=3).gain == pytest.approx(5.0)
+
+
+def test_selling_everything_and_coming_back_keeps_the_return() -> None:
+    rows = [
+        Transaction(0, "buy", A, D(1), D(100)),
+        Transaction(2, "sell", A, D(1), D(120)),
+        Transaction(9, "buy", A, D(2), D(50)),
+    ]
+    got = computed(rows, {0: 100.0, 2: 120.0, 9: 50.0, 10: 55.0}, 10)
+    assert performance(got).twr == pytest.approx(1.2 * 1.1 - 1)
+
+
+def test_a_dividend_paid_out_and_one_reinvested_return_the_same() -> None:
+    closes = {0: 100.0, 5: 98.0, 9: 98.0}
+    out = [Transaction(0, "buy", A, D(1), D(100)), Transaction(5, "dividend", A, amount=D(2))]
+    again = [
+        *out[:1],
+        Transaction(5, "dividend", A, amount=D(2), link="1"),
+        Transaction(5, "buy", A, D(2) / 98, D(98), link="1"),
+    ]
+    results = [performance(computed(rows, closes, 9)) for rows in (out, again)]
+    assert results[0].twr == pytest.approx(0.0)
+    assert results[1].twr == pytest.approx(0.0)
+    assert results[1].net_flow == pytest.approx(0.0)
+
+
+def test_what_cannot_be_said_is_none_with_a_reason() -> None:
+    nothing = history(Ledger.of([Transaction(0, "buy", A, D(1), D(1))]), MarketData(), 9)
+    assert nothing is not None
+    got = performance(nothing)
+    assert (got.end_value, got.irr) == (None, None)
+    assert got.reasons["end_value"] == got.reasons["irr"] == got.reasons["gain"] == "no_price"
+    assert xirr([(date(2020, 1, 1), -1.0)]) == (None, "no_sign_change")
+    one_day = performance(computed([Transaction(0, "buy", A, D(1), D(1))], {0: 1.0}, 0))
+    assert one_day.reasons["irr"] == "no_days"
+    assert one_day.reasons["volatility"] == "too_few_sessions"
+
+
+def test_owing_more_than_there_is_has_no_return() -> None:
+    rows = [Transaction(0, "sell", A, D(1), D(100))]
+    got = performance(computed(rows, {0: 100.0, 1: 110.0}, 3, allow_short=True))
+    assert got.twr is None
+    assert got.reasons["twr"] == got.reasons["max_drawdown"] == "no_capital"
+
+
+def test_a_benchmark_is_its_price_with_splits_worked_in() -> None:
+    rows = [Transaction(0, "buy", A, D(1), D(100))]
+    data = market({0: 100.0, 5: 60.0, 9: 60.0})
+    other = Instrument("BBB")
+    column = PriceColumn(data.prices[A].closes, "USD", (Action(3, "split", 2.0),))
+    both = MarketData({**data.prices, other: column})
+    got = history(Ledger.of(rows), both, 9)
+    assert got is not None
+    result = compared(got, both, other)
+    assert result.twr == pytest.approx(-0.4)
+    assert result.benchmark == pytest.approx(0.2)
+    assert result.difference == pytest.approx(-0.6)
+    assert compared(got, both, Instrument("NONE")).reasons["benchmark"] == "no_price"
