@@ -34,8 +34,10 @@ DOCUMENTS = [README, MANUAL, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 BASE_URL = "http://127.0.0.1:8080"
 
 ELIDED = "..."
-OPEN_MAPS = frozenset({"counts", "errorsByCode24h", "holes", "parameters"})
+OPEN_MAPS = frozenset({"byCode", "byState", "counts", "divergences", "errorsByCode24h", "holes", "parameters"})
 """Members whose keys are names that depend on what happened: only their values have a shape."""
+MAY_BE_EMPTY = frozenset({"missing"})
+"""Arrays that have nothing in them on some days of the week."""
 
 
 # --- examples
@@ -51,12 +53,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its lines, and the number of its first line."""
+    """A fenced block: its language, its lines, and the number of its first line.
+
+    `daemon`: whom its commands ask, as a comment `<!-- daemon: NAME -->` on the line above says; "" is one on sample
+    prices.
+    """
 
     path: Path
     line: int
     language: str
     text: str
+    daemon: str = ""
 
     @property
     def name(self) -> str:
@@ -88,7 +95,9 @@ def blocks(path: Path) -> list[Block]:
                 opened = number
             else:
                 text = "\n".join(lines[opened + 1 : number])
-                found.append(Block(path, opened + 2, lines[opened][3:].strip(), text))
+                asked = re.fullmatch(r"<!-- daemon: (.+) -->", lines[opened - 1]) if opened else None
+                daemon = "" if asked is None else asked[1]
+                found.append(Block(path, opened + 2, lines[opened][3:].strip(), text, daemon))
                 opened = None
     return found
 
@@ -149,8 +158,8 @@ def differences(shown: str, answered: str) -> list[str]:
     """What differs in shape between an answer in a document and a real one.
 
     JSON: the same keys with values of the same types, where null goes with anything; `...` at the end of an object or
-    an array stands for more. Heads of HTTP answers: the same status, and every header shown. Other text: every line
-    shown, numbers aside.
+    an array stands for more, and an array that shows an item has some. Heads of HTTP answers: the same status, and
+    every header shown. Other text: every line shown, numbers aside.
     """
     if shown.startswith("HTTP/"):
         return _head_differences(shown, answered)
@@ -159,9 +168,12 @@ def differences(shown: str, answered: str) -> list[str]:
     except ValueError:
         return _text_differences(shown, answered)
     try:
-        return list(_json_differences(expected, json.loads(answered), "$"))
+        real = json.loads(answered)
     except ValueError as exc:
         return [f"the answer is no JSON: {exc}"]
+    if real is None and expected is not None:
+        return ["the answer is null"]
+    return list(_json_differences(expected, real, "$"))
 
 
 def _head_differences(shown: str, answered: str) -> list[str]:
@@ -192,8 +204,11 @@ def _json_differences(shown: Any, real: Any, at: str) -> Iterator[str]:
     elif isinstance(shown, dict):
         yield from _object_differences(shown, real, at)
     elif isinstance(shown, list):
-        for number, item in enumerate(shown):
-            if item != ELIDED and real:
+        items = [item for item in shown if item != ELIDED]
+        if items and not real and at.rpartition(".")[2] not in MAY_BE_EMPTY:
+            yield f"{at} is empty in the answer"
+        for number, item in enumerate(items):
+            if real:
                 yield from _json_differences(item, real[min(number, len(real) - 1)], f"{at}[{number}]")
 
 
@@ -301,8 +316,14 @@ def _fields(model: type[BaseModel] | None, part: str) -> Iterator[tuple[str, ...
     schema = model.model_json_schema(by_alias=True)
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
-        default = "required" if name in required else "" if field.get("default") is None else f"`{field['default']}`"
+        default = "required" if name in required else _shown(field.get("default"))
         yield part, f"`{name}`", _type(field, schema.get("$defs", {})), default, field.get("description", "")
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
@@ -320,7 +341,9 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}), definitions)}"
     kind = {"string": "text", "object": "{symbol, market?}"}.get(field.get("type", ""), field.get("type", "any"))
-    return "date" if field.get("format") == "date" else kind + _limits(field)
+    if "patternProperties" in field:
+        return "{name: text}"
+    return {"date": "date", "date-time": "instant"}.get(field.get("format", "")) or kind + _limits(field)
 
 
 def _limits(field: dict[str, Any]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
 import pytest
 
-from tests import documents
+from tests import documents, faulty_files
 from tests.daemon import DaemonProcess
 from tests.documents import MANUAL, README, Block
 from tests.mongod import TestMongod
@@ -37,20 +38,39 @@ def keyed_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def faulty_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """On csv files with faults, after their second version came."""
+    folder = tmp_path_factory.mktemp("faulty")
+    faulty_files.write(folder)
+    settings = {
+        "providers": "csv",
+        "csv_dir": str(folder),
+        "symbols": ",".join(faulty_files.SYMBOLS),
+        "backfill_days": str(faulty_files.BACKFILL_DAYS),
+    }
+    for daemon in started(tmp_path_factory.mktemp("files"), mongod, "documents_faulty", **settings):
+        wait_for_another_second(daemon)
+        faulty_files.restate(folder)
+        start = datetime.now(UTC).date() - timedelta(days=faulty_files.BACKFILL_DAYS)
+        for symbol in faulty_files.RESTATED:
+            status, _ = daemon.post("/cache/backfill-symbol?wait=30", {"symbol": symbol, "start": start.isoformat()})
+            assert status == 200
+        yield daemon
+
+
 def started(folder: Path, mongod: TestMongod, database: str, **settings: str) -> Iterator[DaemonProcess]:
+    settings = {"providers": "sample", "symbols": SYMBOLS, "live_seconds": "2"} | settings
     daemon = DaemonProcess(
         folder,
         mongodb_uri=mongod.uri,
         mongodb_database=f"{database}_{time.time_ns()}",
-        providers="sample",
-        symbols=SYMBOLS,
-        live_seconds="2",
         sync_start_delay_seconds="0",
         **settings,
     )
     try:
         daemon.start()
-        daemon.wait(lambda: whole(daemon), "whole")
+        daemon.wait(lambda: whole(daemon, settings["symbols"]), "whole")
         yield daemon
         assert daemon.stop() == 0
     finally:
@@ -58,22 +78,31 @@ def started(folder: Path, mongod: TestMongod, database: str, **settings: str) ->
             daemon.kill()
 
 
-def whole(daemon: DaemonProcess) -> bool:
+def whole(daemon: DaemonProcess, symbols: str) -> bool:
     """Every symbol has its bars and its quote, and each job that runs by itself has run."""
     headers = {"X-API-Key": KEY}
     status, jobs = (daemon.get(f"/cache/{name}", headers)[1] for name in ("status", "scheduler/status"))
-    wanted = SYMBOLS.count(",") + 1
+    wanted = symbols.count(",") + 1
     ran = all(job["lastRun"] for job in jobs["jobs"] if job["id"] != "verify")
     return bool(ran and status["historical"]["symbols"] == wanted == status["live"]["count"])
 
 
-def wants_a_key(block: Block) -> bool:
-    return "$KEY" in block.text or "$TOKEN" in block.text
+def wait_for_another_second(daemon: DaemonProcess) -> None:
+    """Instants are shown in whole seconds: what comes next is to have another one than what was."""
+    now = int(time.time())
+    daemon.wait(lambda: int(time.time()) > now, "a second further")
+
+
+def asked_by(block: Block) -> str:
+    """The fixture of the daemon that a block is for."""
+    if block.daemon:
+        return {"faulty files": "faulty_daemon"}[block.daemon]
+    return "keyed_daemon" if "$KEY" in block.text or "$TOKEN" in block.text else "open_daemon"
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.name)
 def test_an_example_answers_as_the_document_shows(block: Block, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    daemon: DaemonProcess = request.getfixturevalue("keyed_daemon" if wants_a_key(block) else "open_daemon")
+    daemon: DaemonProcess = request.getfixturevalue(asked_by(block))
     token = jwt.encode({"sub": "ann", "exp": time.time() + 600}, SECRET)
     documents.check_block(block, daemon.url, tmp_path, KEY=KEY, TOKEN=token)
 
