@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from pricecache.clock import Clock
+from pricecache.core.asking import Capability
 from pricecache.core.sessions import CalendarBook
 from pricecache.errors import Misconfigured
-from pricecache.providers.base import Capability, Provider
+from pricecache.providers.base import Provider
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.csvfiles import CsvProvider
 from pricecache.providers.fmp import FmpProvider
@@ -46,7 +46,7 @@ def chain_of(
         pace = limited(provider.pace, limits.get(provider.name, {}))
         keeper = accounts.account(provider.name, pace)
         pools.append(ProviderPool(provider, clock, observer(provider.name), pace=pace, keeper=keeper))
-    chain = ProviderChain(pools, orders={one: own.get(one) or settings.providers for one in get_args(Capability)})
+    chain = ProviderChain(pools, orders=own, usual=settings.providers)
     _check_orders(chain, own)
     return chain
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from pydantic.alias_generators import to_camel
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.wire import instant
+from pricecache.core.accounts import next_day
 from pricecache.errors import NotFound
-from pricecache.providers.account import next_day
 
 if TYPE_CHECKING:
-    from pricecache.providers.account import Account
-    from pricecache.providers.base import Pace
+    from pricecache.core.accounts import Account
+    from pricecache.core.asking import Pace
     from pricecache.providers.chain import ProviderChain
-    from pricecache.providers.pool import ProviderPool
+    from pricecache.providers.pool import PoolStats, ProviderPool
 
 log = structlog.get_logger(__name__)
 
@@ -41,38 +42,71 @@ async def reset(call: Call) -> Answer:
 
 def provider_fields(chain: ProviderChain, pool: ProviderPool, now: float) -> dict[str, Any]:
     """One provider as `GET /cache/providers` lists it."""
-    account, pace = pool.account, pool.pace
-    calls, errors = account.of_last_day(now)
-    failed = sum(errors.values())
-    cooling = account.cooling_down_for(now)
+    account, pace, stats = pool.account, pool.pace, pool.stats()
     return {
         "name": pool.name,
         "position": chain.pools.index(pool) + 1,
         "capabilities": sorted(pool.provider.capabilities),
-        "state": pool.state,
+        "state": to_camel(stats.state),
         "breaker": _breaker(account, now),
-        "coolDownUntil": instant(now + cooling) if cooling else None,
+        "coolDownUntil": instant(now + stats.cooling_down_for) if stats.cooling_down_for else None,
         "budget": _budget(account, pace, now),
         "requests": account.requests,
         "spentDollars": round(account.dollars, 6),
-        "calls24h": calls,
-        "errors24h": failed,
-        "errorsByCode24h": errors,
-        "errorRate24h": failed / calls if calls else None,
+        **_last_day(stats),
         "rate": {"perSecond": pace.per_second, "burst": pace.burst, "concurrency": pace.concurrency},
         "price": pace.price,
+        **_last_words(account),
+        "controlSymbol": None if pool.provider.control is None else str(pool.provider.control),
+        "notes": _notes(pool),
+    }
+
+
+def status_fields(pool: ProviderPool) -> dict[str, Any]:
+    """One provider as `GET /cache/status` lists it."""
+    pace, stats = pool.pace, pool.stats()
+    return {
+        "name": pool.name,
+        "state": to_camel(stats.state),
+        "coolDownSeconds": round(stats.cooling_down_for, 1),
+        "calls": stats.calls,
+        "errors": stats.errors,
+        **_last_day(stats),
+        "refused": stats.refused,
+        "running": stats.running,
+        "overdue": stats.overdue,
+        "waiting": stats.waiting,
+        "perSecond": pace.per_second,
+        "burst": pace.burst,
+        "concurrency": pace.concurrency,
+        "perDay": pace.per_day,
+        "remainingToday": stats.remaining_today,
+        "spentDollars": pool.account.dollars,
+        **_last_words(pool.account),
+    }
+
+
+def _last_day(stats: PoolStats) -> dict[str, Any]:
+    return {
+        "calls24h": stats.calls_24h,
+        "errors24h": stats.errors_24h,
+        "errorsByCode24h": dict(stats.errors_by_code_24h),
+        "errorRate24h": stats.error_rate_24h,
+    }
+
+
+def _last_words(account: Account) -> dict[str, Any]:
+    return {
         "lastSuccessAt": instant(account.last_success_at),
         "lastErrorAt": instant(account.last_error_at),
         "lastErrorCode": account.last_error_code,
-        "controlSymbol": None if pool.provider.control is None else str(pool.provider.control),
-        "notes": _notes(pool),
     }
 
 
 def _breaker(account: Account, now: float) -> dict[str, Any]:
     state = account.breaker(now)
     return {
-        "state": "halfOpen" if state == "half_open" else state,
+        "state": to_camel(state),
         "failures": account.failures,
         "openedAt": instant(account.opened_at),
         "until": instant(account.paused_until) if state == "open" else None,

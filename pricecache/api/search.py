@@ -7,11 +7,11 @@ from heapq import nsmallest
 from typing import Any
 
 from pricecache.api.call import Answer, Call
+from pricecache.core.asking import Found
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.notations import clean
 from pricecache.errors import Invalid
-from pricecache.providers.base import Found
 
 HERE = "pricecache"
 """The source of a row that was known here."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pricecache.core.actions import Action
+from pricecache.core.asking import Capability, Found, Pace
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
@@ -15,10 +16,6 @@ from pricecache.errors import ProviderError, ProviderUnavailable, RateLimited
 CLOSE_MISSING = "the close is missing"
 """The reason of a row of `History.rejected` that is no data: the vendor has not brought it yet."""
 
-Capability = Literal["history", "live", "actions", "search", "stream"]
-Lane = Literal["live", "user", "heal", "deep"]
-LANES: tuple[Lane, ...] = ("live", "user", "heal", "deep")
-"""Who may call first, most urgent first: quotes; what a person waits for; healing and audits; filling far back."""
 Basis = Literal["as_traded", "split_adjusted"]
 
 
@@ -49,17 +46,6 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An instrument that a search came upon, in the canonical spelling. `currency`, `kind`, `name`: None if unsaid."""
-
-    instrument: Instrument
-    name: str | None = None
-    kind: InstrumentKind | None = None
-    currency: str | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Quotes:
     """A provider's answer for many instruments: the quotes it had, and why the others have none."""
 
@@ -74,31 +60,6 @@ class Quotes:
             if all(isinstance(reason, RateLimited | ProviderUnavailable) for reason in reasons):
                 raise reasons[0]
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a provider may be called: sustained rate, burst, and how many calls run side by side.
-
-    `timeout`: seconds after which a call counts as failed. `quotes_per_call`: how many instruments one call of
-    `quotes` may name, so that a call costs the vendor one request; None is any number. `per_day`: requests allowed a
-    UTC day, or None. `costs`: requests that a call of a capability makes, 1 where nothing is said. `price`: dollars a
-    request costs. `local`: nothing outside this machine is asked, so that daemons need not share the rate.
-    """
-
-    per_second: float
-    burst: int
-    concurrency: int
-    timeout: float
-    quotes_per_call: int | None = None
-    per_day: int | None = None
-    costs: Mapping[Capability, int] = field(default_factory=dict)
-    price: float = 0.0
-    local: bool = False
-
-    def cost(self, capability: Capability) -> int:
-        """Requests that one call of `capability` makes."""
-        return self.costs.get(capability, 1)
 
 
 class Provider(Protocol):
@@ -129,3 +90,11 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Give back sockets and files."""
+
+
+@runtime_checkable
+class CountsRequests(Protocol):
+    """A provider that counts what it really asks its vendor, where `Pace.costs` is only the usual."""
+
+    def requests_of_thread(self) -> int:
+        """Requests that were sent in this thread, ever."""

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from pricecache.core.actions import Action, split_factors
+from pricecache.core.asking import Capability, Found, Lane
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import (
+    NotAsked,
     PlanExcludes,
     ProviderAnswerBad,
     ProviderError,
@@ -18,7 +20,7 @@ from pricecache.errors import (
     RateLimited,
     SymbolNotFound,
 )
-from pricecache.providers.base import Basis, Capability, Found, History, Lane, Quotes
+from pricecache.providers.base import Basis, History, Quotes
 from pricecache.providers.pool import ProviderPool
 
 Spelling = Callable[[Instrument, str], Instrument]
@@ -33,9 +35,10 @@ def as_it_is(instrument: Instrument, provider: str) -> Instrument:
 class ProviderChain:
     """The providers in order, as a `PriceSource`. Loop-only.
 
-    `pools`: in the order in which they are asked. `orders`: for a capability, the names of those asked for it instead,
-    in their order. `spelling`: what each is asked for. Only those are asked that have the capability. A symbol that one
-    does not know counts as failed only with the last of them.
+    `pools`: in the order in which they are asked. `usual`: the names of those asked where no order is set, all of them
+    if not given. `orders`: for a capability, the names of those asked for it instead, in their order; an order for
+    actions holds for those histories too that have actions of their own. `spelling`: what each is asked for. Only those
+    are asked that have the capability. A symbol that one does not know counts as failed only with the last of them.
     """
 
     def __init__(
@@ -44,14 +47,13 @@ class ProviderChain:
         *,
         spelling: Spelling = as_it_is,
         orders: Mapping[Capability, Sequence[str]] | None = None,
+        usual: Sequence[str] = (),
     ) -> None:
         self.pools = tuple(pools)
-        self.spelling = spelling
+        self._spelling = spelling
         self._by_name = {pool.name: pool for pool in pools}
         self._orders = orders or {}
-        for capability in ("history", "live"):
-            for pool in self.able(capability)[:-1]:
-                pool.passes_on = True
+        self._usual = usual or tuple(self._by_name)
         self._ranks = {pool.name: rank for rank, pool in enumerate(self.able("history"))}
 
     @property
@@ -74,7 +76,7 @@ class ProviderChain:
 
     def able(self, capability: Capability) -> list[ProviderPool]:
         """Those that are asked for it, in order."""
-        names = dict.fromkeys(self._orders.get(capability) or self._by_name)
+        names = dict.fromkeys(self._orders.get(capability) or self._usual)
         return [self._by_name[name] for name in names if self._by_name[name].can(capability)]
 
     def named(self, name: str) -> ProviderPool | None:
@@ -84,10 +86,15 @@ class ProviderChain:
         """The position of a provider in the order for history, from 0 on; -1 for a hand and for one unknown."""
         return self._ranks.get(source, -1)
 
-    async def control_works(self, source: str) -> bool:
-        """Whether that provider is known to work now; False for one unknown. As `ProviderPool.control_works`."""
-        pool = self._by_name.get(source)
-        return pool is not None and await pool.control_works()
+    def spell(self, spelling: Spelling) -> None:
+        """Ask each provider for what `spelling` says from now on."""
+        self._spelling = spelling
+
+    async def controls_work(self) -> bool:
+        """Whether all providers of history that can prove it work now, and one at least can: those that have a control
+        symbol, and those on this machine. As `ProviderPool.control_works`."""
+        able = [pool for pool in self.able("history") if pool.provider.control is not None or pool.pace.local]
+        return bool(able) and all([await pool.control_works() for pool in able])
 
     async def history(
         self, instrument: Instrument, start: int, end: int, *, lane: Lane = "heal", turn: int = 0
@@ -99,9 +106,9 @@ class ProviderChain:
         were asked and none knows it.
         """
         able, empty, errors = self.able("history"), None, dict[str, ProviderError]()
-        for pool in _rotated(able, turn):
+        for asked, pool in enumerate(_rotated(able, turn), 1):
             try:
-                answer = await self._history_of(pool, instrument, start, end, lane)
+                answer = await self._history_of(pool, instrument, start, end, lane, is_last=asked == len(able))
             except ProviderError as exc:
                 errors[pool.name] = exc
                 continue
@@ -122,7 +129,7 @@ class ProviderChain:
         if not able:
             raise _combined({}, "live")
         for pool in able:
-            answer = await self._quotes_of(pool, missing, lane)
+            answer = await self._quotes_of(pool, missing, lane, is_last=pool is able[-1])
             quotes += answer.quotes
             failures = dict(answer.failures)
             had = {quote.instrument for quote in answer.quotes}
@@ -160,37 +167,39 @@ class ProviderChain:
     # ---- one provider
 
     async def _history_of(
-        self, pool: ProviderPool, instrument: Instrument, start: int, end: int, lane: Lane
+        self, pool: ProviderPool, instrument: Instrument, start: int, end: int, lane: Lane, *, is_last: bool
     ) -> History:
-        answer = await pool.history(self.spelling(instrument, pool.name), start, end, lane=lane)
-        if pool.can("actions") or not len(answer.bars):
+        answer = await pool.history(self._spelling(instrument, pool.name), start, end, lane=lane, is_last=is_last)
+        teller = self._teller(pool)
+        if teller is None or not len(answer.bars):
             return answer
-        actions = await self._actions(instrument, start, end, lane, answer.basis)
-        return replace(answer, actions=actions)
+        return _with_actions(answer, await self._told(teller, instrument, start, end, lane), end)
 
-    async def _actions(
-        self, instrument: Instrument, start: int, end: int, lane: Lane, basis: Basis
-    ) -> tuple[Action, ...]:
-        """Of the first that knows actions, in the basis of the bars they are for. A failure is a provider's: bars
-        without them are worth nothing, and say nothing against the symbol."""
-        able = [pool for pool in self.able("actions") if pool.can("history")]
-        if not able:
-            return ()
-        pool = able[0]
+    def _teller(self, pool: ProviderPool) -> ProviderPool | None:
+        """Who is asked for the splits and dividends to bars of `pool`; None when it has told them, or nobody can."""
+        if pool.can("actions") and "actions" not in self._orders:
+            return None
+        first = next((one for one in self.able("actions") if one.can("history")), None)
+        return None if first is pool else first
+
+    async def _told(self, teller: ProviderPool, instrument: Instrument, start: int, end: int, lane: Lane) -> History:
+        """Splits and dividends of a range. A failure is a provider's: bars without them are worth nothing, and say
+        nothing against the symbol."""
         try:
-            answer = await pool.history(self.spelling(instrument, pool.name), start, end, lane=lane)
+            return await teller.history(self._spelling(instrument, teller.name), start, end, lane=lane)
         except SymbolNotFound as exc:
             raise ProviderUnavailable(
-                f"{pool.name}, which is asked for splits and dividends, does not know it."
+                f"{teller.name}, which is asked for splits and dividends, does not know it."
             ) from exc
-        return _in_basis(answer.actions, answer.basis, basis)
 
-    async def _quotes_of(self, pool: ProviderPool, instruments: Sequence[Instrument], lane: Lane) -> Quotes:
+    async def _quotes_of(
+        self, pool: ProviderPool, instruments: Sequence[Instrument], lane: Lane, *, is_last: bool
+    ) -> Quotes:
         asked: dict[Instrument, list[Instrument]] = {}
         for instrument in instruments:
-            asked.setdefault(self.spelling(instrument, pool.name), []).append(instrument)
+            asked.setdefault(self._spelling(instrument, pool.name), []).append(instrument)
         try:
-            answer = await pool.quotes(list(asked), lane=lane)
+            answer = await pool.quotes(list(asked), lane=lane, is_last=is_last)
         except ProviderError as exc:
             return Quotes([], dict.fromkeys(instruments, exc))
         return Quotes(
@@ -218,12 +227,24 @@ def _combined(errors: Mapping[str, ProviderError], what: str) -> ProviderError:
     if len(limited) == len(ordered):
         return min(limited, key=lambda error: error.retry_after or float("inf"))
     if of_provider:
-        return of_provider[0]
+        return min(of_provider, key=lambda error: isinstance(error, NotAsked))  # a call that failed says more
     if limited:  # not as it is: who is told of a 429 stops asking, and the others may well answer for other symbols
         told = "; ".join(f"{name}: {error.detail}" for name, error in asked.items())
         return ProviderUnavailable(told)
     bad = [error for error in ordered if isinstance(error, ProviderAnswerBad)]
     return (bad or ordered)[0]
+
+
+def _with_actions(answer: History, told: History, end: int) -> History:
+    """`answer` with the actions of `told`, in the basis of its own bars."""
+    later: tuple[Action, ...] = ()
+    if answer.basis != told.basis == "as_traded":
+        # such an answer has none of them, and they are worked into the bars
+        later = tuple(action for action in answer.actions if action.kind == "split" and action.ex_date > end)
+    actions = _in_basis((*told.actions, *later), told.basis, answer.basis)
+    if answer.basis == "as_traded":
+        actions = tuple(action for action in actions if action.ex_date <= end)
+    return replace(answer, actions=actions)
 
 
 def _in_basis(actions: tuple[Action, ...], given: Basis, wanted: Basis) -> tuple[Action, ...]:

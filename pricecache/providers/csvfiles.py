@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from pricecache.clock import Clock
 from pricecache.core.actions import Action
+from pricecache.core.asking import Capability, Found, Pace
 from pricecache.core.bars import CLOSE, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
@@ -29,7 +30,7 @@ from pricecache.errors import (
     SymbolNotFound,
     Unavailable,
 )
-from pricecache.providers.base import Capability, Found, History, Pace, Quotes
+from pricecache.providers.base import History, Quotes
 from pricecache.providers.spelling import csv_names, from_csv
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

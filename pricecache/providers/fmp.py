@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -16,8 +16,8 @@ from cachetools import LRUCache
 
 from pricecache.clock import Clock
 from pricecache.core.actions import Action
-from pricecache.core.bars import CLOSE, FIELDS, OPEN, VOLUME, Bars, day_number, day_of
-from pricecache.core.catalog import FUND_LAG
+from pricecache.core.asking import Capability, Found, Pace
+from pricecache.core.bars import CLOSE, FIELDS, Bars, day_number, day_of
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
 from pricecache.core.sessions import CalendarBook
@@ -31,8 +31,19 @@ from pricecache.errors import (
     SymbolNotFound,
     Unavailable,
 )
-from pricecache.providers.answers import known, positive, read, seconds_to_wait, text_of
-from pricecache.providers.base import CLOSE_MISSING, Capability, Found, History, Pace, Quotes
+from pricecache.providers.answers import (
+    known,
+    lag_of,
+    may_trade,
+    positive,
+    read,
+    require_same,
+    seconds_to_wait,
+    text_of,
+    values_of_kind,
+    volume_of,
+)
+from pricecache.providers.base import CLOSE_MISSING, History, Quotes
 from pricecache.providers.spelling import fmp_symbol, from_fmp
 
 VENDOR = "Financial Modeling Prep"
@@ -50,7 +61,6 @@ _PLAN_WORDS = (
 _KEY_WORDS = ("api key",)
 _ERROR_KEYS = ("Error Message", "message", "error")
 _KIND_OF_EXCHANGE: dict[str, InstrumentKind] = {"CRYPTO": "crypto", "FOREX": "currency", "INDEX": "index"}
-_NO_VOLUME: frozenset[InstrumentKind | None] = frozenset({"fund", "index", "currency"})
 
 Row = dict[str, Any]
 
@@ -84,7 +94,7 @@ class FmpProvider:
     A history is three requests (prices, splits, dividends), one for pairs of currencies, coins and indices, and one
     more for each further 5,000 days and, once for each instrument, for its profile (name, kind, currency, first day of
     trading). A quote is one, and the profile once where the market is not the US, as a quote does not say its
-    currency. A search is one, by symbol, or two when it goes on by name.
+    currency. A search is one, by symbol, or two when it goes on by name. All of them are counted (`CountsRequests`).
 
     The vendor has no status for an unknown symbol: it answers with an empty list, as it does for a range without
     prices. So where there are no prices, an instrument that has no profile (pair, coin, index: no quote) either is
@@ -174,6 +184,9 @@ class FmpProvider:
                 return found[:limit]
         return []
 
+    def requests_of_thread(self) -> int:
+        return getattr(self._mine, "requests", 0)
+
     def close(self) -> None:
         with self._lock:
             for session in self._sessions:
@@ -225,17 +238,17 @@ class FmpProvider:
             session = _session_of(row)
             if session is None:
                 rejected.append((None, f"{str(row.get('date'))[:40]!r} is not a date"))
-            elif start <= session <= last and _may_trade(instrument, session):
+            elif start <= session <= last and may_trade(instrument, session):
                 bar = [known(row.get(field)) for field in FIELDS]
                 if math.isfinite(bar[CLOSE]):
-                    bars[session] = _of_kind(bar, about.kind)
+                    bars[session] = bar
                 else:
                     rejected.append((session, CLOSE_MISSING))
         values = np.array(list(bars.values()), np.float64).reshape(-1, 5).T
-        return Bars.of(bars, values), tuple(rejected)
+        return Bars.of(bars, values_of_kind(values, about.kind)), tuple(rejected)
 
     def _last_final(self, instrument: Instrument, kind: InstrumentKind | None) -> int:
-        lag = self.final_lag + (FUND_LAG if kind == "fund" else 0.0)
+        lag = lag_of(kind, self.final_lag)
         try:
             last = self._calendars.get(instrument.place.calendar).last_closed(self._clock.time(), lag)
         except Unavailable as exc:
@@ -324,8 +337,10 @@ class FmpProvider:
         """The rows of an answer."""
         import requests
 
+        session = self._session()
+        self._mine.requests = self.requests_of_thread() + 1
         try:
-            answer = self._session().get(
+            answer = session.get(
                 f"{self._base_url}/stable/{path}",
                 params=parameters,
                 headers={"apikey": self._key},
@@ -399,14 +414,9 @@ def _is_security(instrument: Instrument) -> bool:
     return instrument.kind is None
 
 
-def _require_same(rows: Sequence[Mapping[str, Any]], asked: str) -> None:
+def _require_same(rows: Sequence[Row], asked: str) -> None:
     for row in rows:
-        answered = row.get("symbol")
-        if answered is not None and str(answered).upper() != asked.upper():
-            told = str(answered)[:64]
-            raise ProviderAnswerBad(
-                f"{VENDOR} was asked for {asked} and answered for {told!r}.", code="another_symbol", answered_as=told
-            )
+        require_same(VENDOR, row.get("symbol"), asked)
 
 
 def _about_of(row: Row) -> _About:
@@ -422,19 +432,6 @@ def _first_available(bars: Bars, about: _About, start: int) -> int | None:
         return None
     first = int(bars.sessions[0])
     return first if start < first and 0 <= first - about.listed_on <= _LISTING_SLACK else None
-
-
-def _of_kind(bar: list[float], kind: InstrumentKind | None) -> list[float]:
-    if kind == "fund":
-        bar[OPEN:CLOSE] = [bar[CLOSE]] * 3
-    if kind in _NO_VOLUME and bar[VOLUME] == 0:
-        bar[VOLUME] = math.nan
-    return bar
-
-
-def _may_trade(instrument: Instrument, session: int) -> bool:
-    # pairs have rows of Sundays; 1970-01-01 was a Thursday
-    return instrument.place.calendar != "24/5" or (session + 3) % 7 < 5
 
 
 def _session_of(row: Row) -> int | None:
@@ -483,11 +480,5 @@ def _quote_of(instrument: Instrument, row: Row, currency: str, now: float, sourc
         open=positive(row.get("open")),
         day_high=positive(row.get("dayHigh")),
         day_low=positive(row.get("dayLow")),
-        volume=_volume_of(instrument, row),
+        volume=volume_of(row.get("volume"), instrument.kind),
     )
-
-
-def _volume_of(instrument: Instrument, row: Row) -> float | None:
-    volume = row.get("volume")
-    is_none = volume is None or (volume == 0 and instrument.kind in _NO_VOLUME)
-    return None if is_none else known(volume)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from pricecache.clock import Clock
-from pricecache.providers.account import Account, Admission
-from pricecache.providers.base import Lane, Pace
-
-Change = Callable[[Account], Account]
-"""What is done to an account; pure, because it may be done again to one that others have changed meanwhile."""
+from pricecache.core.accounts import Account, Admission, Change
+from pricecache.core.asking import Lane, Pace
 
 
 class Keeper(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from pricecache.core.asking import Pace
 from pricecache.errors import Misconfigured
-from pricecache.providers.base import Pace
 
 Limits = Mapping[str, Any]
 """Fields of `Pace` and their new values."""
@@ -69,7 +69,9 @@ def _price(text: str) -> float | None:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and 1 <= int(text) <= 10**9 else None
+    # Python refuses to read a number of thousands of digits
+    is_whole = text.isascii() and text.isdecimal() and len(text) <= 20
+    return int(text) if is_whole and 1 <= int(text) <= 10**9 else None
 
 
 def _number(text: str) -> float | None:

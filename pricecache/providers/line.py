@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from pricecache.clock import Clock
+from pricecache.core.accounts import Admission
+from pricecache.core.asking import LANES, Lane
 from pricecache.errors import ProviderError
-from pricecache.providers.account import Admission
-from pricecache.providers.base import LANES, Lane
 from pricecache.providers.keeper import Keeper
 
 

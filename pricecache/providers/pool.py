@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 
 from pricecache.clock import Clock
+from pricecache.core.accounts import DAY, Account, Admission, Change
+from pricecache.core.asking import Capability, Found, Lane, Pace
 from pricecache.core.instruments import Instrument
 from pricecache.errors import (
     PricecacheError,
@@ -21,9 +23,8 @@ from pricecache.errors import (
     RateLimited,
     SymbolNotFound,
 )
-from pricecache.providers.account import DAY, Account, Admission
-from pricecache.providers.base import Capability, Found, History, Lane, Pace, Provider, Quotes
-from pricecache.providers.keeper import Change, Keeper, LocalKeeper
+from pricecache.providers.base import CountsRequests, History, Provider, Quotes
+from pricecache.providers.keeper import Keeper, LocalKeeper
 from pricecache.providers.line import Line
 
 log = structlog.get_logger(__name__)
@@ -36,10 +37,51 @@ BROKEN_SECONDS = 60.0
 """How long a control symbol that did not answer is not asked for again."""
 
 
+State = Literal["ok", "failing", "cooling_down", "paused", "budget_spent"]
+
+
 @dataclass(frozen=True, slots=True)
+class PoolStats:
+    """How a provider does at one moment.
+
+    `cooling_down_for`: seconds. `calls`, `errors`, `refused`: since the daemon started, of it alone; those of 24 hours
+    are of all daemons. `running`, of which `overdue`, and `waiting`: calls. `remaining_today`: requests, None without a
+    bound.
+    """
+
+    state: State
+    cooling_down_for: float
+    calls: int
+    errors: int
+    refused: int
+    calls_24h: int
+    errors_by_code_24h: Mapping[str, int]
+    running: int
+    overdue: int
+    waiting: int
+    remaining_today: int | None
+
+    @property
+    def errors_24h(self) -> int:
+        return sum(self.errors_by_code_24h.values())
+
+    @property
+    def error_rate_24h(self) -> float | None:
+        return self.errors_24h / self.calls_24h if self.calls_24h else None
+
+
+@dataclass(slots=True, eq=False)
 class _Call:
-    trial: bool
+    """One call under way. `is_search`: it says nothing of whether prices can be had. `requests`: those its adapter
+    counted, None before it ends and where none are counted. `late`: the failure it counts as since its time is up."""
+
+    admission: Admission
     is_control: bool
+    is_last: bool
+    is_search: bool
+    ended: asyncio.Future[None]
+    requests: int | None = None
+    late: ProviderUnavailable | None = None
 
 
 Answer = TypeVar("Answer", History, Quotes, list[Found])
@@ -63,8 +105,12 @@ class ProviderPool:
     - `BudgetSpent` at once, without a call, when the day's requests are spent, or kept for more urgent lanes.
     - `ProviderAnswerBad` for an error the provider's adapter did not foresee; its traceback is logged.
 
-    `observe` is told of every call when it ends: `answered`, `passed_on`, or the code of its failure. `passes_on`:
-    another provider is asked for what this one does not know, which then is no failure.
+    `observe` is told of every call when it ends: `answered`, `passed_on`, or the code of its failure. A call that is
+    not the last, `is_last`, is one after which another provider is asked for what this one does not know: that is no
+    failure then. What becomes of a search counts for the breaker neither way, except a 429.
+
+    A call is charged what `Pace.costs` says; of a provider that counts its requests the account is put right when the
+    call has ended.
 
     A cancelled caller takes no token and leaves no thread busy longer than the call it began.
     """
@@ -82,12 +128,10 @@ class ProviderPool:
         self.pace = pace or provider.pace
         self.keeper: Keeper = keeper or LocalKeeper(self.pace, clock)
         self.calls = self.errors = self.refused = 0
-        self.passes_on = False
         self._clock = clock
         self._observe = observe or (lambda outcome: None)
         self._line = Line(provider.name, self.pace.concurrency, self.keeper, clock)
-        self._running: set[asyncio.Future[Any]] = set()
-        self._overdue: set[asyncio.Future[Any]] = set()
+        self._running: dict[asyncio.Future[Any], _Call] = {}
         self._closed = False
         self._worked_at = self._broke_at = float("-inf")
         self._control_turn = asyncio.Lock()
@@ -116,43 +160,54 @@ class ProviderPool:
         """Seconds until the provider is called again after a 429; 0 when it is not cooling down."""
         return self.account.cooling_down_for(self._clock.time())
 
+    @property
+    def overdue(self) -> int:
+        """Calls whose time was up and whose threads have not ended."""
+        return sum(call.late is not None for call in self._running.values())
+
     def can(self, capability: Capability) -> bool:
         return capability in self.provider.capabilities
 
     async def history(
-        self, instrument: Instrument, start: int, end: int, *, lane: Lane = "heal", turn: int = 0
+        self, instrument: Instrument, start: int, end: int, *, lane: Lane = "heal", is_last: bool = True
     ) -> History:
         """As `Provider.history`."""
-        answer = await self._call("history", lane, partial(self.provider.history, instrument, start, end))
+        work = partial(self.provider.history, instrument, start, end)
+        answer = await self._call("history", lane, work, is_last)
         if len(answer.bars):
             self._worked_at = self._clock.monotonic()
         return replace(answer, source=self.name)
 
-    async def quotes(self, instruments: Sequence[Instrument], *, lane: Lane = "live") -> Quotes:
+    async def quotes(self, instruments: Sequence[Instrument], *, lane: Lane = "live", is_last: bool = True) -> Quotes:
         """As `Provider.quotes`, asked for in portions of `Pace.quotes_per_call`; raises only when all portions failed
         by the provider's fault."""
         size = self.pace.quotes_per_call or max(1, len(instruments))
         portions = [instruments[i : i + size] for i in range(0, len(instruments), size)]
-        answers = await asyncio.gather(*(self._portion(portion, lane) for portion in portions))
+        answers = await asyncio.gather(*(self._portion(portion, lane, is_last) for portion in portions))
         return Quotes(
             [quote for answer in answers for quote in answer.quotes],
             {instrument: error for answer in answers for instrument, error in answer.failures.items()},
         ).checked()
 
-    async def search(self, text: str, limit: int, *, lane: Lane = "user") -> list[Found]:
-        """As `Provider.search`."""
+    async def search(self, text: str, limit: int, *, lane: Lane = "search") -> list[Found]:
+        """As `Provider.search`. Searches leave one place for other calls, if there are several."""
+        if sum(call.is_search for call in self._running.values()) >= max(1, self.pace.concurrency - 1):
+            raise ProviderUnavailable("Enough searches are under way.")
         found = await self._call("search", lane, lambda: list(self.provider.search(text, limit)))
         return [replace(one, source=self.name) for one in found]
 
     async def control_works(self) -> bool:
         """Whether the provider is known to work: it answered with bars in the last hour, or does so now for its control
-        symbol. Without such a symbol there is no proof, except that what is on this machine is there."""
+        symbol. Without such a symbol there is no proof, except that what is on this machine works unless its last word
+        was a failure."""
         async with self._control_turn:  # those who ask together want one answer
             now = self._clock.monotonic()
+            if self.provider.control is None and self.pace.local:
+                return not self.account.failing
             if now - self._worked_at < WORKS_SECONDS:
                 return True
             if self.provider.control is None:
-                return self.pace.local and not self.account.failing
+                return False
             if now - self._broke_at < BROKEN_SECONDS:
                 return False
             try:
@@ -178,57 +233,47 @@ class ProviderPool:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self.provider.close()
 
-    def stats(self) -> dict[str, Any]:
-        """What `/cache/status` says of this provider; instants are seconds since 1970-01-01T00:00Z or None."""
-        pace, account = self.pace, self.account
-        calls, errors = account.of_last_day(self._clock.time())
-        failed = sum(errors.values())
-        return {
-            "name": self.name,
-            "state": self.state,
-            "coolDownSeconds": round(self.cooling_down_for, 1),
-            "calls": self.calls,
-            "errors": self.errors,
-            "calls24h": calls,
-            "errors24h": failed,
-            "errorsByCode24h": errors,
-            "errorRate24h": failed / calls if calls else None,
-            "refused": self.refused,
-            "running": len(self._running),
-            "overdue": len(self._overdue),
-            "waiting": len(self._line),
-            "perSecond": pace.per_second,
-            "burst": pace.burst,
-            "concurrency": pace.concurrency,
-            "perDay": pace.per_day,
-            "remainingToday": account.remaining(pace, "live", self._clock.time()),
-            "spentDollars": account.dollars,
-            "lastSuccessAt": account.last_success_at,
-            "lastErrorAt": account.last_error_at,
-            "lastErrorCode": account.last_error_code,
-        }
+    def stats(self) -> PoolStats:
+        """How it does now."""
+        account, now = self.account, self._clock.time()
+        calls, errors = account.of_last_day(now)
+        return PoolStats(
+            state=self.state,
+            cooling_down_for=self.cooling_down_for,
+            calls=self.calls,
+            errors=self.errors,
+            refused=self.refused,
+            calls_24h=calls,
+            errors_by_code_24h=errors,
+            running=len(self._running),
+            overdue=self.overdue,
+            waiting=len(self._line),
+            remaining_today=account.remaining(self.pace, "live", now),
+        )
 
     @property
-    def state(self) -> str:
-        """`ok`, `failing`, `coolingDown`, `paused` (the breaker is not closed), or `budgetSpent`."""
+    def state(self) -> State:
+        """`paused`: the breaker is not closed."""
         now, account = self._clock.time(), self.account
         if account.breaker(now) != "closed":
             return "paused"
         if account.cooling_down_for(now):
-            return "coolingDown"
+            return "cooling_down"
         if account.remaining(self.pace, "live", now) == 0:
-            return "budgetSpent"
+            return "budget_spent"
         return "failing" if account.failing else "ok"
 
     # ---- one call
 
-    async def _portion(self, instruments: Sequence[Instrument], lane: Lane) -> Quotes:
+    async def _portion(self, instruments: Sequence[Instrument], lane: Lane, is_last: bool) -> Quotes:
         try:
-            return await self._call("live", lane, partial(self.provider.quotes, instruments))
+            return await self._call("live", lane, partial(self.provider.quotes, instruments), is_last)
         except ProviderError as exc:
             return Quotes([], dict.fromkeys(instruments, exc))
 
-    async def _call(self, capability: Capability, lane: Lane, work: Callable[[], Answer]) -> Answer:
+    async def _call(
+        self, capability: Capability, lane: Lane, work: Callable[[], Answer], is_last: bool = True
+    ) -> Answer:
         cost = self.pace.cost(capability)
         admission = await self._enter(lane, cost)
         while admission.trial and self.provider.control is not None:
@@ -237,7 +282,7 @@ class ProviderPool:
             except ProviderError as exc:
                 raise self._known_refusal(lane, cost) or exc from exc
             admission = await self._enter(lane, cost)
-        return await self._run(work, admission)
+        return await self._run(work, admission, is_last=is_last, is_search=capability == "search")
 
     async def _enter(self, lane: Lane, cost: int) -> Admission:
         try:
@@ -257,7 +302,7 @@ class ProviderPool:
 
     def _refuse(self) -> None:
         """Raise when no call can be made at all."""
-        if self._closed or len(self._overdue) >= self.pace.concurrency:
+        if self._closed or self.overdue >= self.pace.concurrency:
             raise self._refusal()
 
     def _refusal(self) -> ProviderUnavailable:
@@ -287,44 +332,73 @@ class ProviderPool:
             raise ProviderUnavailable(f"It has nothing of {control}, which it always has when it works.")
         return Quotes([])
 
-    async def _run(self, work: Callable[[], Answer], admission: Admission, *, is_control: bool = False) -> Answer:
+    async def _run(
+        self,
+        work: Callable[[], Answer],
+        admission: Admission,
+        *,
+        is_control: bool = False,
+        is_last: bool = True,
+        is_search: bool = False,
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        call = _Call(admission, is_control, is_last, is_search, loop.create_future())
         try:
             self._refuse()
-            future = asyncio.wrap_future(self._executor.submit(work))
+            future = asyncio.wrap_future(self._executor.submit(self._work, work, call))
         except BaseException:
             self.keeper.give_back(admission)
             self._line.leave()
             raise
-        call = _Call(admission.trial, is_control)
-        self._running.add(future)
-        future.add_done_callback(partial(self._ended, call))
-        return await self._outcome(future, call)
-
-    async def _outcome(self, future: asyncio.Future[Answer], call: _Call) -> Answer:
-        seconds = self.pace.timeout
-        # not wait_for: cancelling the future would free the place while its thread still runs
-        done, _ = await asyncio.wait({future}, timeout=seconds)
-        if not done:
-            late = ProviderUnavailable(f"No answer within {seconds:g} seconds.")
-            self._leave_behind(future)
-            self._failed(late, call)
-            raise late
+        self._running[future] = call
+        # armed here and not by the caller, who may leave while the call hangs
+        alarm = loop.call_later(self.pace.timeout, self._ring, call)
+        future.add_done_callback(partial(self._end, call, alarm))
+        await call.ended
+        if call.late is not None:
+            raise call.late
         error = future.exception()
         if error is not None and not isinstance(error, PricecacheError):
             raise _unforeseen(error) from error
         return future.result()
 
-    def _ended(self, call: _Call, future: asyncio.Future[Any]) -> None:
+    def _work(self, work: Callable[[], Answer], call: _Call) -> Answer:
+        """In a thread."""
+        if not isinstance(self.provider, CountsRequests):
+            return work()
+        before = self.provider.requests_of_thread()
+        try:
+            return work()
+        finally:
+            call.requests = self.provider.requests_of_thread() - before
+
+    def _ring(self, call: _Call) -> None:
+        """Its time is up. It keeps its place."""
+        call.late = ProviderUnavailable(f"No answer within {self.pace.timeout:g} seconds.")
+        self._failed(call.late, call)
+        if self.overdue >= self.pace.concurrency:
+            self._line.refuse(self._refusal())
+        _tell(call)
+
+    def _end(self, call: _Call, alarm: asyncio.TimerHandle, future: asyncio.Future[Any]) -> None:
         # counted here and not by the caller, who may have left, and who would learn of a 429 only after the next one
         # in line has been let in
-        self._running.discard(future)
-        if not future.cancelled() and future not in self._overdue:  # late ones were counted when their time was up
+        alarm.cancel()
+        del self._running[future]
+        if not future.cancelled():
+            self._settle(call)
             self._note(future, call)
-        self._overdue.discard(future)
         self._line.leave()
+        _tell(call)
+
+    def _settle(self, call: _Call) -> None:
+        if call.requests not in (None, call.admission.cost):
+            self.keeper.note(partial(Account.settled, pace=self.pace, admission=call.admission, requests=call.requests))
 
     def _note(self, future: asyncio.Future[Any], call: _Call) -> None:
         error = future.exception()
+        if call.late is not None:
+            return  # counted when its time was up
         if error is None:
             if (failure := _failure_in(future.result())) is None:
                 self._answered(call)
@@ -336,29 +410,28 @@ class ProviderPool:
             log.error("provider adapter failed", provider=self.name, exc_info=error)
             self._failed(_unforeseen(error), call)
 
-    def _leave_behind(self, future: asyncio.Future[Any]) -> None:
-        self._overdue.add(future)
-        if len(self._overdue) >= self.pace.concurrency:
-            self._line.refuse(ProviderUnavailable("Every call under way is overdue."))
-
     def _answered(self, call: _Call) -> None:
         self._count("answered")
-        before, after = self.keeper.note(partial(Account.answered, now=self._clock.time(), trial=call.trial))
+        if call.is_search:
+            self.keeper.note(partial(Account.passed_on, now=self._clock.time(), trial=call.admission.trial))
+            return
+        before, after = self.keeper.note(partial(Account.answered, now=self._clock.time(), trial=call.admission.trial))
         if before.failing and not after.failing:
             log.info("provider answers again", provider=self.name)
 
     def _failed(self, error: ProviderError, call: _Call) -> None:
         now = self._clock.time()
-        if self.passes_on and isinstance(error, SymbolNotFound) and not call.is_control:
+        if isinstance(error, SymbolNotFound) and not call.is_last:
             self._count("passed_on")
-            self.keeper.note(partial(Account.passed_on, now=now, trial=call.trial))
+            self.keeper.note(partial(Account.passed_on, now=now, trial=call.admission.trial))
             return
         self.errors += 1
         self._count(error.code)
         before, after = self.keeper.note(_change_of(error, call, now))
         if after.cool_until != before.cool_until:
             seconds = round(after.cool_until - now, 1)
-            log.warning("provider asked for fewer calls", provider=self.name, cool_down_seconds=seconds)
+            say = log.debug if before.failing else log.warning
+            say("provider asked for fewer calls", provider=self.name, cool_down_seconds=seconds)
         if after.opened_at is not None and before.opened_at is None:
             log.warning("provider paused", provider=self.name, failures=after.failures, detail=error.detail)
         elif after.failing and not before.failing and isinstance(error, ProviderUnavailable):
@@ -369,12 +442,19 @@ class ProviderPool:
         self._observe(outcome)
 
 
+def _tell(call: _Call) -> None:
+    if not call.ended.done():  # its caller has not left
+        call.ended.set_result(None)
+
+
 def _change_of(error: ProviderError, call: _Call, now: float) -> Change:
     if isinstance(error, RateLimited):
-        return partial(Account.limited, now=now, code=error.code, retry_after=error.retry_after, trial=call.trial)
-    if call.is_control or isinstance(error, ProviderUnavailable):
-        return partial(Account.failed, now=now, code=error.code, trial=call.trial)
-    return partial(Account.refused, now=now, code=error.code, trial=call.trial)
+        return partial(
+            Account.limited, now=now, code=error.code, retry_after=error.retry_after, trial=call.admission.trial
+        )
+    if call.is_control or (isinstance(error, ProviderUnavailable) and not call.is_search):
+        return partial(Account.failed, now=now, code=error.code, detail=error.detail, trial=call.admission.trial)
+    return partial(Account.refused, now=now, code=error.code, trial=call.admission.trial)
 
 
 def _failure_in(answer: object) -> ProviderError | None:

@@ -29,12 +29,13 @@ from numpy.typing import NDArray
 
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, Kind
+from pricecache.core.asking import Capability, Found, Pace
 from pricecache.core.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 from pricecache.errors import Misconfigured, ProviderError, ProviderUnavailable, SymbolNotFound, Unavailable
-from pricecache.providers.base import Capability, Found, History, Pace, Quotes
+from pricecache.providers.base import History, Quotes
 
 NOTICE = "sample prices: real daily prices of 2000-2013 under other dates; not market data"
 

@@ -48,7 +48,6 @@ _INDEX_EXCHANGES = {
     "WA": "WSE",
     "PR": "PRA",
     "BD": "BUD",
-    "AT": "ATH",
     "IS": "IST",
     "SA": "SAO",
     "MX": "MEX",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import math
 import threading
 import warnings
@@ -17,28 +16,34 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, Kind
-from pricecache.core.bars import CLOSE, OPEN, VOLUME, Bars, day_number, day_of
-from pricecache.core.catalog import FUND_LAG
+from pricecache.core.asking import Capability, Found, Pace
+from pricecache.core.bars import CLOSE, VOLUME, Bars, day_number, day_of
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
-from pricecache.providers.answers import positive, read, seconds_to_wait, text_of
-from pricecache.providers.base import CLOSE_MISSING, Capability, Found, History, Pace, Quotes
-from pricecache.providers.spelling import from_yahoo, is_same_pair, kind_of, yahoo_symbol
-
-LIBRARY = "yfinance"
+from pricecache.providers.answers import (
+    lag_of,
+    may_trade,
+    positive,
+    read,
+    require_same,
+    seconds_to_wait,
+    text_of,
+    values_of_kind,
+    volume_of,
+)
+from pricecache.providers.base import CLOSE_MISSING, History, Quotes
+from pricecache.providers.spelling import from_yahoo, kind_of, yahoo_symbol
+from pricecache.providers.yahoo_library import LIBRARY, loaded
 
 _CHART = "/v8/finance/chart/"
 _SEARCH = "/v1/finance/search"
 _OUT_OF_RANGE = "data doesn't exist"
 _ROUND_THE_CLOCK = 23 * 3600
 _DAY = 86400
-_NO_VOLUME: frozenset[InstrumentKind | None] = frozenset({"fund", "index", "currency"})
-"""Kinds for which Yahoo writes 0 where there is no volume."""
 
 
 class YahooProvider:
@@ -145,19 +150,18 @@ class YahooProvider:
             return self._library
 
     def _load(self) -> tuple[Any, SimpleNamespace]:
-        library = importlib.import_module(LIBRARY)
+        library, http, data, const = loaded(LIBRARY, "yfinance._http", "yfinance.data", "yfinance.const")
         # the library has them shown: pandas' deprecations in its own code are nothing our readers can act on
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="yfinance")
         self._cache_dir.mkdir(parents=True, exist_ok=True)
         library.set_tz_cache_location(str(self._cache_dir))
         library.config.debug.hide_exceptions = False
-        http = importlib.import_module("yfinance._http")
         session = _redirected(self._base_url) if self._base_url else http.new_session()
         session.get = _watched(session.get, self._clock, self._seen)
-        data = importlib.import_module("yfinance.data").YfData
-        const = importlib.import_module("yfinance.const")
         base = const._BASE_URL_
-        return session, SimpleNamespace(Ticker=library.Ticker, Data=data, chart=base + _CHART, search=base + _SEARCH)
+        return session, SimpleNamespace(
+            Ticker=library.Ticker, Data=data.YfData, chart=base + _CHART, search=base + _SEARCH
+        )
 
     def _vendor(self, call: Callable[[], Any]) -> Any:
         """Run a call of the library; its errors leave as ours, and nothing stays in its cache of answers."""
@@ -176,14 +180,13 @@ class YahooProvider:
     def _history_of(
         self, instrument: Instrument, frame: Any, meta: Mapping[str, Any], body: bytes, start: int, end: int
     ) -> History:
-        _require_same(meta, yahoo_symbol(instrument))
+        require_same("Yahoo", meta.get("symbol"), yahoo_symbol(instrument))
         kind = kind_of(meta.get("instrumentType"))
         sessions = frame.index.tz_localize(None).values.astype("datetime64[D]").astype(np.int64)
-        values = _of_kind(frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T, kind)
+        values = values_of_kind(frame[["Open", "High", "Low", "Close", "Volume"]].to_numpy(np.float64).T, kind)
         values[VOLUME, np.isin(sessions, _without_volume(body, meta))] = math.nan
         final = (sessions >= start) & (sessions <= min(end, self._last_final(instrument, kind, meta)))
-        if instrument.place.calendar == "24/5":
-            final &= (sessions + 3) % 7 < 5  # 1970-01-01 was a Thursday
+        final &= may_trade(instrument, sessions)
         priced = np.isfinite(values[CLOSE])
         currency = meta.get("currency") or None
         first = _first_session(meta, sessions[priced])
@@ -199,7 +202,7 @@ class YahooProvider:
         )
 
     def _last_final(self, instrument: Instrument, kind: InstrumentKind | None, meta: Mapping[str, Any]) -> int:
-        now, lag = self._clock.time(), self.final_lag + (FUND_LAG if kind == "fund" else 0.0)
+        now, lag = self._clock.time(), lag_of(kind, self.final_lag)
         last = _last_final(meta, now, lag)
         # there a session is a UTC day, whatever zone Yahoo counts in
         return min(last, int((now - lag) // _DAY) - 1) if instrument.place.calendar in ("24/7", "24/5") else last
@@ -293,28 +296,6 @@ def _translated(exc: Exception, status: int) -> Exception:
     return ProviderAnswerBad(f"Yahoo's answer could not be read ({kind}).")
 
 
-def _require_same(meta: Mapping[str, Any], asked: str) -> None:
-    """Raises `ProviderAnswerBad` with code `another_symbol` when the answer says that it is of something else."""
-    answered = meta.get("symbol")
-    if answered is None or str(answered).upper() == asked.upper() or is_same_pair(str(answered), asked):
-        return
-    told = str(answered)[:64]
-    raise ProviderAnswerBad(
-        f"Yahoo was asked for {asked} and answered for {told!r}: a new symbol of it, if it was renamed.",
-        code="another_symbol",
-        answered_as=told,
-    )
-
-
-def _of_kind(values: NDArray[np.float64], kind: InstrumentKind | None) -> NDArray[np.float64]:
-    """`values`, which it changes: volumes that are none unknown, a fund's one price in all four."""
-    if kind in _NO_VOLUME:
-        values[VOLUME, values[VOLUME] == 0] = math.nan
-    if kind == "fund":
-        values[OPEN:CLOSE] = values[CLOSE]
-    return values
-
-
 def _without_volume(body: bytes, meta: Mapping[str, Any]) -> list[int]:
     """Sessions whose volume is null in the chart itself."""
     if b"null" not in body:
@@ -378,15 +359,12 @@ def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quo
         raise ProviderUnavailable(f"Yahoo: {chart['error'].get('description')}")
     result = chart["result"][0]
     meta = result["meta"]
-    _require_same(meta, yahoo_symbol(instrument))
+    require_same("Yahoo", meta.get("symbol"), yahoo_symbol(instrument))
     price, at = positive(meta.get("regularMarketPrice")), meta.get("regularMarketTime")
     if price is None or at is None:
         raise ProviderAnswerBad("Yahoo gave no price.")
     zone = ZoneInfo(meta["exchangeTimezoneName"])
     session = day_number(datetime.fromtimestamp(at, zone).date())
-    volume = meta.get("regularMarketVolume")
-    if not volume and kind_of(meta.get("instrumentType")) in _NO_VOLUME:
-        volume = None
     return Quote(
         instrument,
         price,
@@ -399,7 +377,7 @@ def _quote_of(instrument: Instrument, body: Any, now: float, source: str) -> Quo
         open=_open_of(result, session, zone),
         day_high=positive(meta.get("regularMarketDayHigh")),
         day_low=positive(meta.get("regularMarketDayLow")),
-        volume=None if volume is None else float(volume),
+        volume=volume_of(meta.get("regularMarketVolume"), kind_of(meta.get("instrumentType"))),
     )
 
 

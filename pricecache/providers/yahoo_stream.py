@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import socket
 import ssl
 from base64 import b64decode
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderUnavailable, SymbolNotFound
 from pricecache.providers.spelling import yahoo_symbol
+from pricecache.providers.yahoo_library import loaded
 
 PER_CONNECTION = 400
 """Symbols of one connection: Yahoo names no limit, and the library sends all of them anew every 15 seconds."""
@@ -51,9 +51,10 @@ class _Connection:
 class YahooStream:
     """Pushed quotes of the instruments subscribed to. Loop-only; good for one life: once it has failed, make another.
 
-    Iterating gives the latest price of one instrument after the other; one that is replaced before it is taken is
-    skipped, so however many messages come there are never more quotes than instruments. It raises
-    `ProviderUnavailable` when a connection is refused, ends, or can no longer be kept.
+    Iterating gives the latest price of one instrument after the other, who has waited longest first; one that is
+    replaced before it is taken is skipped, so however many messages come there are never more quotes than instruments.
+    Several instruments that Yahoo spells alike each get a quote. It raises `ProviderUnavailable` when a connection is
+    refused, ends, or can no longer be kept.
 
     A quote says what the message said: what Yahoo left out is None, and the currency then empty.
 
@@ -87,8 +88,8 @@ class YahooStream:
         self._spelling = spelling
         self._library: SimpleNamespace | None = None
         self._connections: list[_Connection] = []
-        self._instruments: dict[str, Instrument] = {}
-        self._latest: dict[str, Any] = {}
+        self._instruments: dict[str, list[Instrument]] = {}
+        self._latest: OrderedDict[Instrument, Any] = OrderedDict()
         self._news = asyncio.Event()
         self._failure: ProviderUnavailable | None = None
 
@@ -101,9 +102,7 @@ class YahooStream:
 
     async def subscribe(self, instruments: Iterable[Instrument]) -> None:
         """Ask for the prices of these too. Raises `ProviderUnavailable`."""
-        found = {symbol: one for one in instruments if (symbol := self.symbol(one)) is not None}
-        waiting = [symbol for symbol in found if symbol not in self._instruments]
-        self._instruments |= {symbol: found[symbol] for symbol in waiting}
+        waiting = self._added(instruments)
         for connection in self._connections:
             room = PER_CONNECTION - len(connection.symbols)
             portion, waiting = waiting[:room], waiting[room:]
@@ -113,10 +112,7 @@ class YahooStream:
 
     async def unsubscribe(self, instruments: Collection[Instrument]) -> None:
         """Ask for the prices of these no more. Raises `ProviderUnavailable`."""
-        gone = {symbol for symbol, instrument in self._instruments.items() if instrument in instruments}
-        for symbol in gone:
-            del self._instruments[symbol]
-            self._latest.pop(symbol, None)
+        gone = self._removed(instruments)
         for connection in self._connections:
             if mine := connection.symbols & gone:
                 connection.symbols.difference_update(mine)
@@ -131,13 +127,37 @@ class YahooStream:
                 raise self._failure
             self._news.clear()
             await self._news.wait()
-        symbol, pricing = self._latest.popitem()
-        return _quote_of(self._instruments[symbol], pricing, self._clock.time(), self.name)
+        instrument, pricing = self._latest.popitem(last=False)
+        return _quote_of(instrument, pricing, self._clock.time(), self.name)
 
     async def close(self) -> None:
         """End all connections; takes about a second when the other side is gone."""
         connections, self._connections = self._connections, []
         await asyncio.gather(*(_ended(connection) for connection in connections))
+
+    def _added(self, instruments: Iterable[Instrument]) -> list[str]:
+        """The symbols to ask for that have not been asked for yet."""
+        waiting = []
+        for instrument in instruments:
+            if (symbol := self.symbol(instrument)) is None:
+                continue
+            if symbol not in self._instruments:
+                self._instruments[symbol] = []
+                waiting.append(symbol)
+            if instrument not in self._instruments[symbol]:
+                self._instruments[symbol].append(instrument)
+        return waiting
+
+    def _removed(self, instruments: Collection[Instrument]) -> set[str]:
+        """The symbols that are asked for by nobody any more. Those of old: the spelling may be another one by now."""
+        kept = {
+            symbol: [instrument for instrument in meant if instrument not in instruments]
+            for symbol, meant in self._instruments.items()
+        }
+        for instrument in instruments:
+            self._latest.pop(instrument, None)
+        self._instruments = {symbol: meant for symbol, meant in kept.items() if meant}
+        return {symbol for symbol, meant in kept.items() if not meant}
 
     async def _connect(self) -> _Connection:
         if self._library is None:
@@ -187,16 +207,17 @@ class YahooStream:
         if (reason := self._why_not(pricing)) is not None:
             self.ignored[reason] += 1
             return
-        waiting = self._latest.get(pricing.id)
-        if waiting is None or pricing.time >= waiting.time:
-            self._latest[pricing.id] = pricing
-            self._news.set()
+        for instrument in self._instruments[pricing.id]:
+            waiting = self._latest.get(instrument)
+            if waiting is None or pricing.time >= waiting.time:
+                self._latest[instrument] = pricing  # in the place of the one that waited
+                self._news.set()
 
     def _why_not(self, pricing: Any) -> str | None:
-        instrument = self._instruments.get(pricing.id)
-        if instrument is None:
+        meant = self._instruments.get(pricing.id)
+        if meant is None:
             return "unknown_symbol"
-        if pricing.market_hours != _REGULAR and instrument.market not in _ALWAYS_REGULAR:
+        if pricing.market_hours != _REGULAR and meant[0].market not in _ALWAYS_REGULAR:
             return "extended_hours"
         return None if isfinite(pricing.price) and pricing.price > 0 and pricing.time > 0 else "no_price"
 
@@ -210,10 +231,9 @@ class YahooStream:
 
 @cache  # a TLS context takes 20 ms to make, and each stream is opened many times
 def _load(url: str | None) -> SimpleNamespace:
-    live = importlib.import_module("yfinance.live")
-    pricing = importlib.import_module("yfinance.pricing_pb2").PricingData
-    unreadable = importlib.import_module("google.protobuf.message").DecodeError
-    connect = importlib.import_module("websockets.asyncio.client").connect
+    live, pricing, protobuf, client = loaded(
+        "yfinance.live", "yfinance.pricing_pb2", "google.protobuf.message", "websockets.asyncio.client"
+    )
     options: dict[str, Any] = {"compression": None, "close_timeout": CLOSE_SECONDS}
     given = {} if url is None else {"url": url}
     if url is not None:
@@ -222,9 +242,9 @@ def _load(url: str | None) -> SimpleNamespace:
         options["ssl"] = ssl.create_default_context()
     return SimpleNamespace(
         client=lambda: live.AsyncWebSocket(verbose=False, **given),
-        connect=lambda there: connect(there, **options),
-        parse=pricing.FromString,
-        unreadable=unreadable,
+        connect=lambda there: client.connect(there, **options),
+        parse=pricing.PricingData.FromString,
+        unreadable=protobuf.DecodeError,
     )
 
 

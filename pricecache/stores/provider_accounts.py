@@ -16,9 +16,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pricecache.clock import Clock
-from pricecache.providers.account import DAY, Account, Admission, Hour
-from pricecache.providers.base import Lane, Pace
-from pricecache.providers.keeper import Change
+from pricecache.core.accounts import DAY, Account, Admission, Change, Hour
+from pricecache.core.asking import Lane, Pace
 from pricecache.stores.commits import pause
 
 log = structlog.get_logger(__name__)

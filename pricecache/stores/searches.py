@@ -8,8 +8,9 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.clock import Clock
-from pricecache.core.instruments import MARKETS, Instrument
-from pricecache.providers.base import Found
+from pricecache.core.asking import Found
+from pricecache.core.instruments import Instrument
+from pricecache.core.markets import MARKETS
 
 KEPT_SECONDS = 86400.0
 

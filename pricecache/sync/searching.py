@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pricecache.core.asking import Found
 from pricecache.errors import ProviderError
-from pricecache.providers.base import Found
 from pricecache.stores.searches import SearchStore
 
 WAIT_SECONDS = 4.0

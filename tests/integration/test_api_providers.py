@@ -45,7 +45,7 @@ async def test_a_provider_says_how_it_does(daemon: ApiDaemon) -> None:
     assert row["breaker"] == {"state": "closed", "failures": 0, "openedAt": None, "until": None}
     assert row["budget"]["perDay"] is None
     assert row["budget"]["resetsAt"] == "2026-11-21T00:00:00Z"
-    assert list(row["budget"]["byLane"]) == ["live", "user", "heal", "deep"]
+    assert list(row["budget"]["byLane"]) == ["live", "user", "heal", "deep", "search"]
     assert (row["controlSymbol"], row["errorRate24h"], row["lastErrorAt"]) == ("SPY:US", None, None)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -423,6 +425,41 @@ def test_the_setting_reaches_the_provider_and_a_missing_key_is_told(clock: SetCl
     with pytest.raises(Misconfigured) as caught:
         chain_of(settings, clock, BOOK, None, lambda _: lambda _: None)  # type: ignore[arg-type]
     assert caught.value.code == "fmp_key_missing"
+
+
+async def test_the_account_has_the_requests_that_the_vendor_saw(
+    provider: FmpProvider, fmp: FakeFmp, clock: SetClock
+) -> None:
+    """Whatever a call makes: a profile for the first time, long ranges, pairs, dead symbols, failures."""
+    fmp.put("VOD.L", table(), currency="GBp")
+    fmp.put("BTCUSD", every_day(date(2024, 3, 1), 10), exchange="CRYPTO")
+    pool = ProviderPool(provider, clock, pace=replace(provider.pace, per_second=1000, burst=1000))
+
+    async def agrees() -> None:
+        account, seen = pool.account, sum(fmp.requests().values())
+        remaining = account.remaining(pool.pace, "live", clock.time())
+        assert (account.requests, remaining) == (seen, 250 - seen)
+
+    for instrument, first in (
+        (AAPL, date(2024, 1, 1)),
+        (AAPL, date(1990, 1, 1)),
+        (COIN, date(2024, 3, 1)),
+        (DEAD, date(2024, 1, 1)),
+        (Instrument("MYFUND", "CUSTOM"), date(2024, 1, 1)),
+    ):
+        with suppress(SymbolNotFound):
+            await pool.history(instrument, day_number(first), day_number(FRIDAY), lane="live")
+        await agrees()
+    await pool.quotes([AAPL, VOD])
+    await agrees()
+    await pool.search("AAPL", 5)
+    await pool.search("nothing at all", 5)
+    await agrees()
+    fmp.fail("server_error", times=1)
+    with pytest.raises(ProviderUnavailable):
+        await pool.history(AAPL, 0, 1, lane="live")
+    await agrees()
+    await pool.close()
 
 
 async def test_when_yahoo_fails_fmp_answers_with_the_same_prices(

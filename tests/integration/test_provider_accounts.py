@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
+from pricecache.core.accounts import Account
+from pricecache.core.asking import Pace
 from pricecache.core.instruments import Instrument
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, ProviderUnavailable, RateLimited
-from pricecache.providers.account import Account
-from pricecache.providers.base import Pace
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.client import Database
 from pricecache.stores.provider_accounts import (

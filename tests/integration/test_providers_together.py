@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from pricecache.core.actions import Action
+from pricecache.core.asking import Lane
 from pricecache.core.bars import CLOSE, Bars
 from pricecache.core.catalog import Entry
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderUnavailable
 from pricecache.metrics import Metrics
-from pricecache.providers.base import History, Lane, Quotes
+from pricecache.providers.base import History, Quotes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from pricecache.sync.examine import Examiner

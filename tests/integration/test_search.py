@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pricecache.core.asking import Found
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError, ProviderUnavailable, RateLimited
-from pricecache.providers.base import Found
 from pricecache.stores.searches import SearchStore
 from pricecache.sync.searching import ProviderSearch
 from tests.clock import ManualClock
@@ -154,3 +155,27 @@ async def test_a_symbol_of_that_name_is_reached_in_upper_case(daemon: ApiDaemon)
     await known(daemon, ("SEARCH", None))
     assert (await daemon.get("/cache/symbols/SEARCH"))[1]["symbol"] == "SEARCH"
     assert (await daemon.call("DELETE", "/cache/symbols/SEARCH"))[0] == 200
+
+
+async def test_searches_that_fail_leave_prices_and_the_budget_alone(database: Any) -> None:
+    async with api_daemon(database) as daemon:
+        provider, (pool,) = daemon.provider, daemon.services.pools
+        provider.capabilities |= {"search"}
+        pool.pace = replace(pool.pace, per_day=100)
+
+        def fail(text: str, limit: int) -> list[Found]:
+            raise ProviderUnavailable
+
+        provider.search = fail  # type: ignore[method-assign]
+        codes = []
+        for number in range(8):
+            _, answer = await daemon.get(f"/cache/symbols/search?q=none{number}")
+            codes += [row["code"] for row in answer["providers"]]
+        assert codes == ["provider_unavailable"] * 5 + ["budget_spent"] * 3
+        _, told = await daemon.get("/cache/providers")
+        assert (told["providers"][0]["state"], told["providers"][0]["breaker"]["failures"]) == ("ok", 0)
+        assert told["providers"][0]["budget"]["byLane"]["search"] == {"spent": 5, "remaining": 0}
+        assert told["providers"][0]["budget"]["byLane"]["user"]["remaining"] == 55
+        daemon.truth(AAPL)
+        assert (await daemon.call("POST", "/cache/backfill-symbol?wait=5", json={"symbol": "AAPL"}))[0] == 200
+        assert len((await daemon.get("/cache/historical/AAPL"))[1]["bars"]) > 0

@@ -55,6 +55,12 @@ async def _drained(stream: YahooStream) -> None:
         pass
 
 
+async def until_heard(stream: YahooStream, messages: int) -> None:
+    async with asyncio.timeout(5):
+        while stream.messages < messages:
+            await asyncio.sleep(0.001)
+
+
 def test_importing_the_adapter_loads_no_heavy_library() -> None:
     code = (
         "import sys, pricecache.providers.yahoo_stream; print({'yfinance', 'websockets', 'google'} & set(sys.modules))"
@@ -82,6 +88,32 @@ async def test_what_is_subscribed_to_comes_as_quotes(server: FakeYahooStream, st
     assert (quote.open, quote.day_high, quote.day_low, quote.volume) == (230.05, 232.1, 229.9, 1234.0)
     assert quote.previous_close == pytest.approx(230.0)
     assert (quote.session, quote.source) == (None, "yfinance")
+
+
+async def test_who_has_waited_longest_comes_first(server: FakeYahooStream, stream: YahooStream) -> None:
+    """However often others are told anew."""
+    await stream.subscribe([AAPL, SAP, BTC])
+    await when(server, "AAPL", "SAP.DE", "BTC-USD")
+    for symbol in ("SAP.DE", "AAPL", "BTC-USD", "AAPL", "SAP.DE"):
+        server.push(symbol, 100.0, at=1_700_000_000)
+    await until_heard(stream, 5)
+    assert [(await anext(stream)).instrument for _ in range(3)] == [SAP, AAPL, BTC]
+
+
+async def test_instruments_that_are_spelled_alike_each_get_the_quote(server: FakeYahooStream) -> None:
+    other = Instrument("OTHER")
+    stream = YahooStream(ManualClock(), server.url, spelling=lambda one: AAPL if one == other else one)
+    await stream.subscribe([AAPL, other])
+    await when(server, "AAPL")
+    server.push("AAPL", 187.15, at=1_700_000_000)
+    assert {(await anext(stream)).instrument for _ in range(2)} == {AAPL, other}
+    await stream.unsubscribe([AAPL])
+    server.push("AAPL", 188.0, at=1_700_000_001)
+    assert (await anext(stream)).instrument == other
+    await stream.subscribe([SAP])
+    await stream.unsubscribe([other])
+    await when(server, "SAP.DE")
+    await stream.close()
 
 
 async def test_what_the_vendor_leaves_out_is_unknown_and_not_zero(server: FakeYahooStream, stream: YahooStream) -> None:
@@ -255,8 +287,8 @@ def test_whatever_numbers_a_message_has_a_price_is_finite_and_positive(price: fl
     pricing = PricingData(id="BTC-USD", price=price, time=time, **fields)
     stream = deaf()
     stream._hear(json.dumps({"message": b64encode(pricing.SerializeToString()).decode()}).encode())
-    for symbol, latest in stream._latest.items():
-        quote = yahoo_stream._quote_of(stream._instruments[symbol], latest, 0.0, "yfinance")
+    for instrument, latest in stream._latest.items():
+        quote = yahoo_stream._quote_of(instrument, latest, 0.0, "yfinance")
         numbers = (quote.price, quote.as_of, quote.previous_close, quote.open, quote.day_high, quote.day_low)
         assert all(number is None or number > 0 for number in (*numbers, quote.volume))
         assert isfinite(quote.price)
@@ -282,5 +314,5 @@ def deaf() -> YahooStream:
     """A stream that is not connected, and would understand what it is told."""
     stream = YahooStream(ManualClock())
     stream._library = yahoo_stream._load("ws://127.0.0.1:9")
-    stream._instruments["BTC-USD"] = BTC
+    stream._instruments["BTC-USD"] = [BTC]
     return stream

@@ -29,6 +29,9 @@ LAYERS: tuple[frozenset[str], ...] = (
 LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage"})
 """Modules that may import nothing of ours but the clock, and that core may not see."""
 
+APART = {"stores": {"providers", "cache"}, "providers": {"stores", "cache"}, "cache": {"providers"}}
+"""Rooms of one layer that may not see each other."""
+
 ONLY_FOR = {
     "settings": {"app", "daemon", "parts", "vendors", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
@@ -135,6 +138,10 @@ def test_imports_point_inward() -> None:
         if importer is not None and imported is not None and imported > importer:
             faults.append(f"{found}: {room(target)} lies further out than {room(found.module)}")
     report(faults)
+
+
+def test_rooms_side_by_side_keep_apart() -> None:
+    report([str(found) for found, target in our_imports() if room(target) in APART.get(room(found.module), ())])
 
 
 def test_leaves_import_nothing_of_ours_but_the_clock() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricecache.core.accounts import DAY, FAILURES_TO_OPEN, SEARCHES_PERCENT, Account, Admission, next_day, reserve
+from pricecache.core.asking import LANES, Lane, Pace
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, RateLimited
-from pricecache.providers.account import DAY, FAILURES_TO_OPEN, Account, Admission, next_day, reserve
-from pricecache.providers.base import LANES, Lane, Pace
 
 NOON = 20_000 * DAY + 43_200.0
 PACE = Pace(per_second=2, burst=5, concurrency=4, timeout=30)
@@ -66,6 +66,22 @@ def test_no_more_is_let_in_than_the_rate_and_a_burst(
             assert sum(cost for _, cost in taken[i : j + 1]) <= rate * (taken[j][0] - since) + burst + 1e-3
 
 
+@given(lanes, st.integers(1, 6), st.integers(0, 12), st.floats(0, 3 * DAY))
+def test_a_call_put_right_is_as_one_that_was_charged_what_it_made(
+    lane: Lane, cost: int, made: int, later: float
+) -> None:
+    """Of days gone by nothing is spent any more."""
+    pace = replace(BOUNDED, per_day=1000, price=0.5)
+    before, _ = admitted(Account(), pace, lane, 5, NOON)
+    account, admission = admitted(before, pace, lane, cost, NOON)
+    assert admission is not None
+    other, _ = admitted(account, pace, "live", 1, NOON + later)
+    settled = other.settled(pace, admission, made)
+    assert (settled.requests, settled.dollars) == (6 + made, (6 + made) / 2)
+    today = 1 + (5 + made if int((NOON + later) // DAY) == int(NOON // DAY) else 0)
+    assert sum(settled.spent_by_lane(NOON + later).values()) == today
+
+
 @given(st.floats(0.1, 50), st.integers(1, 20), st.integers(1, 40), st.integers(1, 30))
 def test_whoever_waits_as_long_as_told_is_let_in(rate: float, burst: int, cost: int, before: int) -> None:
     pace = Pace(per_second=rate, burst=burst, concurrency=1, timeout=1)
@@ -114,7 +130,8 @@ def test_a_budget_is_never_overspent_and_reserves_stay_for_their_lanes(
         left = per_day - sum(spent.values()) - cost
         more_urgent = LANES[: LANES.index(lane)]
         kept = sum(max(0, reserve(per_day, urgent) - spent[urgent]) for urgent in more_urgent)
-        assert (admission is not None) == (left >= kept)
+        within = lane != "search" or spent[lane] + cost <= max(1, per_day * SEARCHES_PERCENT // 100)
+        assert (admission is not None) == (left >= kept and within)
         if admission is None:
             continue
         if gives_back:
@@ -140,7 +157,7 @@ def test_deep_backfill_cannot_starve_quotes() -> None:
     assert (deep, live) == (20, 80)
 
 
-@pytest.mark.parametrize(("lane", "most"), [("live", 100), ("user", 60), ("heal", 40), ("deep", 20)])
+@pytest.mark.parametrize(("lane", "most"), [("live", 100), ("user", 60), ("heal", 40), ("deep", 20), ("search", 5)])
 def test_a_lane_alone_may_spend_what_is_kept_for_nobody_more_urgent(lane: Lane, most: int) -> None:
     assert Account().remaining(BOUNDED, lane, NOON) == most
 
@@ -308,3 +325,13 @@ def test_a_reset_gives_a_fresh_start_and_leaves_the_budget_alone_unless_told() -
     assert account.reset().spent_by_lane(NOON)["live"] == 7
     assert account.reset(budget=True).spent_by_lane(NOON)["live"] == 0
     assert account.reset().of_last_day(NOON) == account.of_last_day(NOON)
+
+
+def test_who_is_refused_while_the_breaker_is_open_is_told_the_last_failure() -> None:
+    account = Account()
+    for number in range(FAILURES_TO_OPEN):
+        account = account.failed(NOON, "provider_unavailable", detail=f"Status 50{number}.")
+    told = refusal(account)
+    assert told is not None
+    assert told.detail == "The provider failed repeatedly and is not asked for a while. The last failure: Status 504."
+    assert account.reset().cause == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from pricecache.clock import SystemClock
 from pricecache.core.actions import Action
+from pricecache.core.asking import Capability, Found
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
@@ -17,11 +19,12 @@ from pricecache.errors import (
     PlanExcludes,
     ProviderAnswerBad,
     ProviderError,
+    ProviderPaused,
     ProviderUnavailable,
     RateLimited,
     SymbolNotFound,
 )
-from pricecache.providers.base import Basis, Capability, Found, Quotes
+from pricecache.providers.base import Basis, Quotes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from tests.fakes.provider import ScriptedProvider, Truth
@@ -115,6 +118,8 @@ async def test_where_one_fails_the_next_is_asked(chain: Make, error: ProviderErr
         ([BAD, DEAD], "provider_answer_bad"),
         ([DEAD, BAD], "provider_answer_bad"),
         ([BAD, DOWN], "provider_unavailable"),
+        ([ProviderPaused(), DOWN], "provider_unavailable"),
+        ([ProviderPaused(), DEAD], "provider_paused"),
         ([DEAD, EXCLUDED], "symbol_not_found"),
         ([EXCLUDED, EXCLUDED], "provider_plan_excludes"),
     ],
@@ -184,6 +189,21 @@ async def test_a_symbol_that_the_next_provider_knows_is_no_failed_call(chain: Ma
     assert [pool.errors_24h for pool in made.pools] == [0, 1]
 
 
+async def test_who_is_last_is_decided_by_each_order_and_each_turn(chain: Make) -> None:
+    """With the orders of two capabilities the other way round, and with the first asked last."""
+    first, second = provider("a"), provider("b")
+    made = chain(first, second, orders={"history": ["a", "b"], "live": ["b", "a"]})
+    a, b = made.pools
+    with pytest.raises(SymbolNotFound):
+        await source(made, IBM)
+    assert (a.errors_24h, b.errors_24h) == (0, 1)
+    assert IBM in (await made.quotes([IBM])).failures
+    assert (a.errors_24h, b.errors_24h) == (1, 1)
+    with pytest.raises(SymbolNotFound):
+        await source(made, IBM, turn=1)
+    assert (a.errors_24h, b.errors_24h) == (2, 1)
+
+
 # ---- actions
 
 
@@ -211,6 +231,46 @@ async def test_dividends_are_put_into_the_basis_of_the_bars(chain: Make) -> None
     answer = await chain(bars, facts).history(AAPL, 20_000, 20_009)
     assert answer.basis == "as_traded"
     assert [action.value for action in answer.actions] == [pytest.approx(0.8), 4.0]
+
+
+async def test_an_order_for_actions_holds_for_those_too_that_have_actions_of_their_own(chain: Make) -> None:
+    """And costs one more call; the one that leads that order is asked for nothing twice."""
+    bars, facts = provider("bars"), provider("facts")
+    mine, split = Action(20_005, "split", 3.0), Action(20_005, "split", 4.0)
+    bars.truth[AAPL], facts.truth[AAPL] = truth(1.0, mine), truth(9.0, split)
+    as_usual = await chain(bars, facts).history(AAPL, 20_000, 20_009)
+    assert (as_usual.actions, facts.calls) == ((mine,), [])
+    made = chain(bars, facts, orders={"actions": ["facts", "bars"]})
+    answer = await made.history(AAPL, 20_001, 20_008)
+    assert (answer.source, answer.actions, answer.bars.values[3, 0]) == ("bars", (split,), 1.0)
+    assert [(call.start, call.end) for call in facts.calls] == [(20_001, 20_008)]
+    assert (await made.history(AAPL, 20_000, 20_009, turn=1)).actions == (split,)
+    assert (len(bars.calls), len(facts.calls)) == (2, 2)
+    facts.script(AAPL, DEAD, DEAD)
+    with pytest.raises(ProviderUnavailable):
+        await source(made)
+
+
+async def test_an_order_for_actions_may_name_one_that_is_asked_for_no_bars(chain: Make) -> None:
+    bars, facts = provider("bars"), provider("facts")
+    made = chain(bars, facts, usual=["bars"], orders={"actions": ["facts"]})
+    assert await source(made) == "bars"
+    assert len(facts.calls) == 1
+    bars.script(AAPL, DOWN)
+    with pytest.raises(ProviderUnavailable):
+        await source(made)
+
+
+async def test_splits_after_the_range_are_known_from_those_whose_bars_have_them_worked_in(chain: Make) -> None:
+    dividend, early, late = Action(20_002, "dividend", 0.8, "USD"), *(Action(n, "split", 4.0) for n in (20_004, 20_008))
+    given = truth(1.0, dividend, early, late)
+    bars, facts = provider("bars", basis="split_adjusted"), provider("facts")
+    bars.truth[AAPL] = facts.truth[AAPL] = given
+    answer = await chain(bars, facts, orders={"actions": ["facts"]}).history(AAPL, 20_000, 20_006)
+    assert answer.basis == "split_adjusted"
+    assert answer.actions == (replace(dividend, value=pytest.approx(0.05)), early, late)
+    other = await chain(facts, bars, orders={"actions": ["bars"]}).history(AAPL, 20_000, 20_006)
+    assert (other.basis, other.actions) == ("as_traded", (replace(dividend, value=pytest.approx(0.8)), early))
 
 
 # ---- quotes
@@ -281,12 +341,37 @@ async def test_the_whole_is_as_slow_as_its_slowest_history(chain: Make) -> None:
     assert (made.final_lag, made.always_moving, made.concurrency) == (1800, True, 4)
 
 
-async def test_whether_a_provider_works_is_asked_by_its_name(chain: Make) -> None:
-    one = provider("one")
-    one.control = AAPL
+def with_control(name: str) -> ScriptedProvider:
+    made = provider(name)
+    made.control = AAPL
     today = int(SystemClock().time() // 86400)
-    one.truth[AAPL] = Truth(Bars(np.arange(today - 5, today), np.ones((5, 5))))
-    made = chain(one, provider("other"))
-    assert await made.control_works("one")
-    assert not await made.control_works("other")
-    assert not await made.control_works("manual")
+    made.truth[AAPL] = Truth(Bars(np.arange(today - 5, today), np.ones((5, 5))))
+    return made
+
+
+def local(name: str) -> ScriptedProvider:
+    made = provider(name)
+    made.pace = replace(made.pace, local=True)
+    return made
+
+
+async def test_all_that_can_prove_it_must_work(chain: Make) -> None:
+    one, other = with_control("one"), with_control("other")
+    assert await chain(one, other, provider("silent")).controls_work()
+    other.script(AAPL, DEAD)
+    assert not await chain(one, other).controls_work()
+
+
+async def test_where_nobody_can_prove_it_nothing_is_known_to_work(chain: Make) -> None:
+    assert not await chain(provider("one")).controls_work()
+    assert not await chain(provider("one"), with_control("quotes"), orders={"history": ["one"]}).controls_work()
+
+
+async def test_files_alone_work_until_they_cannot_be_read(chain: Make) -> None:
+    files = local("files")
+    made = chain(files)
+    assert await made.controls_work()
+    files.script(AAPL, DOWN)
+    with pytest.raises(ProviderUnavailable):
+        await source(made)
+    assert not await made.controls_work()

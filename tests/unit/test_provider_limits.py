@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pricecache.core.asking import Pace
 from pricecache.errors import Misconfigured
-from pricecache.providers.base import Pace
 from pricecache.providers.limits import limited, parse_limits
 
 NAMES = ("yfinance", "fmp", "csv")
@@ -33,6 +33,7 @@ def test_nothing_changes_nothing(text: str) -> None:
         ("fmp:perHour=1", "'perHour' is none of perSecond, burst, perDay, price"),
         ("fmp:perDay", "perDay is a whole number from 1 on, not ''"),
         ("fmp:perDay=0", "perDay is a whole number"),
+        (f"fmp:perDay={'9' * 5000}", "perDay is a whole number"),
         ("fmp:perDay=1.5", "perDay is a whole number"),
         ("fmp:perDay=٣", "perDay is a whole number"),
         ("fmp:burst=-1", "burst is a whole number"),

@@ -6,11 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from pricecache.clock import SystemClock
+from pricecache.core.accounts import FAILURES_TO_OPEN
+from pricecache.core.asking import LANES, Capability, Found, Lane, Pace
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
@@ -23,7 +27,7 @@ from pricecache.errors import (
     RateLimited,
     SymbolNotFound,
 )
-from pricecache.providers.base import LANES, Capability, Found, History, Lane, Pace, Quotes
+from pricecache.providers.base import History, Quotes
 from pricecache.providers.pool import ProviderPool
 
 AAPL, MSFT, IBM, SPY = (Instrument(name) for name in ("AAPL", "MSFT", "IBM", "SPY"))
@@ -100,6 +104,18 @@ class Vendor:
                 self.running -= 1
 
 
+class Searchable(Vendor):
+    """Its searches run `found`."""
+
+    def __init__(self, **pace: float) -> None:
+        super().__init__(**pace)
+        self.found: Callable[[Instrument], object] = lambda instrument: None
+
+    def search(self, text: str, limit: int) -> Sequence[Found]:
+        self.found(AAPL)
+        return super().search(text, limit)
+
+
 class Gate:
     """Holds vendor threads until it is opened."""
 
@@ -150,7 +166,7 @@ async def settle() -> None:
 
 
 async def until_idle(pool: ProviderPool) -> None:
-    while pool.stats()["running"]:
+    while pool.stats().running:
         await asyncio.sleep(0.001)
 
 
@@ -184,7 +200,7 @@ async def test_no_more_calls_run_side_by_side_than_allowed(made: Make) -> None:
     pool = made(vendor)
     tasks = [ask(pool) for _ in range(6)]
     await gate.arrivals(2)
-    assert (pool.stats()["running"], pool.stats()["waiting"]) == (2, 4)
+    assert (pool.stats().running, pool.stats().waiting) == (2, 4)
     gate.open.set()
     await asyncio.gather(*tasks)
     assert vendor.most_running == 2
@@ -231,12 +247,29 @@ async def test_a_call_that_outlives_its_time_keeps_its_place_until_its_thread_en
     pool = made(vendor)
     with pytest.raises(ProviderUnavailable):
         await pool.history(AAPL, 0, 1)
-    assert (pool.stats()["running"], pool.stats()["overdue"]) == (1, 1)
+    assert (pool.stats().running, pool.stats().overdue) == (1, 1)
     vendor.answer = lambda _: None
     await pool.history(AAPL, 0, 1)  # the other place still works
     gate.open.set()
     await until_idle(pool)
-    assert pool.stats()["overdue"] == 0
+    assert pool.stats().overdue == 0
+
+
+async def test_a_call_that_hangs_is_overdue_though_its_caller_left(made: Make) -> None:
+    """It counts as failed once, and those behind it are told."""
+    vendor, gate = Vendor(concurrency=1, timeout=0.02), Gate()
+    vendor.answer = gate
+    pool = made(vendor)
+    gone, waiting = ask(pool), ask(pool)
+    await gate.arrivals(1)
+    gone.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(ProviderUnavailable):
+            await waiting
+    assert (pool.overdue, pool.calls, pool.errors) == (1, 1, 1)
+    gate.open.set()
+    await until_idle(pool)
+    assert (pool.overdue, pool.calls, pool.errors) == (0, 1, 1)
 
 
 async def test_when_every_place_is_kept_calls_fail_at_once(made: Make) -> None:
@@ -291,7 +324,7 @@ async def test_after_a_429_calls_are_refused_for_as_long(
     assert len(vendor.asked) == 1
     clock.advance(0.5)
     await pool.history(MSFT, 0, 1)
-    assert pool.stats()["state"] == "ok"
+    assert pool.stats().state == "ok"
 
 
 async def test_the_cool_down_doubles_up_to_a_quarter_of_an_hour_and_a_success_resets_it(
@@ -331,7 +364,7 @@ async def test_several_429_at_once_are_one_cool_down_and_stop_those_that_wait(ma
     assert all(isinstance(outcome, RateLimited) for outcome in outcomes)
     assert len(vendor.asked) == 2
     assert round(pool.cooling_down_for) == 120
-    assert (pool.stats()["errors"], pool.stats()["refused"]) == (2, 8)
+    assert (pool.stats().errors, pool.stats().refused) == (2, 8)
 
 
 async def test_quotes_are_asked_for_in_portions_and_put_together(made: Make) -> None:
@@ -386,16 +419,16 @@ async def test_failures_are_counted_by_code_for_a_day(made: Make, clock: HandClo
         vendor.answer = raising(error)
         with pytest.raises(type(error)):
             await pool.history(AAPL, 0, 1)
-    assert pool.stats()["state"] == "failing"
+    assert pool.stats().state == "failing"
     vendor.answer = lambda _: None
     await pool.history(AAPL, 0, 1)
     stats = pool.stats()
-    assert (stats["calls24h"], stats["errors24h"], stats["errorRate24h"]) == (4, 3, 0.75)
-    assert stats["errorsByCode24h"] == {"symbol_not_found": 1, "provider_unavailable": 2}
-    assert (stats["lastErrorCode"], stats["lastSuccessAt"]) == ("provider_unavailable", clock.time())
+    assert (stats.calls_24h, stats.errors_24h, stats.error_rate_24h) == (4, 3, 0.75)
+    assert stats.errors_by_code_24h == {"symbol_not_found": 1, "provider_unavailable": 2}
+    assert (pool.account.last_error_code, pool.account.last_success_at) == ("provider_unavailable", clock.time())
     clock.advance(24 * 3600)
     assert (pool.calls, pool.calls_24h, pool.errors_24h) == (4, 0, 0)
-    assert pool.stats()["errorRate24h"] is None
+    assert pool.stats().error_rate_24h is None
 
 
 async def test_closing_waits_for_what_runs_and_refuses_the_rest(clock: HandClock) -> None:
@@ -435,7 +468,7 @@ async def test_who_waits_is_let_in_by_lane_and_then_in_the_order_they_came(made:
     await settle()
     gate.open.set()
     await asyncio.gather(first, *others)
-    assert order == ["FIRST", "LIVE1", "LIVE2", "USER1", "USER2", "HEAL1", "HEAL2", "DEEP1", "DEEP2"]
+    assert order == ["FIRST"] + [f"{lane.upper()}{n}" for lane in LANES for n in (1, 2)]
 
 
 async def test_a_quote_goes_before_deep_calls_that_wait_for_tokens(made: Make, clock: HandClock) -> None:
@@ -476,10 +509,56 @@ async def test_a_call_costs_its_requests(made: Make, clock: HandClock) -> None:
     assert (pool.calls_24h, pool.errors_24h, pool.refused) == (2, 0, 1)
 
 
+class Counting(Vendor):
+    """Makes as many requests a call as `makes` says."""
+
+    makes = 1
+    _sent: ClassVar = threading.local()
+
+    def requests_of_thread(self) -> int:
+        return getattr(self._sent, "requests", 0)
+
+    def _work(self, instruments: tuple[Instrument, ...]) -> None:
+        self._sent.requests = self.requests_of_thread() + self.makes
+        super()._work(instruments)
+
+
+@pytest.mark.parametrize("makes", [0, 1, 3, 5])
+@pytest.mark.parametrize("error", [None, SymbolNotFound(), ZeroDivisionError()], ids=["answer", "dead", "bug"])
+async def test_a_call_is_charged_the_requests_that_it_made(made: Make, makes: int, error: Exception | None) -> None:
+    vendor = Counting(per_second=0.001, burst=10, per_day=100, price=0.5)
+    vendor.pace = replace(vendor.pace, costs={"history": 3})
+    vendor.makes = makes
+    if error is not None:
+        vendor.answer = raising(error)
+    pool = made(vendor)
+    for _ in range(2):
+        await asyncio.gather(ask(pool, lane="live"), return_exceptions=True)
+    account = pool.account
+    assert (account.requests, account.dollars, account.remaining(pool.pace, "live", 0)) == (
+        2 * makes,
+        makes,
+        100 - 2 * makes,
+    )
+    assert account.lacking == pytest.approx(2 * makes)
+
+
+async def test_a_call_that_ends_late_is_charged_its_requests_all_the_same(made: Make) -> None:
+    vendor, gate = Counting(timeout=0.02, per_day=100), Gate()
+    vendor.answer, vendor.makes = gate, 4
+    pool = made(vendor)
+    with pytest.raises(ProviderUnavailable):
+        await pool.history(AAPL, 0, 1)
+    assert pool.account.requests == 1
+    gate.open.set()
+    await until_idle(pool)
+    assert pool.account.requests == 4
+
+
 async def test_a_spent_budget_shows_and_ends_with_the_day(made: Make, clock: HandClock) -> None:
     pool = made(Vendor(per_day=1))
     await pool.quotes([AAPL])
-    assert pool.state == "budgetSpent"
+    assert pool.state == "budget_spent"
     with pytest.raises(BudgetSpent) as told:
         await pool.quotes([AAPL])
     clock.advance(told.value.retry_after)
@@ -618,3 +697,72 @@ async def test_what_is_on_this_machine_works_unless_it_failed(made: Make) -> Non
     with pytest.raises(ProviderUnavailable):
         await pool.history(AAPL, 0, 1)
     assert not await pool.control_works()
+    vendor.answer = lambda _: None
+    await pool.history(SPY, 0, 1)
+    assert await pool.control_works()
+    vendor.answer = raising(ProviderUnavailable())
+    with pytest.raises(ProviderUnavailable):
+        await pool.history(SPY, 0, 1)
+    assert not await pool.control_works()
+
+
+# ---- searches
+
+
+async def test_searches_say_nothing_of_whether_prices_can_be_had(made: Make) -> None:
+    vendor = Searchable()
+    pool = made(vendor)
+    vendor.found = raising(ProviderUnavailable())
+    for _ in range(2 * FAILURES_TO_OPEN):
+        with pytest.raises(ProviderUnavailable):
+            await pool.search("x", 1)
+    assert (pool.state, pool.account.failures) == ("ok", 0)
+    assert pool.stats().errors_by_code_24h == {"provider_unavailable": 2 * FAILURES_TO_OPEN}
+    vendor.answer = raising(ProviderUnavailable())
+    vendor.found = lambda _: None
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises(ProviderUnavailable):
+            await pool.history(AAPL, 0, 1)
+        if pool.state != "paused":
+            await pool.search("x", 1)
+    assert pool.state == "paused"
+
+
+async def test_a_search_that_is_asked_for_fewer_calls_cools_the_provider_down(made: Make) -> None:
+    vendor = Searchable()
+    vendor.found = raising(RateLimited(retry_after=30))
+    pool = made(vendor)
+    with pytest.raises(RateLimited):
+        await pool.search("x", 1)
+    assert pool.state == "cooling_down"
+
+
+async def test_searches_that_hang_leave_a_place_for_prices(made: Make) -> None:
+    vendor, gate = Searchable(concurrency=3), Gate()
+    vendor.found = gate
+    pool = made(vendor)
+    hanging = [asyncio.create_task(pool.search("x", 1)) for _ in range(2)]
+    await gate.arrivals(2)
+    with pytest.raises(ProviderUnavailable):
+        await pool.search("x", 1)
+    await pool.history(AAPL, 0, 1)
+    gate.open.set()
+    await asyncio.gather(*hanging)
+
+
+async def test_a_provider_that_goes_on_asking_for_fewer_calls_is_told_of_once(made: Make, clock: HandClock) -> None:
+    vendor = Vendor()
+    vendor.answer = raising(RateLimited())
+    pool = made(vendor)
+    with capture_logs() as logs:
+        for _ in range(4):
+            with pytest.raises(RateLimited):
+                await pool.history(AAPL, 0, 1)
+            clock.advance(pool.cooling_down_for)
+        vendor.answer = lambda _: None
+        await pool.history(AAPL, 0, 1)
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("warning", "provider asked for fewer calls"),
+        *[("debug", "provider asked for fewer calls")] * 3,
+        ("info", "provider answers again"),
+    ]

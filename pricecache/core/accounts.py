@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pricecache.core.asking import LANES, Lane, Pace
+from pricecache.core.text import plain_text
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, RateLimited, SymbolNotFound
-from pricecache.providers.base import LANES, Lane, Pace
 
 RESERVED: Mapping[Lane, int] = {"live": 40, "user": 20, "heal": 20}
 """Per cent of a day's requests kept for a lane. What is kept for nobody, and what a lane leaves, anybody may spend who
 is at least as urgent as those it is kept for."""
 
+SEARCHES_PERCENT = 5
+"""The most of a day's requests that searches may spend."""
 FAILURES_TO_OPEN = 5
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 900.0
 """Seconds that an open breaker stays open: at first, and at most after doubling with each failed trial."""
@@ -55,7 +58,8 @@ class Account:
     """The account of one provider. Pure; instants are seconds since 1970-01-01T00:00Z by the wall clock.
 
     `lacking`: tokens missing from a full bucket at `filled_at`. `spent`: requests of the UTC day `day` (days since
-    1970) by lane. `requests` and `dollars`: ever. `failures`: failures of the provider in a row; `opened_at`: since
+    1970) by lane. `requests` and `dollars`: ever. `failures`: failures of the provider in a row, the last of them for
+    `cause`; `opened_at`: since
     when the breaker is not closed, or None; `pause`: how long it stays open this time, until `paused_until`;
     `trial_until`: until when somebody is trying, or 0. `cool_until`: end of the latest cool-down; `cool_next`: length
     of the next one. `failing`: the last word on the provider was a failure of its own.
@@ -70,6 +74,7 @@ class Account:
     requests: int = 0
     dollars: float = 0.0
     failures: int = 0
+    cause: str = ""
     opened_at: float | None = None
     pause: float = 0.0
     paused_until: float = 0.0
@@ -100,13 +105,16 @@ class Account:
 
     def remaining(self, pace: Pace, lane: Lane, now: float) -> int | None:
         """Requests that `lane` may still spend today: what is left of all, less the unspent reserves of the lanes more
-        urgent than it. None where days have no bound."""
+        urgent than it; of searches no more than their part. None where days have no bound."""
         if pace.per_day is None:
             return None
         spent = self.spent_by_lane(now)
         urgent = LANES[: LANES.index(lane)]
         reserves = sum(max(0, reserve(pace.per_day, one) - spent[one]) for one in urgent)
-        return max(0, pace.per_day - sum(spent.values()) - reserves)
+        left = pace.per_day - sum(spent.values()) - reserves
+        if lane == "search":
+            left = min(left, max(1, pace.per_day * SEARCHES_PERCENT // 100) - spent[lane])
+        return max(0, left)
 
     def of_last_day(self, now: float) -> tuple[int, dict[str, int]]:
         """Calls, and failures by code, of the last 24 hours to the hour."""
@@ -129,9 +137,9 @@ class Account:
         if seconds := self.cooling_down_for(now):
             return RateLimited("The provider asked for fewer calls; waiting.", retry_after=seconds)
         if seconds := _left(self.paused_until, now, LONGEST_PAUSE) if self.opened_at is not None else 0.0:
-            return ProviderPaused(retry_after=seconds)
+            return ProviderPaused(self._with_cause("is not asked for a while"), retry_after=seconds)
         if seconds := _left(self.trial_until, now, LONGEST_PAUSE) if self.opened_at is not None else 0.0:
-            return ProviderPaused("The provider failed repeatedly and is being tried.", retry_after=min(seconds, 5.0))
+            return ProviderPaused(self._with_cause("is being tried"), retry_after=min(seconds, 5.0))
         left = self.remaining(pace, lane, now)
         if left is not None and left < cost:
             return BudgetSpent(
@@ -171,14 +179,20 @@ class Account:
         )
         return replace(account, trial_until=now + pace.timeout + TRIAL_SLACK) if admission.trial else account
 
+    def settled(self, pace: Pace, admission: Admission, requests: int) -> Account:
+        """A call that was let in made so many `requests`, and not the `cost` it was charged."""
+        more = requests - admission.cost
+        tokens = _tokens(pace, requests) - _tokens(pace, admission.cost)
+        return replace(
+            self._of_day(admission.at, admission.lane, more),
+            lacking=max(0.0, self.lacking + tokens),
+            requests=self.requests + more,
+            dollars=max(0.0, self.dollars + more * pace.price),
+        )
+
     def returned(self, pace: Pace, admission: Admission) -> Account:
         """`entered` undone, of a call that was let in and not made."""
-        account = replace(
-            self._of_day(admission.at, admission.lane, -admission.cost),
-            lacking=max(0.0, self.lacking - _tokens(pace, admission.cost)),
-            requests=self.requests - admission.cost,
-            dollars=max(0.0, self.dollars - admission.cost * pace.price),
-        )
+        account = self.settled(pace, admission, 0)
         return replace(account, trial_until=0.0) if admission.trial else account
 
     # ---- what became of a call
@@ -195,9 +209,11 @@ class Account:
             return account._closed()
         return replace(account, failures=0) if self.opened_at is None else account
 
-    def failed(self, now: float, code: str, *, trial: bool = False) -> Account:
+    def failed(self, now: float, code: str, *, detail: str = "", trial: bool = False) -> Account:
         """The provider itself failed: it was away, or does not know its own control symbol."""
-        account = replace(self._with_error(now, code), failing=True, failures=self.failures + 1)
+        account = replace(
+            self._with_error(now, code), failing=True, failures=self.failures + 1, cause=plain_text(detail)
+        )
         if trial:
             return account._opened(now, min(LONGEST_PAUSE, 2 * self.pause))
         if self.opened_at is None and account.failures >= FAILURES_TO_OPEN:
@@ -247,8 +263,12 @@ class Account:
         spent = self.spent if day == self.day else {}
         return replace(self, day=day, spent={**spent, lane: max(0, spent.get(lane, 0) + cost)})
 
+    def _with_cause(self, what: str) -> str:
+        told = f"The provider failed repeatedly and {what}"
+        return f"{told}. The last failure: {self.cause}" if self.cause else f"{told}."
+
     def _closed(self) -> Account:
-        return replace(self, failures=0, opened_at=None, pause=0.0, paused_until=0.0, trial_until=0.0)
+        return replace(self, failures=0, cause="", opened_at=None, pause=0.0, paused_until=0.0, trial_until=0.0)
 
     def _opened(self, now: float, pause: float) -> Account:
         opened_at = now if self.opened_at is None else self.opened_at
@@ -267,6 +287,10 @@ class Account:
         errors = hour.errors if code is None else {**hour.errors, code: hour.errors.get(code, 0) + 1}
         hours[number] = Hour(number, hour.calls + 1, errors)
         return replace(self, hours=tuple(hours[n] for n in sorted(hours)[-HOURS_KEPT:]))
+
+
+Change = Callable[[Account], Account]
+"""What is done to an account; pure, because it may be done again to one that others have changed meanwhile."""
 
 
 def reserve(per_day: int, lane: Lane) -> int:
