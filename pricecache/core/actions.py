@@ -118,22 +118,19 @@ def merge_actions(held: Sequence[Action], new: Iterable[Action]) -> tuple[Action
 
 
 def withdrawn(
-    held: Sequence[Action], answered: Iterable[Action], start: int, end: int, source: str | None = None
+    held: Sequence[Action], answered: Iterable[Action], start: int, end: int, source: str
 ) -> tuple[Action, ...]:
     """Those of `held` that a provider listed once and does not list any more, in order: they take effect from `start`
     to `end`, both included, which is what `answered` answers for, and it has none of that kind on that day.
 
-    `source`: only what came from this provider; another one may never have listed it. Actions put in by hand are no
+    `source`: that provider; what came from another one it may never have listed. Actions put in by hand are no
     provider's to withdraw. Nothing follows from it by itself: what is held stays.
     """
     listed = {action.key for action in answered}
     return tuple(
         action
         for action in held
-        if not action.manual
-        and start <= action.ex_date <= end
-        and source in (None, action.source)
-        and action.key not in listed
+        if not action.manual and start <= action.ex_date <= end and action.source == source and action.key not in listed
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pricecache.core.bars import Bars
 from pricecache.core.coverage import Divergence, contains
 
-DivergenceKind = Literal["provider_has_less", "other_currency", "providers_disagree", "action_withdrawn"]
+DivergenceKind = Literal["provider_has_less", "other_currency", "providers_disagree", "action_withdrawn", "record_lost"]
 DISAGREEMENT = 0.005
 """Closes of two providers that differ by more than this share disagree."""
 

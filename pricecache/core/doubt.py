@@ -27,15 +27,16 @@ CONFIRMED_BY = 5
 """So many sessions after a jump that stay at the new level make it history."""
 REPEATED = 3
 """A bar that repeats the one before in every field, volume included, is stuck from this repetition on."""
-SAME_CLOSES = 5
-"""Without any volume the same close is stuck from so many sessions on, where volume is high as a rule."""
-HIGH_VOLUME = 10_000.0
+TICKS = 2
+FINEST_TICK, COARSEST_TICK = 8, 2
+"""Decimals. A close that is no more than `TICKS` steps of the price's own last decimal away moved by as little as it
+can: 0.0001 and 0.0003 are neighbours."""
 MOSTLY = 0.5
 """Where more than this share of all bars repeat the one before, standing still is how this instrument is."""
 
 _DETAILS = {
     "unit_flip": "the close is a hundred times, or a hundredth of, that of its neighbours",
-    "jump": "the close is far off its neighbours, no action says why, and no five later sessions confirm it",
+    "jump": "the close is far off its neighbours, no action says why, and no five later sessions confirm it yet",
     "spike": "the close is far off those before and after, which agree",
     "stuck": "the bar repeats those before it",
 }
@@ -61,8 +62,9 @@ def judge(traded: Bars, held: Bars, actions: Sequence[Action], *, may_stand_stil
     line = _Line.of(traded, held)
     levels = np.log(line.values[CLOSE] / split_factors(line.sessions, actions))
     codes: dict[int, str] = {}
-    if _may_be_off(levels):
-        codes = dict(_off_level(levels, line, {action.ex_date for action in actions}))
+    steps = _steps(levels, line)
+    if (np.abs(steps) > SPIKE).any():
+        codes = dict(_off_level(levels, steps, line, {action.ex_date for action in actions}))
         codes |= dict(_off_held(levels, line, codes))
     if not may_stand_still:
         codes = dict.fromkeys(_stuck(line), "stuck") | codes
@@ -114,12 +116,27 @@ class _Run:
         return self.last - self.first + 1
 
 
-def _may_be_off(levels: NDArray[np.float64]) -> bool:
-    return len(levels) > 1 and bool((np.abs(np.diff(levels)) > SPIKE).any())
+def _steps(levels: NDArray[np.float64], line: _Line) -> NDArray[np.float64]:
+    """From each place to the next, as logarithms; none where the price moved by a tick or two."""
+    steps = np.diff(levels)
+    if not (np.abs(steps) > SPIKE).any():
+        return steps
+    closes = line.values[CLOSE]
+    return np.where(np.abs(np.diff(closes)) <= (TICKS + 0.01) * _tick(closes), 0.0, steps)
 
 
-def _off_level(levels: NDArray[np.float64], line: _Line, action_days: set[int]) -> Iterator[tuple[int, str]]:
-    runs = _runs(levels, line, action_days)
+def _tick(closes: NDArray[np.float64]) -> float:
+    for decimals in range(COARSEST_TICK, FINEST_TICK + 1):
+        scaled = closes * 10.0**decimals
+        if (np.abs(scaled - np.rint(scaled)) <= 1e-3 + 1e-6 * scaled).all():
+            return float(10.0**-decimals)
+    return 0.0
+
+
+def _off_level(
+    levels: NDArray[np.float64], steps: NDArray[np.float64], line: _Line, action_days: set[int]
+) -> Iterator[tuple[int, str]]:
+    runs = _runs(levels, steps, line, action_days)
     if not any(run.accepted for run in runs):
         _anchor(runs).accepted = True
     start = next(i for i, run in enumerate(runs) if run.accepted)
@@ -131,15 +148,28 @@ def _walked(runs: Sequence[_Run], levels: NDArray[np.float64], *, forward: bool)
     """Away from an accepted run, the first; each other is measured by the nearest accepted one on either side."""
     ahead = _next_accepted(runs)
     behind = runs[0]
-    for run, beyond in zip(runs, ahead, strict=True):
+    for i, (run, beyond) in enumerate(zip(runs, ahead, strict=True)):
+        lasting = next((one for one in runs[i + 1 :] if len(one) > CONFIRMED_BY), None)
         if not run.accepted:
             sides = [(behind, forward), (beyond, not forward)]
             code = _fault(run, [_distance(run, other, levels, later) for other, later in sides if other is not None])
+            # what a series begins with is history, and so is what lies on the way from one level to the next
+            if code == "jump" and (run.first == 0 or _is_on_the_way(run, behind, beyond or lasting, levels)):
+                code = None
             run.accepted = code is None
             if code is not None:
                 yield from ((place, code) for place in range(run.first, run.last + 1))
         if run.accepted:
             behind = run
+
+
+def _is_on_the_way(run: _Run, behind: _Run, beyond: _Run | None, levels: NDArray[np.float64]) -> bool:
+    if beyond is None:
+        return False
+    (before, after) = (behind, beyond) if behind.last < run.first else (beyond, behind)
+    low, high = sorted((float(levels[before.last]), float(levels[after.first])))
+    here = levels[run.first : run.last + 1]
+    return high - low > JUMP and low <= float(here.min()) and float(here.max()) <= high
 
 
 def _next_accepted(runs: Sequence[_Run]) -> list[_Run | None]:
@@ -157,8 +187,7 @@ def _distance(run: _Run, other: _Run, levels: NDArray[np.float64], is_later: boo
     return float(levels[here] - levels[there])
 
 
-def _runs(levels: NDArray[np.float64], line: _Line, action_days: set[int]) -> list[_Run]:
-    steps = np.diff(levels)
+def _runs(levels: NDArray[np.float64], steps: NDArray[np.float64], line: _Line, action_days: set[int]) -> list[_Run]:
     spikes = _spikes(steps) & ~line.sure
     breaks = np.abs(steps) > JUMP
     for i in np.flatnonzero(breaks).tolist():
@@ -217,22 +246,12 @@ def _is_unit(distance: float) -> bool:
 
 
 def _stuck(line: _Line) -> Iterable[int]:
+    # without volume nothing traded: a halt, or a quiet day
     values = line.values
-    volume = values[VOLUME]
-    same = (values[:, 1:] == values[:, :-1]).all(axis=0) & (volume[1:] > 0)
-    no_volume = ~(volume > 0)
-    still = (values[CLOSE, 1:] == values[CLOSE, :-1]) & no_volume[1:] & no_volume[:-1]
-    if not _is_high(volume):
-        still[:] = False
+    same = (values[:, 1:] == values[:, :-1]).all(axis=0) & (values[VOLUME, 1:] > 0)
     if len(same) and same.mean() > MOSTLY:
         same[:] = False
-    stuck = (_counted(same) >= REPEATED) | (_counted(still) >= SAME_CLOSES - 1)
-    return np.flatnonzero(stuck & ~line.sure).tolist()
-
-
-def _is_high(volume: NDArray[np.float64]) -> bool:
-    traded = volume[volume > 0]
-    return len(traded) * 2 > len(volume) and bool(np.median(traded) >= HIGH_VOLUME)
+    return np.flatnonzero((_counted(same) >= REPEATED) & ~line.sure).tolist()
 
 
 def _counted(steps: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ Everything is derived from what is held and from `SyncState`, so a kill at any m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal, TypeVar
@@ -13,26 +14,29 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.coverage import ASK_SPACING, Hole, SyncState, contains, is_quarantined
+from pricecache.core.coverage import (
+    ASK_SPACING,
+    ASKS,
+    AUDIT_SECONDS,
+    LATE_SPACING,
+    Hole,
+    SyncState,
+    Withheld,
+    contains,
+    is_quarantined,
+    late_from,
+)
 from pricecache.core.sessions import SessionCalendar
 from pricecache.core.text import plain_text
-from pricecache.errors import ProviderAnswerBad, ProviderError, RateLimited, SymbolNotFound
+from pricecache.errors import NotAsked, ProviderAnswerBad, ProviderError, RateLimited, SymbolNotFound
 
 Noted = TypeVar("Noted")
 Why = Literal["first", "new", "depth", "hole", "retry", "audit", "again"]
 
 OVERLAP = 5
 """Held sessions asked for again on either side of what is missing, so that a restatement shows."""
-ASKS = 3
-"""Answers without a session, on different days, after which it is accepted that it never traded."""
-LATE_DAYS = 4
-LATE_SPACING = 2 * 3600.0
-"""A session that is missing at the end of the record is asked for every two hours for so long: vendors bring the last
-bars late, and a hole there is a hole in what everybody reads first."""
 NEARLY = 0.9
 """Of an interval: a series is examined some time after the tick of a schedule, which the next tick must not miss."""
-AUDIT_SECONDS = 30 * 86400.0
-"""How often a whole history is asked for again, and a session accepted as never traded."""
 AUDIT_REST_SECONDS = 5 * 86400.0
 """Not sooner after a history was last compared as a whole: each series has its own day of the month."""
 BACKOFF_SECONDS = 15 * 60.0
@@ -44,6 +48,22 @@ DEAD_AFTER_TIMES = 5
 """A symbol counts as dead once no provider knew it so many times, on so many different UTC days."""
 DEAD_RETRY_SECONDS = 7 * 86400.0
 DAYS_NOTED = 10
+SAME_CLOSE_RTOL = 1e-4
+"""Closes of one session by one provider that differ by less than this share are the same: rounding, and splits."""
+NO_DATA = "no_data"
+NO_DATA_REASON = "the provider answered without any bar"
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """A row of an answer that was not stored: `reason` in words, its `source`, and its close as traded if known."""
+
+    reason: str
+    source: str = ""
+    close: float | None = None
+
+
+NOTHING_UNSTORED: Mapping[int, Unstored] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +126,7 @@ def plan(
     last_due = _last_due(calendar, state, now, lag)
     if last_due is None or last_due < state.wanted_from:
         return None
-    if not force and state.attempts and state.next_retry is not None and now < state.next_retry:
+    if not force and state.next_retry is not None and now < state.next_retry:
         return None
     due = _due(held, calendar, state, now, last_due, force=force)
     turn = state.refusals + min((_turn(session, state) for session in due), default=0)
@@ -132,24 +152,27 @@ def after_answer(
     now: float,
     *,
     answered: NDArray[np.int64],
-    refused: NDArray[np.int64] | None = None,
-    parked: NDArray[np.int64] | None = None,
+    refused: Mapping[int, Unstored] = NOTHING_UNSTORED,
+    parked: Mapping[int, Unstored] = NOTHING_UNSTORED,
+    source: str = "",
+    is_first: bool = False,
 ) -> SyncState:
     """What to remember after an answer. `answered`: the sessions it had bars of; `held_after`: those in the record by
-    now; `refused`: those it had bars of that cannot be believed; `parked`: those whose bars await review; all int64,
-    ascending.
+    now; both int64, ascending. `refused`: by session, rows that cannot be true; `parked`: bars that await review;
+    `source`: whose answer it is; `is_first`: nothing was held before it.
 
-    An answer without any bar is neutral: it neither raises nor resets the count of failures, and where sessions of
-    the range asked for are held it contradicts them, so it is no evidence about the others either.
+    An answer without any bar is neutral: it neither raises nor resets the count of failures and is no evidence about
+    any session. Where something is held, in the range asked for or beside it, it contradicts that; where nothing is
+    held the series is asked for again after a while that grows from two hours to 20, and to a week after a month.
     """
-    parked = np.empty(0, np.int64) if parked is None else parked
-    refused = parked if refused is None else np.union1d(refused, parked)
-    if not len(answered) and not len(parked):
-        if _any_between(held_after, ask):
-            is_audit = ask.why == "audit" and ask.start <= state.wanted_from
-            return replace(state, audited_at=now) if is_audit else state
-        return _noted(state, ask, held_after, calendar, now, refused)
+    if not len(answered) and not parked:
+        is_audit = ask.why == "audit" and ask.start <= state.wanted_from
+        if is_audit and len(held_after):
+            return replace(state, audited_at=now)
+        return state if len(held_after) else _nothing_yet(state, now)
     listed_on = _earliest(state.listed_on, first_available)
+    if is_first or state.empty_since is not None:  # what was noted before the first bars was no evidence
+        state = replace(state, holes={}, absent={})
     state = replace(
         state,
         listed_on=None if listed_on is None else min([listed_on, *answered[:1].tolist()]),
@@ -163,14 +186,31 @@ def after_answer(
         not_found=0,
         not_found_days=(),
         quarantined_at=None,
-        parked=_parked_after(state, ask, parked, now),
+        empty_since=None,
+        parked=_withheld_after(state.parked, ask, parked, {*answered.tolist(), *refused}, source, held_after, now),
+        refused=_withheld_after(state.refused, ask, refused, {*answered.tolist(), *parked}, source, held_after, now),
     )
-    return _noted(state, ask, held_after, calendar, now, refused)
+    return _noted(state, ask, held_after, calendar, now)
+
+
+def seen_after(before: Withheld | None, row: Unstored, now: float) -> int:
+    """On how many different days one provider has come with the close of `row`, this answer included."""
+    if before is None or not _is_same(before, row):
+        return 1
+    return before.seen + (now - before.seen_at >= ASK_SPACING)
+
+
+def is_near(a: float | None, b: float | None, share: float) -> bool:
+    """Whether two closes are known and differ by no more than `share` of the second."""
+    return a is not None and b is not None and abs(a - b) <= share * abs(b)
 
 
 def after_nothing_due(state: SyncState, now: float) -> SyncState:
-    """What to remember of an examination that found nothing to ask for: a failing series stays as it was."""
-    return state if state.attempts else replace(state, last_update=now)
+    """What to remember of an examination that found nothing to ask for: a series that is failing, or waits until its
+    providers can be asked, stays as it was."""
+    if state.attempts or (state.next_retry is not None and now < state.next_retry):
+        return state
+    return replace(state, last_update=now, next_retry=None, code=None, reason=None)
 
 
 def after_failure(
@@ -183,7 +223,10 @@ def after_failure(
     at the next sync, or when the provider said so, in at most 15 minutes; it never lengthens the symbol's backoff.
     `control_works`: whether the provider knows what it always has; a symbol that it then does not know, time after
     time on several days, counts as dead: asked for once a week. Without that a symbol not found counts for nothing.
+    Where no provider was asked (`NotAsked`), no call failed: it only waits.
     """
+    if isinstance(error, NotAsked):
+        return _not_asked(state, error, now)
     not_found = isinstance(error, SymbolNotFound) and control_works
     refused = not_found or isinstance(error, ProviderAnswerBad)
     if refused:
@@ -202,6 +245,13 @@ def after_failure(
         reason=plain_text(error.detail) if state.quarantined_at is None else state.reason,
     )
     return _counted_not_found(state, now, jitter) if not_found else state
+
+
+def _not_asked(state: SyncState, error: NotAsked, now: float) -> SyncState:
+    state = replace(state, next_retry=now + min(max(error.retry_after, 0.0), LONGEST_PASSING_RETRY_SECONDS))
+    if state.attempts:  # what it fails of says more
+        return state
+    return replace(state, code=error.code, reason=plain_text(error.detail))
 
 
 def after_refused_audit(state: SyncState, now: float) -> SyncState:
@@ -231,8 +281,12 @@ def delisted(state: SyncState, after: int | None) -> SyncState:
 
 
 def reviewed(state: SyncState, session: int) -> SyncState:
-    """The state once a person has decided about the parked bar of `session`."""
-    return replace(state, parked={s: at for s, at in state.parked.items() if s != session})
+    """The state once a person has decided about the row of `session` that was not stored."""
+    return replace(
+        state,
+        parked={s: row for s, row in state.parked.items() if s != session},
+        refused={s: row for s, row in state.refused.items() if s != session},
+    )
 
 
 def _counted_not_found(state: SyncState, now: float, jitter: float) -> SyncState:
@@ -262,19 +316,18 @@ def _due(
     held: NDArray[np.int64], calendar: SessionCalendar, state: SyncState, now: float, last_due: int, *, force: bool
 ) -> list[int]:
     missing = _missing(held, calendar, state, state.wanted_from, last_due)
-    late = last_due
-    if len(held) and (state.last_update is None or now - state.last_update >= LATE_SPACING):
-        late = max(last_due - LATE_DAYS, int(held[-1]))
-    due = [s for s in missing.tolist() if _is_due(s, state, now, force=force, late=s > late)]
+    late = late_from(held, last_due) if state.last_update is None or now - state.last_update >= LATE_SPACING else None
+    late = last_due if late is None else late
+    if not len(held):
+        state = replace(state, absent={})  # answers without anything were no evidence
+    due = [s for s in missing.tolist() if force or _is_due(s, state, now, late=s > late)]
     never_asked_for = [session for session in due if not _turn(session, state)]
     return due if force or not never_asked_for else never_asked_for
 
 
 def _turn(session: int, state: SyncState) -> int:
-    if session in state.parked:
-        return 1
-    hole = state.holes.get(session)
-    return 0 if hole is None else hole.asks
+    asked = state.parked.get(session) or state.refused.get(session) or state.holes.get(session)
+    return 0 if asked is None else asked.asks
 
 
 def _missing(
@@ -288,15 +341,14 @@ def _missing(
     return expected[~contains(held, expected)]
 
 
-def _is_due(session: int, state: SyncState, now: float, *, force: bool, late: bool) -> bool:
+def _is_due(session: int, state: SyncState, now: float, *, late: bool) -> bool:
     confirmed_at = state.absent.get(session)
     if confirmed_at is not None:
         return now - confirmed_at >= AUDIT_SECONDS
-    parked_at = state.parked.get(session)
-    if parked_at is not None:
-        return force or now - parked_at >= ASK_SPACING
+    if (row := state.parked.get(session) or state.refused.get(session)) is not None:
+        return now >= row.next_ask
     hole = state.holes.get(session)
-    return hole is None or force or late or now - hole.last_ask >= ASK_SPACING
+    return hole is None or late or now - hole.last_ask >= ASK_SPACING
 
 
 def _widened(held: NDArray[np.int64], first: int, last: int) -> tuple[int, int]:
@@ -323,11 +375,10 @@ def _noted(
     held: NDArray[np.int64],
     calendar: SessionCalendar,
     now: float,
-    refused: NDArray[np.int64] | None = None,
 ) -> SyncState:
     lacking = _missing(held, calendar, state, ask.start, ask.end)
-    if refused is not None:
-        lacking = np.setdiff1d(lacking, refused)  # the provider has them, though not as they can be
+    if state.parked or state.refused:  # a provider has them, though not as they can be
+        lacking = np.setdiff1d(lacking, np.array([*state.parked, *state.refused], np.int64))
     holes, absent = _without_held(state.holes, held), _without_held(state.absent, held)
     for session in lacking.tolist():
         if session in absent:
@@ -352,11 +403,58 @@ def _noted(
     )
 
 
-def _parked_after(state: SyncState, ask: Ask, parked: NDArray[np.int64], now: float) -> dict[int, float]:
-    others = {session: at for session, at in state.parked.items() if not ask.start <= session <= ask.end}
-    # seen again beside newer sessions it still waits for the call in which another provider is asked first
-    again = {} if ask.turn else {s: state.parked[s] for s in parked.tolist() if s in state.parked}
-    return others | dict.fromkeys(parked.tolist(), now) | again
+def _nothing_yet(state: SyncState, now: float) -> SyncState:
+    since = now if state.empty_since is None else state.empty_since
+    wait = min(max(now - since, LATE_SPACING), ASK_SPACING) if now - since < AUDIT_SECONDS else DEAD_RETRY_SECONDS
+    state = replace(state, empty_since=since, next_retry=now + wait)
+    # what it fails of, if it does, says more
+    return state if state.attempts else replace(state, code=NO_DATA, reason=NO_DATA_REASON)
+
+
+def _withheld_after(
+    before: Mapping[int, Withheld],
+    ask: Ask,
+    rows: Mapping[int, Unstored],
+    settled: AbstractSet[int],
+    source: str,
+    held: NDArray[np.int64],
+    now: float,
+) -> dict[int, Withheld]:
+    """`settled`: sessions that this answer says something else of."""
+    after: dict[int, Withheld] = {}
+    for session, row in before.items():
+        if not ask.start <= session <= ask.end:
+            after[session] = row
+        elif session not in rows and session not in settled and row.source != source:
+            after[session] = _counted(row, ask, now)  # that this provider has none says nothing about another's
+    after |= {session: _seen_again(before.get(session), row, ask, now) for session, row in rows.items()}
+    return _without_held(after, held)
+
+
+def _seen_again(before: Withheld | None, row: Unstored, ask: Ask, now: float) -> Withheld:
+    seen = seen_after(before, row, now)
+    if before is None:
+        return Withheld(row.reason, now, 1, row.source, row.close, seen, now)
+    is_today = _is_same(before, row) and seen == before.seen
+    counted = _counted(before, ask, now)
+    return replace(
+        counted,
+        reason=row.reason,
+        source=row.source,
+        close=row.close,
+        seen=seen,
+        seen_at=before.seen_at if is_today else now,
+    )
+
+
+def _counted(row: Withheld, ask: Ask, now: float) -> Withheld:
+    if not ask.turn:  # beside newer sessions; it still waits for the call in which another provider is asked first
+        return row
+    return replace(row, asks=row.asks + (now - row.last_ask >= ASK_SPACING), last_ask=now)
+
+
+def _is_same(before: Withheld, row: Unstored) -> bool:
+    return before.source == row.source and is_near(before.close, row.close, SAME_CLOSE_RTOL)
 
 
 def _asked_again(hole: Hole | None, now: float) -> Hole:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars
+from pricecache.core.bars import CLOSE, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars
 from pricecache.core.coverage import contains
 from pricecache.core.sessions import SessionCalendar
 
@@ -42,16 +42,66 @@ _DETAILS = {
 }
 
 
-def check(bars: Bars, calendar: SessionCalendar, now: float, lag: float) -> tuple[Bars, list[Rejection]]:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An answer, row by row: `good` to be stored, `rejections` of rows, and `fields`: rows that are good but for what
+    was made unknown (NaN) in them."""
+
+    good: Bars
+    rejections: tuple[Rejection, ...]
+    fields: tuple[Rejection, ...]
+
+
+def check(bars: Bars, calendar: SessionCalendar, now: float, lag: float) -> Checked:
     """The believable bars of a provider's answer, and why each of the others is not.
 
     `now`: seconds since 1970 UTC; `lag`: seconds after a close until its bar is final. An unknown (NaN) open, high,
-    low or volume is no fault.
+    low or volume is no fault. One that is impossible is made unknown where nothing speaks against the close: an open,
+    high or low that is no price, an open outside low and high, both high and low where the high is below the low, a
+    volume that is none. A close that lies outside low and high is contradicted by its own row, which is refused.
     """
     last_due = calendar.last_closed(now, lag)
     due = np.zeros(len(bars), bool) if last_due is None else bars.sessions <= last_due
     known = contains(calendar.sessions, bars.sessions)
-    return _sifted(bars, {"not_a_session": ~known, "not_due": ~due} | _value_faults(bars))
+    days = {"not_a_session": ~known, "not_due": ~due}
+    mended = _without_impossible(bars)
+    good, rejections = _sifted(mended, days | _value_faults(mended))
+    if mended is bars:
+        return Checked(good, tuple(rejections), ())
+    _, found = _sifted(bars, days | _value_faults(bars))
+    refused = {rejection.session for rejection in rejections}
+    fields = tuple(_of_fields(one, bars, mended) for one in found if one.session not in refused)
+    return Checked(good, tuple(rejections), fields)
+
+
+def _without_impossible(bars: Bars) -> Bars:
+    """`bars` itself where nothing in it is impossible."""
+    values = bars.values.copy()
+    outer = values[OPEN : LOW + 1]  # a view
+    with np.errstate(invalid="ignore", over="ignore"):
+        outer[~((outer >= LOWEST) & (outer < HIGHEST))] = np.nan
+        volume = values[VOLUME]
+        volume[~((volume >= 0) & (volume < HIGHEST))] = np.nan
+        low, high = np.fmin(values[LOW], values[HIGH]), np.fmax(values[LOW], values[HIGH])
+        is_crossed = values[HIGH] < values[LOW] * (1 - RANGE_RTOL)
+        # what of two crossed values is wrong nobody can tell; a close between them is in doubt by neither
+        low, high = np.where(is_crossed, low, values[LOW]), np.where(is_crossed, high, values[HIGH])
+        is_out = _is_outside(values[[OPEN, CLOSE]], low, high)
+        values[OPEN, is_out[0]] = np.nan
+        lost = is_crossed & ~is_out[1]
+        values[HIGH, lost], values[LOW, lost] = np.nan, np.nan
+    return bars if np.array_equal(values, bars.values, equal_nan=True) else Bars(bars.sessions, values)
+
+
+def _is_outside(prices: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((prices > high * (1 + OUTSIDE_RTOL)) | (prices < low * (1 - OUTSIDE_RTOL)))
+
+
+def _of_fields(found: Rejection, bars: Bars, mended: Bars) -> Rejection:
+    at = int(bars.sessions.searchsorted(found.session))
+    lost = np.isnan(mended.values[:, at]) & ~np.isnan(bars.values[:, at])
+    names = ", ".join(name for name, is_lost in zip(FIELDS, lost.tolist(), strict=True) if is_lost)
+    return Rejection(found.session, found.code, f"{found.detail}; the close is stored, without {names}")
 
 
 def check_manual(bars: Bars, now: float) -> tuple[Bars, list[Rejection]]:
@@ -71,7 +121,7 @@ def _value_faults(bars: Bars) -> dict[str, NDArray[np.bool_]]:
             "bad_close": ~((close >= LOWEST) & (close < HIGHEST)),
             "bad_price": ((outer < LOWEST) | (outer >= HIGHEST)).any(axis=0),
             "high_below_low": high < low * (1 - RANGE_RTOL),
-            "outside_range": ((inner > high * (1 + OUTSIDE_RTOL)) | (inner < low * (1 - OUTSIDE_RTOL))).any(axis=0),
+            "outside_range": _is_outside(inner, low, high).any(axis=0),
             "bad_volume": (values[VOLUME] < 0) | (values[VOLUME] >= HIGHEST),
         }
 

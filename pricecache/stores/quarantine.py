@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite, isnan
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pymongo import DESCENDING, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
@@ -18,9 +18,10 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.text import plain_text
 
 ItemKind = Literal["bar", "answer"]
-ItemState = Literal["parked", "rejected", "approved", "dropped", "resolved"]
+ItemState = Literal["parked", "rejected", "approving", "approved", "dropped", "resolved"]
 OPEN: tuple[ItemState, ...] = ("parked", "rejected")
-STATES: tuple[ItemState, ...] = get_args(ItemState)
+UNSETTLED: tuple[ItemState, ...] = (*OPEN, "approving")
+"""What a person may have to do something about: with an approval that was begun and not carried through."""
 KEPT_SECONDS = 90 * 86400.0
 """How long what was rejected or resolved is kept; what is parked or was decided stays."""
 MOST_REJECTED = 10_000
@@ -52,7 +53,8 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One fault as it is kept. Instants are seconds since 1970 UTC; `series`: the instrument's id."""
+    """One fault as it is kept. Instants are seconds since 1970 UTC; `series`: the instrument's id. `ex_date`: of the
+    split that an approval is putting in, days since 1970-01-01."""
 
     id: str
     series: int
@@ -71,6 +73,7 @@ class Item:
     times: int
     decided_by: str | None = None
     decided_at: float | None = None
+    ex_date: int | None = None
 
 
 class QuarantineStore:
@@ -87,7 +90,7 @@ class QuarantineStore:
         self, series: int, instrument: Instrument, seen: Sequence[Observation], now: float
     ) -> tuple[list[Observation], list[Observation]]:
         """Note what an answer showed. Returns which of it is new (or open again), and which a person had dropped with
-        the very same values: that is left as it is."""
+        the very same values: that is left as it is, and so is what is being approved."""
         if not seen:
             return [], []
         ids = {_id(series, observation): observation for observation in seen}
@@ -100,8 +103,13 @@ class QuarantineStore:
             for item_id, observation in ids.items()
             if item_id in known and known[item_id]["state"] == "dropped" and _same(known[item_id], observation)
         }
-        new = [o for i, o in ids.items() if i not in dropped and known.get(i, {}).get("state") != o.state]
-        updates = [_update(i, series, instrument, o, known.get(i), now) for i, o in ids.items() if i not in dropped]
+        noted = {
+            item_id: observation
+            for item_id, observation in ids.items()
+            if item_id not in dropped and known.get(item_id, {}).get("state") != "approving"
+        }
+        new = [o for i, o in noted.items() if known.get(i, {}).get("state") != o.state]
+        updates = [_update(i, series, instrument, o, known.get(i), now) for i, o in noted.items()]
         if updates:
             await self._items.bulk_write(updates, ordered=False)
         if any(observation.state == "rejected" for observation in new):
@@ -110,14 +118,16 @@ class QuarantineStore:
             await self.count()
         return new, list(dropped.values())
 
-    async def resolve(self, series: int, now: float, *, sessions: Iterable[int] = (), answers: bool = False) -> int:
-        """The provider has come to agree about bars of `sessions`, or about whole answers. Returns how many items
-        were settled by that."""
+    async def resolve(
+        self, series: int, now: float, *, sessions: Iterable[int] = (), answers_of: str | None = None
+    ) -> int:
+        """Providers have come to agree about bars of `sessions`, or the one named about whole answers. Returns how
+        many items were settled by that."""
         which: list[dict[str, Any]] = []
         if days := list(sessions):
             which.append({"kind": "bar", "session": {"$in": days}})
-        if answers:
-            which.append({"kind": "answer"})
+        if answers_of is not None:
+            which.append({"kind": "answer", "source": answers_of})
         if not which:
             return 0
         query = {"series": series, "state": {"$in": list(OPEN)}, "$or": which}
@@ -125,11 +135,32 @@ class QuarantineStore:
         await self.count()
         return settled.modified_count
 
-    async def decide(self, item_id: str, state: Literal["approved", "dropped"], by: str, now: float) -> Item | None:
-        """Note a person's decision about an open item; None when it is not open any more."""
-        decision = {"state": state, "decidedBy": by, "decidedAt": _instant(now), "expiresAt": None}
+    async def open_sessions(self, series: int) -> set[int]:
+        """The sessions of a series, days since 1970-01-01, of which an item is open."""
+        query = {"series": series, "kind": "bar", "state": {"$in": list(OPEN)}}
+        return {document["session"] async for document in self._items.find(query, {"session": 1})}
+
+    async def decide(
+        self,
+        item_id: str,
+        state: Literal["approving", "dropped"],
+        by: str,
+        now: float,
+        *,
+        ex_date: int | None = None,
+    ) -> Item | None:
+        """Note a person's decision about an open item; None when it is not open any more. `ex_date`: of the split that
+        is to be put in."""
+        decision = {"state": state, "decidedBy": by, "decidedAt": _instant(now), "expiresAt": None, "exDate": ex_date}
+        return await self._moved(item_id, OPEN, decision)
+
+    async def approved(self, item_id: str) -> Item | None:
+        """Note that an approval was carried through; None when it was not begun, or somebody else noted it."""
+        return await self._moved(item_id, ("approving",), {"state": "approved"})
+
+    async def _moved(self, item_id: str, states: Sequence[ItemState], facts: Mapping[str, Any]) -> Item | None:
         document = await self._items.find_one_and_update(
-            {"_id": item_id, "state": {"$in": list(OPEN)}}, {"$set": decision}, return_document=True
+            {"_id": item_id, "state": {"$in": list(states)}}, {"$set": facts}, return_document=True
         )
         await self.count()
         return None if document is None else _item(document)
@@ -142,7 +173,7 @@ class QuarantineStore:
         self,
         *,
         series: int | None = None,
-        states: Sequence[str] = OPEN,
+        states: Sequence[str] = UNSETTLED,
         code: str | None = None,
         market: str | None = None,
         limit: int = LISTED,
@@ -242,6 +273,7 @@ def _item(document: Mapping[str, Any]) -> Item:
         times=document["times"],
         decided_by=document.get("decidedBy"),
         decided_at=document["decidedAt"].timestamp() if document.get("decidedAt") else None,
+        ex_date=document.get("exDate"),
     )
 
 

@@ -14,8 +14,9 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
 from pricecache.errors import Conflict, Invalid
 from pricecache.stores.instruments import InstrumentStore
-from pricecache.sync.examine import Examination, Examiner, Handle, has_provider
+from pricecache.sync.examine import Examination, Examiner
 from pricecache.sync.historical import examine_all
+from pricecache.sync.ports import Handle, has_provider
 from pricecache.sync.refresh import LiveRefresher
 
 BACKFILL_JOB = "backfill_symbol"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from weakref import WeakValueDictionary
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from pricecache.clock import Clock
+from pricecache.core.asking import Lane
 from pricecache.core.bars import day_of
 from pricecache.core.catalog import Entry
-from pricecache.core.coverage import SyncState
+from pricecache.core.coverage import Divergence, SyncState, contains
 from pricecache.core.divergence import noticed
 from pricecache.core.events import BarsChanged
 from pricecache.core.healing import (
@@ -28,27 +31,27 @@ from pricecache.core.healing import (
     examination_due,
     plan,
 )
+from pricecache.core.rechecks import recheck_due
 from pricecache.core.sessions import SessionCalendar
-from pricecache.errors import Corrupt, ProviderAnswerBad, ProviderError, SymbolNotFound
+from pricecache.errors import (
+    BudgetSpent,
+    Corrupt,
+    NotAsked,
+    ProviderAnswerBad,
+    ProviderError,
+    RateLimited,
+    SymbolNotFound,
+)
 from pricecache.metrics import Metrics
-from pricecache.providers.base import History, Lane
+from pricecache.providers.base import History
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.quarantine import QuarantineStore
+from pricecache.stores.restating import Loss
 from pricecache.stores.sync_state import SyncStateStore
-from pricecache.sync.judge import WHOLE_ANSWER_CODES, Judge, Rank, Taken, currency_is_known
-from pricecache.sync.ports import Calendars, Handle, PriceSource, Requested
-
-__all__ = [
-    "Calendars",
-    "Examination",
-    "Examiner",
-    "Handle",
-    "PriceSource",
-    "Requested",
-    "currency_is_known",
-    "has_provider",
-]
+from pricecache.sync.footing import WholeWanted
+from pricecache.sync.judge import WHOLE_ANSWER_CODES, Judge, Rank, Taken
+from pricecache.sync.ports import Calendars, PriceSource, has_provider
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +76,7 @@ class Examination:
     """What became of one series. `added`, `replaced`, `rejected`, `parked`: bars.
 
     `called`: whether a provider was called. `code` and `detail` say why it failed, or still waits to be tried again.
+    `defers`: whether the same holds for all series, so that none needs to be asked for in the same run.
     """
 
     outcome: Outcome
@@ -83,6 +87,7 @@ class Examination:
     code: str | None = None
     detail: str | None = None
     parked: int = 0
+    defers: bool = False
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -130,6 +135,7 @@ class Examiner:
         self._queues: WeakValueDictionary[int, _Queue] = WeakValueDictionary()
         self._round = 0
         self._hurried: set[int] = set()
+        self._unmended: set[int] = set()
         bars.subscribe(self._hear)
 
     async def sift(self, entries: Sequence[Entry], *, interval: float, force: bool = False) -> list[Entry]:
@@ -158,7 +164,7 @@ class Examiner:
                 is_due = examination_due(held, calendar, entry.state, now, lag, interval)
                 if not is_due and not (insists and entry.state.attempts):
                     continue
-                audit = audit_due(entry.state, entry.id, now)
+                audit = _audit_due(entry, calendar, now, lag)
                 if plan(held, calendar, entry.state, now, lag, force=insists, audit=audit) is None:
                     looked_at.append((entry, entry.state, after_nothing_due(entry.state, now)))
                 else:
@@ -181,12 +187,42 @@ class Examiner:
 
     async def _mend(self, entry: Entry) -> None:
         try:
-            faults = await self._bars.heal(entry, self._clock.time())
+            verdict = await self._bars.heal(entry, self._clock.time())
         except Corrupt as exc:
-            log.error("a record cannot be rebuilt", instrument=str(entry.instrument), detail=exc.detail)
+            self._tell_unmended(entry, exc.detail)
             return
-        codes = sorted({fault["code"] for fault in faults})
-        log.warning("record rebuilt from its journal", instrument=str(entry.instrument), faults=codes)
+        if verdict.rebuilt:
+            self._unmended.discard(entry.id)
+            codes = sorted({fault.code for fault in verdict.faults})
+            if verdict.lost is not None:
+                await self._tell_lost(entry, verdict.lost, codes)
+            else:
+                log.warning("record rebuilt from its journal", instrument=str(entry.instrument), faults=codes)
+        elif verdict.faults:
+            self._tell_unmended(entry, verdict.faults[-1].detail)
+
+    async def _tell_lost(self, entry: Entry, lost: Loss, faults: Sequence[str]) -> None:
+        """The rest is whole again, and what is lost are holes now, which are asked for as any others."""
+        first, last = [None if day is None else str(day_of(day)) for day in (lost.first, lost.last)]
+        log.error(
+            "bars lost: record rebuilt without them",
+            instrument=str(entry.instrument),
+            count=lost.count,
+            first=first,
+            last=last,
+            faults=list(faults),
+        )
+        now, bars = self._clock.time(), "1 bar" if lost.count == 1 else f"{lost.count} bars"
+        between = "" if first is None else f" between {first} and {last}"
+        detail = f"{bars}{between} went from the journal and the record; what providers have is fetched again."
+        said = Divergence("", detail, now, now, lost.count, lost.first, lost.last)
+        known = {**entry.state.divergences, "record_lost": said}
+        await self._states.save(entry, replace(entry.state, divergences=known))
+
+    def _tell_unmended(self, entry: Entry, detail: str) -> None:
+        say = log.debug if entry.id in self._unmended else log.error
+        self._unmended.add(entry.id)
+        say("a record cannot be rebuilt", instrument=str(entry.instrument), detail=detail)
 
     def _hear(self, changed: BarsChanged) -> None:
         # a split that somebody puts in, or another answer lists, may be what an answer was refused for
@@ -242,7 +278,7 @@ class Examiner:
                 await self._states.save(entry, after_nothing_due(entry.state, now))
                 return Examination("nothing_due", code=entry.state.code, detail=entry.state.reason)
             lane = lane or _lane(reason, ask, calendar)
-            examination = await self._heal(entry, ask, calendar, now, reason, lane)
+            examination = await self._heal(entry, ask, calendar, reason, lane)
             queue.asked.append(ask)
             return examination
 
@@ -264,38 +300,39 @@ class Examiner:
         now, lag = self._clock.time(), entry.lag(self._lag)
         # a person who asks for a backfill may know that there is more than the provider began with
         state = replace(entry.state, listed_on=None) if doubt_listing else entry.state
-        audit = audit_due(state, entry.id, now)
+        audit = _audit_due(entry, calendar, now, lag)
         ask = plan(held, calendar, state, now, lag, force=force, again_from=again_from, audit=audit)
         if ask is not None and any(asked.covers(ask) for asked in asked_meanwhile):
             ask = plan(held, calendar, entry.state, now, lag)
         return ask, calendar, now
 
-    async def _heal(
-        self, entry: Entry, ask: Ask, calendar: SessionCalendar, now: float, reason: str, lane: Lane
-    ) -> Examination:
-        examination, lesser_from = await self._asked(entry, ask, calendar, now, reason, lane)
+    async def _heal(self, entry: Entry, ask: Ask, calendar: SessionCalendar, reason: str, lane: Lane) -> Examination:
+        examination, lesser_from = await self._asked(entry, ask, calendar, reason, lane)
         if lesser_from is None or lesser_from >= ask.start or ask.start <= entry.state.wanted_from:
             return examination
         # the provider is back of whose bars others took the place: it is asked for all those
         wanted = max(lesser_from, entry.state.wanted_from)
-        further, _ = await self._asked(entry, Ask(wanted, ask.end, "again"), calendar, now, reason, lane)
+        further, _ = await self._asked(entry, Ask(wanted, ask.end, "again"), calendar, reason, lane)
         if further.outcome == "failed":
             return examination
         added, replaced = examination.added + further.added, examination.replaced + further.replaced
         return replace(examination, added=added, replaced=replaced, rejected=examination.rejected + further.rejected)
 
     async def _asked(
-        self, entry: Entry, ask: Ask, calendar: SessionCalendar, now: float, reason: str, lane: Lane
+        self, entry: Entry, ask: Ask, calendar: SessionCalendar, reason: str, lane: Lane
     ) -> tuple[Examination, int | None]:
         log.debug("asking", instrument=str(entry.instrument), start=ask.start, end=ask.end, why=ask.why, reason=reason)
         try:
             history = await self._source.history(entry.instrument, ask.start, ask.end, lane=lane, turn=ask.turn)
         except ProviderError as error:
-            return await self._note_failure(entry, error), None
+            return await self._note_failure(entry, error, lane), None
+        now = self._clock.time()  # a call may have waited its turn for long
         try:
             taken = await self._taken(entry, ask, history, calendar, now)
+        except WholeWanted as wanted:
+            return await self._asked(entry, Ask(wanted.start, wanted.end, "again", ask.turn), calendar, reason, lane)
         except ProviderAnswerBad as error:
-            return await self._note_refusal(entry, ask, history, error), None
+            return await self._note_refusal(entry, ask, history, error, lane), None
         return await self._note_answer(entry, ask, history, taken, calendar, now), taken.lesser_from
 
     async def _taken(self, entry: Entry, ask: Ask, history: History, calendar: SessionCalendar, now: float) -> Taken:
@@ -309,30 +346,27 @@ class Examiner:
     async def _note_answer(
         self, entry: Entry, ask: Ask, history: History, taken: Taken, calendar: SessionCalendar, now: float
     ) -> Examination:
+        held = await self._bars.held(entry)
         was_failing = entry.state.failing_since is not None
         state = after_answer(
-            replace(entry.state, divergences=taken.divergences),
+            replace(entry.state, divergences=_without_regained(taken.divergences, held, calendar)),
             ask,
-            await self._bars.held(entry),
+            held,
             calendar,
             history.first_available,
             now,
             answered=taken.answered,
             refused=taken.refused,
             parked=taken.parked,
+            source=history.source or self._name,
+            is_first=len(taken.committed.added) == len(held),
         )
-        if len(taken.refused):
-            error = ProviderAnswerBad(
-                f"{len(taken.refused)} bars cannot be believed, the first of {day_of(int(taken.refused[0]))}: "
-                f"{taken.told}.",
-                code="bars_rejected",
-            )
-            state = after_failure(state, error, now, self._random.random())
         await self._states.save(entry, state)
         if was_failing and state.failing_since is None:
             log.info("series recovered", instrument=str(entry.instrument))
         if taken.rejected:
-            log.debug("bars rejected", instrument=str(entry.instrument), count=taken.rejected, first=taken.told)
+            days = [str(day_of(session)) for session in taken.refused]
+            log.debug("bars rejected", instrument=str(entry.instrument), count=taken.rejected, not_held=days[:10])
         committed = taken.committed
         outcome: Outcome = "stored" if committed.changed else "unchanged" if len(taken.answered) else "no_data"
         return Examination(
@@ -344,7 +378,9 @@ class Examiner:
             parked=len(taken.parked),
         )
 
-    async def _note_refusal(self, entry: Entry, ask: Ask, history: History, error: ProviderAnswerBad) -> Examination:
+    async def _note_refusal(
+        self, entry: Entry, ask: Ask, history: History, error: ProviderAnswerBad, lane: Lane
+    ) -> Examination:
         """An answer of which nothing was stored. One that was asked for as a whole by a calendar of our own keeps
         nothing else from being asked for."""
         now, source = self._clock.time(), history.source or self._name
@@ -354,24 +390,47 @@ class Examiner:
             await self._states.save(entry, replace(entry.state, divergences=known))
         is_whole = ask.why == "audit" and ask.start <= entry.state.wanted_from
         if not is_whole or error.code not in WHOLE_ANSWER_CODES:
-            return await self._note_failure(entry, error)
+            return await self._note_failure(entry, error, lane)
         await self._states.save(entry, after_refused_audit(entry.state, now))
         log.warning("audit refused", instrument=str(entry.instrument), code=error.code, detail=error.detail)
         return Examination("failed", called=True, code=error.code, detail=error.detail)
 
-    async def _note_failure(self, entry: Entry, error: ProviderError) -> Examination:
-        before = entry.state
+    async def _note_failure(self, entry: Entry, error: ProviderError, lane: Lane) -> Examination:
         works = await self._control_works() if isinstance(error, SymbolNotFound) else True
-        now = self._clock.time()
+        before, now = entry.state, self._clock.time()
         state = after_failure(before, error, now, self._random.random(), control_works=works)
         await self._states.save(entry, state)
+        if isinstance(error, NotAsked):
+            log.debug("series not asked for", instrument=str(entry.instrument), code=error.code, detail=error.detail)
+            # what is filled far back has the least of a budget: others may have some left
+            defers = not (isinstance(error, BudgetSpent) and lane == "deep")
+            return Examination("failed", code=error.code, detail=error.detail, defers=defers)
         # what speaks against the provider is said once for all its symbols, by the run
         speaks_against_symbol = isinstance(error, SymbolNotFound | ProviderAnswerBad)
         say = log.warning if before.failing_since is None and speaks_against_symbol else log.debug
         say("series failing", instrument=str(entry.instrument), code=state.code, detail=state.reason)
         if before.quarantined_at is None and state.quarantined_at is not None:
             log.warning("symbol quarantined", instrument=str(entry.instrument), detail=state.reason)
-        return Examination("failed", called=True, code=error.code, detail=error.detail)
+        defers = isinstance(error, RateLimited)
+        return Examination("failed", called=True, code=error.code, detail=error.detail, defers=defers)
+
+
+def _audit_due(entry: Entry, calendar: SessionCalendar, now: float, lag: float) -> bool:
+    return audit_due(entry.state, entry.id, now) or recheck_due(
+        entry.state, entry.actions, entry.head.first, calendar, now, lag
+    )
+
+
+def _without_regained(
+    known: Mapping[str, Divergence], held: NDArray[np.int64], calendar: SessionCalendar
+) -> Mapping[str, Divergence]:
+    """`known` without the loss of bars that are all held again."""
+    lost = known.get("record_lost")
+    if lost is None or lost.first is None or lost.last is None:
+        return known
+    if not contains(held, calendar.between(lost.first, lost.last)).all():
+        return known
+    return {kind: divergence for kind, divergence in known.items() if kind != "record_lost"}
 
 
 def _lane(reason: str, ask: Ask, calendar: SessionCalendar) -> Lane:
@@ -379,8 +438,3 @@ def _lane(reason: str, ask: Ask, calendar: SessionCalendar) -> Lane:
         return "user"
     is_filling = ask.why in ("first", "depth")
     return "deep" if is_filling and len(calendar.between(ask.start, ask.end)) > DEEP_SESSIONS else "heal"
-
-
-def has_provider(entry: Entry) -> bool:
-    """Whether any provider can be asked: not for instruments of one's own."""
-    return entry.instrument.place.has_provider

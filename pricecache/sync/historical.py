@@ -19,17 +19,18 @@ from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.quotes import Quote
 from pricecache.core.running import bar_of, lacks_day
 from pricecache.core.sessions import SessionCalendar
-from pricecache.errors import PricecacheError, RateLimited, Unavailable
+from pricecache.errors import PricecacheError, Unavailable
 from pricecache.stores.bars import BarStore
-from pricecache.sync.examine import Calendars, Examination, Examiner, Handle, has_provider
+from pricecache.sync.examine import Examination, Examiner
+from pricecache.sync.ports import Calendars, Handle, has_provider, is_forced
 
 CLOSING_SECONDS = 900.0
 """A price made longer before the close than this is no closing price."""
 
-log = structlog.get_logger(__name__)
+SERIES_AT_ONCE = 50
+"""Series whose quotes are looked at before the event loop gets its turn."""
 
-FORCED = {"force": True}
-"""Parameters of a run that somebody wants now. As parameters, so that it does not join a scheduled one."""
+log = structlog.get_logger(__name__)
 
 
 class HistoricalSync:
@@ -92,7 +93,9 @@ class HistoricalSync:
         """Stage 1: quotes of finished sessions become provisional bars behind the record. No provider is called."""
         quotes, now = self._live.snapshot(), self._clock.time()
         tails = []
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number % SERIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             quote = quotes.get(entry.instrument.key)
             if quote is None or quote.currency != entry.currency:
                 continue
@@ -114,6 +117,8 @@ class HistoricalSync:
         """Stage 2: every series that needs it is examined; a provider is called only where something is due."""
         force = is_forced(handle)
         wanting = await self._examiner.sift(entries, interval=self._interval, force=force)
+        # those that a spent budget or a pause kept waiting longest come first, else the last would wait for ever
+        wanting.sort(key=lambda entry: entry.state.last_update or 0.0)
         settled = len(entries) - len(wanting)
         handle.count("nothing_due", settled)
         failures = await examine_all(
@@ -129,11 +134,6 @@ class HistoricalSync:
         self._failing = bool(failures)
 
 
-def is_forced(handle: Handle) -> bool:
-    """Whether the run was asked for with `FORCED`."""
-    return bool(handle.parameters.get("force"))
-
-
 async def examine_all(
     examiner: Examiner,
     entries: Sequence[Entry],
@@ -147,8 +147,8 @@ async def examine_all(
 ) -> Mapping[str, int]:
     """Examine all of `entries`, `concurrency` side by side, and return how many failed by code.
 
-    What fails is noted in the run. Once the provider has asked for fewer calls, the rest is not asked for in this run
-    and stays as it is. `done`: how many the run counts as done already.
+    What fails is noted in the run. Once the provider has asked for fewer calls, or none can be asked, the rest is not
+    asked for in this run and stays as it is. `done`: how many the run counts as done already.
     """
     round_ = _Round(examiner, iter(entries), handle, reason, force, start, done, done + len(entries))
     handle.progress(round_.done, round_.total)
@@ -168,7 +168,7 @@ class _Round:
     start: int | None
     done: int
     total: int
-    rate_limited: str | None = None
+    deferred_by: Examination | None = None
     failures: Counter[str] = field(default_factory=Counter)
 
     async def work(self) -> None:
@@ -176,8 +176,8 @@ class _Round:
             if self.handle.stopping:
                 self.handle.count("not_reached")
                 continue
-            if self.rate_limited is not None:
-                self._fail(entry, "rate_limited", self.rate_limited)
+            if self.deferred_by is not None:
+                self._fail(entry, self.deferred_by.code or "error", f"Not asked. {self.deferred_by.detail}")
                 self.handle.count("deferred")
             else:
                 self._report(entry, await self._examined(entry))
@@ -201,8 +201,8 @@ class _Round:
             self.handle.count(name, getattr(examination, name))
         if examination.outcome == "failed":
             self._fail(entry, examination.code or "error", examination.detail or "")
-            if examination.code == RateLimited.code:
-                self.rate_limited = f"Not asked. {examination.detail}"
+            if examination.defers:
+                self.deferred_by = examination
 
     def _fail(self, entry: Entry, code: str, detail: str) -> None:
         self.failures[code] += 1

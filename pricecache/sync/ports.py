@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pricecache.core.asking import Lane
+from pricecache.core.catalog import Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import SessionCalendar
-from pricecache.providers.base import History, Lane, Quotes
+from pricecache.providers.base import History, Quotes
+
+FORCED = {"force": True}
+"""Parameters of a run that somebody wants now. As parameters, so that it does not join a scheduled one."""
 
 
 class PriceSource(Protocol):
@@ -60,3 +65,13 @@ class Handle(Protocol):
 
     def fail(self, instrument: Instrument, code: str, detail: str) -> object:
         """Note that one instrument failed."""
+
+
+def is_forced(handle: Handle) -> bool:
+    """Whether the run was asked for with `FORCED`."""
+    return bool(handle.parameters.get("force"))
+
+
+def has_provider(entry: Entry) -> bool:
+    """Whether any provider can be asked: not for instruments of one's own."""
+    return entry.instrument.place.has_provider

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.stores.bars import BarStore
-from pricecache.sync.examine import Handle
+from pricecache.stores.restating import Fault
+from pricecache.sync.ports import Handle
 
 VERIFY_JOB = "verify"
 
@@ -31,14 +33,19 @@ class Verifier:
         for number, entry in enumerate(entries):
             if handle.stopping:
                 return
-            for problem in await self._differences(entry, rebuild):
+            for problem in await self._faults(entry, rebuild):
                 handle.count("problems")
-                handle.fail(entry.instrument, problem["code"], problem["detail"])
+                handle.fail(entry.instrument, problem.code, problem.detail)
             handle.progress(number + 1, len(entries), f"{entry.instrument}")
 
     async def differences(self, rebuild: bool) -> list[dict[str, Any]]:
-        """The same at once, for whoever has no run: every difference of every series, as `BarStore.verify` has it."""
-        return [problem for entry in self._catalog for problem in await self._differences(entry, rebuild)]
+        """The same at once, for whoever has no run: symbol, market, code and detail of every fault of every series."""
+        return [_fields(fault) for entry in self._catalog for fault in await self._faults(entry, rebuild)]
 
-    async def _differences(self, entry: Entry, rebuild: bool) -> list[dict[str, Any]]:
-        return await self._bars.verify(entry, rebuild_at=self._clock.time() if rebuild else None)
+    async def _faults(self, entry: Entry, rebuild: bool) -> Sequence[Fault]:
+        return (await self._bars.verify(entry, rebuild_at=self._clock.time() if rebuild else None)).faults
+
+
+def _fields(fault: Fault) -> dict[str, Any]:
+    symbol, market = fault.instrument.symbol, fault.instrument.market
+    return {"symbol": symbol, "market": market, "code": fault.code, "detail": fault.detail}

@@ -81,7 +81,9 @@ async def test_a_provider_gone_for_a_week_costs_no_answer_and_heals_when_it_retu
         refused = len(provider.calls) - made
         assert refused <= 7 * 24 * 4 + 50, "an outage is looked into now and then, not hammered"
         _, symbols = await daemon.get("/cache/symbols")
-        assert {row["state"] for row in symbols["symbols"]} == {"failing"}, "an outage speaks against no symbol"
+        states = {row["state"] for row in symbols["symbols"]}
+        assert states <= {"failing", "pending"}, "an outage speaks against no symbol"
+        assert any(row["code"] == "provider_paused" for row in symbols["symbols"]), "and its reason is said"
 
         provider.is_gone = False
         await until_whole(daemon)

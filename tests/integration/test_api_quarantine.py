@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from yarl import URL
 
 from pricecache.api import answers
-from pricecache.core.bars import VOLUME, Bars, day_of
+from pricecache.core.bars import CLOSE, VOLUME, Bars, day_of
 from pricecache.core.catalog import Entry
+from pricecache.core.instruments import Instrument
+from pricecache.errors import Unavailable
 from pricecache.providers.base import History
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_api_reads import exactly
@@ -94,6 +99,57 @@ async def test_an_approved_bar_is_stored_as_its_provider_gave_it(daemon: ApiDaem
     assert (status, problem["code"]) == (409, "already_decided")
     await daemon.call("POST", "/cache/backfill-symbol?wait=5", json={"symbol": "AAPL", "start": "2026-10-01"})
     assert (await closes(daemon))[item["session"]] == pytest.approx(item["bar"]["close"] / 4)  # it thought better
+
+
+async def test_an_approval_that_was_cut_short_is_finished_by_repeating_it_and_cannot_be_dropped(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = await with_a_spike(daemon)
+    (item,) = await listed(daemon)
+    bars, during = daemon.services.bars, []
+    commit = bars.commit
+
+    async def cut_short(changes: Any) -> Any:
+        during.append(await daemon.call("POST", f"/cache/quarantine/{item['id']}/drop"))
+        await commit(changes)
+        raise Unavailable("killed here")
+
+    monkeypatch.setattr(bars, "commit", cut_short)
+    assert (await daemon.call("POST", f"/cache/quarantine/{item['id']}/approve"))[0] == 503
+    monkeypatch.undo()
+    ((status, problem),) = during
+    assert (status, problem["code"], problem["state"]) == (409, "already_decided", "approving")
+    assert [row["state"] for row in await listed(daemon)] == ["approving"]
+    status, decided = await daemon.call("POST", f"/cache/quarantine/{item['id']}/approve")
+    assert (status, decided["state"], entry.state.parked) == (200, "approved", {})
+    assert (await closes(daemon))[item["session"]] == item["bar"]["close"]
+    assert (await daemon.call("POST", f"/cache/quarantine/{item['id']}/approve"))[0] == 409
+
+
+async def test_a_symbol_that_counts_as_dead_is_listed_beside_what_is_parked(daemon: ApiDaemon) -> None:
+    await with_a_spike(daemon)
+    entry = await daemon.stored(Instrument("DEAD"))
+    now = daemon.clock.time()
+    entry.state = replace(
+        entry.state, quarantined_at=now, not_found=5, attempts=5, reason="nobody knew it", next_retry=now + 7 * DAY
+    )
+    _, answer = await daemon.get("/cache/quarantine")
+    exactly(answers.QuarantineOut, answer)
+    (symbol,) = answer["symbols"]
+    exactly(answers.QuarantinedSymbolOut, symbol)
+    assert symbol == {
+        "symbol": "DEAD", "market": "US", "since": "2026-11-20T10:00:00Z", "notFound": 5, "reason": "nobody knew it",
+        "nextRetry": "2026-11-27T10:00:00Z",
+    }  # fmt: skip
+    assert len(answer["items"]) == 1
+    for query, count in (
+        ("symbol=AAPL", 0),
+        ("symbol=DEAD", 1),
+        ("market=US", 1),
+        ("market=L", 0),
+        ("state=parked", 0),
+    ):
+        assert len((await daemon.get(f"/cache/quarantine?{query}"))[1]["symbols"]) == count, query
 
 
 async def test_a_dropped_bar_is_not_parked_again_and_another_one_is(daemon: ApiDaemon) -> None:
@@ -189,3 +245,63 @@ async def test_a_divergence_is_shown_with_the_coverage(daemon: ApiDaemon) -> Non
     assert (await daemon.get("/cache/coverage?market=L"))[1]["expected"] == summary["expected"]
     _, status = await daemon.get("/cache/status")
     assert status["coverage"]["divergences"] == {"provider_has_less": 1}
+
+
+async def test_a_bar_put_in_by_hand_settles_what_was_parked_of_its_session(daemon: ApiDaemon) -> None:
+    entry = await with_a_spike(daemon)
+    (item,) = await listed(daemon)
+    body = {"bars": [{"date": item["session"], "close": 77.0}]}
+    status, _ = await daemon.call("PUT", "/cache/historical/AAPL", json=body)
+    assert status == 200
+    assert not entry.state.parked
+    assert await listed(daemon) == []
+    assert [row["id"] for row in await listed(daemon, "?state=resolved")] == [item["id"]]
+
+
+async def test_what_stands_in_a_stretch_is_of_its_own_sessions(daemon: ApiDaemon) -> None:
+    await with_a_spike(daemon)
+    day = day_of(SPOILED).isoformat()
+    _, found = await daemon.get(f"/cache/coverage/AAPL?start={day}&end={day}")
+    (hole,) = found["missing"]
+    assert (hole["class"], hole["attempts"]) == ("failing", 1)
+
+
+def unknown_here_and_there(history: History) -> History:
+    values = history.bars.values.copy()
+    for row in range(5):
+        if row != CLOSE:
+            values[row, row::7] = np.nan
+    values[:, 11] = np.nan
+    values[:CLOSE, 13] = -1.0
+    return replace(history, bars=Bars(history.bars.sessions, values), rejected=((SPOILED, "line 5: no number"),))
+
+
+def none_is_odd(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(none_is_odd(item) for item in value.values())
+    if isinstance(value, list):
+        return all(none_is_odd(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+async def test_no_value_that_is_no_number_ever_leaves(daemon: ApiDaemon) -> None:
+    daemon.truth(AAPL, 60)
+    daemon.provider.script(AAPL, unknown_here_and_there, changed(1.01, TODAY - 20, TODAY - 21))
+    await daemon.call("POST", "/cache/backfill-symbol?wait=5", json={"symbol": "AAPL"})
+    await daemon.call("POST", "/cache/backfill-symbol?wait=5", json={"symbol": "AAPL", "start": "2026-01-01"})
+    asked = [f"/cache/historical/AAPL?period=MAX&adjust={adjust}{how}"
+             for adjust in ("none", "splits", "all") for how in ("", "&format=columns", "&format=csv")]  # fmt: skip
+    asked += ["/cache/coverage/AAPL", "/cache/coverage", "/cache/quarantine", "/cache/quarantine?state=resolved"]
+    asked += ["/cache/corrections/AAPL", "/cache/symbols", "/cache/symbols/AAPL", "/cache/status"]
+    for path in asked:
+        async with daemon.session.get(URL(daemon.base + path, encoded=True)) as response:
+            text = await response.text()
+        assert response.status == 200, path
+        lowered = text.lower()
+        assert "nan" not in lowered.replace("financ", ""), path
+        assert "infinity" not in lowered, path
+        if "csv" not in path:
+            assert none_is_odd(json.loads(text)), path
+    assert {item["code"] for item in await listed(daemon, "?state=resolved")} == {"bad_close", "bad_price", "bad_row"}
+    _, said = await daemon.get("/cache/corrections/AAPL")
+    assert said["total"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from pricecache.core.actions import Action, Adjust, adjusted
 from pricecache.core.bars import CLOSE, VOLUME, Bars, same_values
 from pricecache.core.catalog import Entry
-from pricecache.core.coverage import coverage
+from pricecache.core.coverage import Withheld, coverage
+from pricecache.core.healing import delisted, reviewed
 from pricecache.core.instruments import Instrument
-from pricecache.errors import ProviderUnavailable
+from pricecache.errors import ProviderUnavailable, SymbolNotFound
 from pricecache.providers.base import History
 from pricecache.stores.bars import Change
 from pricecache.stores.quarantine import Item
@@ -38,6 +40,8 @@ from tests.integration.test_sync import (
     walk,
 )
 
+CONTROL = Instrument.parse("CTRL")
+"""What the provider has as long as it works: with it a dead symbol is told from an outage, as in the daemon."""
 FRIDAY = LAST_DUE + 1
 MONDAY = FRIDAY + 3
 AFTER_MONDAY = datetime(2026, 11, 24, 10, tzinfo=UTC).timestamp()
@@ -47,7 +51,8 @@ LATER = XNYS.between(FRIDAY, FRIDAY + 40).tolist()
 @pytest.fixture
 def provider() -> ScriptedProvider:
     provider = ScriptedProvider(basis="split_adjusted", final_lag=LAG)
-    provider.truth = {AAPL: Truth(walk(3))}
+    provider.truth = {AAPL: Truth(walk(3)), CONTROL: Truth(walk(4))}
+    provider.control = CONTROL
     return provider
 
 
@@ -61,7 +66,7 @@ async def world(database: Any, provider: ScriptedProvider) -> AsyncIterator[Worl
 async def held_before(world: World, split: Action, *others: Action) -> Entry:
     """AAPL filled up to Thursday, before any of its actions; then they happen."""
     (entry,) = await world.track(AAPL)
-    world.provider.truth[AAPL] = Truth(split_at(split.ex_date, split.value, walk(3)), (split, *others))
+    world.provider.truth[AAPL] = Truth(split_at(split.ex_date, split.value, walk(3)), tuple(sorted((split, *others))))
     await world.synced()
     await world.assert_whole(AAPL)
     return entry
@@ -230,7 +235,8 @@ async def test_a_split_listed_days_after_it_took_effect_is_history_by_then(world
         await world.synced()
     shows_as_a_jump = abs(np.log(ratio)) > 1.5
     assert {item.code for item in await items(world)} == ({"jump"} if shows_as_a_jump else set())
-    assert entry.state.parked.keys() == set(range(MONDAY, MONDAY + 3) if shows_as_a_jump else ())
+    # of the first day it came with the same on three days
+    assert entry.state.parked.keys() == set(range(MONDAY + 1, MONDAY + 3) if shows_as_a_jump else ())
     world.clock.advance(DAY)
     await world.examined(entry, start=LAST_DUE - 30)
     await world.assert_whole(AAPL, last=MONDAY + 2)  # the next day is Thanksgiving
@@ -345,7 +351,7 @@ async def test_one_spoiled_row_costs_the_others_nothing(world: World) -> None:
     await world.assert_whole(AAPL, last=FRIDAY)
 
 
-async def test_a_crash_is_parked_until_five_sessions_confirm_it(world: World) -> None:
+async def test_a_crash_is_parked_until_its_provider_still_has_it_on_the_third_day(world: World) -> None:
     (entry,) = await world.track(AAPL)
     await world.synced()
     truth = world.provider.truth[AAPL].bars
@@ -355,8 +361,8 @@ async def test_a_crash_is_parked_until_five_sessions_confirm_it(world: World) ->
         world.clock.set((session + 1) * DAY)
         await world.synced()
         heads.append(entry.head.last)
-    assert heads[:5] == [LAST_DUE] * 5
-    assert heads[-1] == LATER[6]
+    assert heads[:2] == [LAST_DUE] * 2
+    assert heads[2:] == [LATER[0], *LATER[3:7]]
     await world.assert_whole(AAPL, last=LATER[6])
     assert await items(world) == []
 
@@ -390,6 +396,14 @@ async def test_a_provider_that_has_less_is_told_until_it_has_all_again(world: Wo
     assert "provider_has_less" in entry.state.divergences
     await world.examined(entry, force=True, start=sessions[0])
     assert entry.state.divergences == {}
+
+
+async def test_rows_in_another_order_are_not_taken_for_missing(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    world.provider.script(AAPL, changed(lambda h: Bars(h.bars.sessions[::-1], h.bars.values[:, ::-1])))
+    assert (await world.examined(entry, start=LAST_DUE - 30)).outcome == "unchanged"
+    assert not entry.state.divergences
 
 
 async def test_an_action_that_is_listed_no_more_is_kept_and_told(world: World) -> None:
@@ -470,15 +484,16 @@ async def test_a_symbol_not_found_on_three_days_counts_as_dead_and_is_asked_for_
 async def test_an_outage_quarantines_nobody(world: World, control_works: bool) -> None:
     dead = Instrument.parse("DEAD")
     (entry,) = await world.track(dead)
-    world.control_works = control_works
     if control_works:
         world.provider.script(dead, *[ProviderUnavailable()] * 200)
+    else:
+        world.provider.script(CONTROL, *[SymbolNotFound()] * 200)
     for _ in range(40):
         await world.synced()
         world.clock.advance(3 * HOUR)
     assert entry.state.quarantined_at is None
     assert entry.state.not_found == 0
-    assert entry.state.attempts > 10
+    assert entry.state.attempts > (10 if control_works else 0)  # once the breaker is open most are not asked for
 
 
 removed = st.sets(st.integers(0, 249), max_size=60)
@@ -505,6 +520,77 @@ async def test_what_was_lost_is_healed_to_the_exact_series_and_then_nothing_is_l
     await world.examined(entry)
     await world.assert_whole(instrument)
     assert (await world.examined(entry)).outcome == "nothing_due"
+
+
+def rough(seed: int) -> Bars:
+    """A walk with what really happens now and then: jumps of three times that last or are gone the next day, days and
+    weeks without trading, a collapse."""
+    chance, truth = np.random.default_rng(seed), walk(seed)
+    values = truth.values.copy()
+    values[VOLUME] *= 30
+    days = len(truth)
+    for _ in range(6):
+        at = int(chance.integers(days - 300, days - 30))
+        values[:VOLUME, at : days if chance.random() < 0.4 else at + 1] *= float(chance.choice([3.0, 1 / 3, 2.7]))
+    for length in (1, 5, 15):
+        at = int(chance.integers(days - 300, days - 40))
+        values[:VOLUME, at : at + length] = values[CLOSE, at - 1]
+        values[VOLUME, at : at + length] = float(chance.choice([0.0, np.nan]))
+    for step, at in enumerate(range(days - 120, days - 116)):
+        values[:VOLUME, at:] *= 0.4 if step else 0.1
+    return Bars(truth.sessions, values)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gone=removed, seed=st.integers(0, 1000), split=st.booleans(), is_first=st.booleans())
+async def test_a_rough_series_is_healed_to_the_exact_one_within_days_whatever_was_there_first(
+    world: World, gone: set[int], seed: int, split: bool, is_first: bool
+) -> None:
+    world.clock.set(NOW)
+    instrument = Instrument(f"Q{seed}X{len(gone)}X{sum(gone)}{split:d}{is_first:d}")
+    truth, actions = rough(seed), ()
+    if split:
+        # not the ratio of a jump: beside its day that could not be told from a split worked into some rows
+        truth, actions = split_at(LAST_DUE - 90, 7.0, truth), (Action(LAST_DUE - 90, "split", 7.0),)
+    world.provider.truth[instrument] = Truth(truth, actions)
+    (entry,) = await world.instruments.add(
+        [instrument], wanted_from=int(NOW // DAY) - DEPTH_DAYS, tracked=True, by="test", now=NOW
+    )
+    if entry.head.count:
+        return
+    if not is_first:
+        known = truth.between(entry.state.wanted_from, LAST_DUE)
+        keep = np.delete(np.arange(len(known)), sorted(i for i in gone if i < len(known)))
+        bars = Bars(known.sessions[keep], known.values[:, keep])
+        await world.bars.commit([Change(entry, bars, "scripted", NOW)])
+    for _ in range(8):  # what looks odd is believed on the third day; what was measured by that, three days later
+        for _ in range(2):
+            await world.examined(entry)
+        world.clock.advance(DAY)
+    last = XNYS.last_closed(world.clock.time() - DAY, LAG)
+    assert last is not None
+    await world.assert_whole(instrument, last=last)
+    assert not entry.state.parked
+    assert [item for item in await items(world) if item.instrument == instrument] == []
+
+
+async def test_a_spike_that_a_second_provider_has_too_is_believed_at_once(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    spiked = int(XNYS.between(LAST_DUE - 100, LAST_DUE - 90)[0])
+    truth = world.provider.truth[AAPL].bars
+    world.provider.truth[AAPL] = Truth(times(truth, 3.0, truth.sessions == spiked, volume=False))
+    await world.examined(entry)
+    (row,) = entry.state.parked.values()
+    assert (row.source, row.seen) == ("scripted", 1)
+    for factor, is_believed in ((1.05, False), (1.02, True)):
+        assert row.close is not None
+        theirs = replace(row, source="another", close=row.close * factor)
+        await world.states.save(entry, replace(entry.state, parked={spiked: theirs}))
+        await world.examined(entry, force=True)
+        assert (spiked in (await world.bars.held(entry)).tolist()) == is_believed
+    assert not entry.state.parked
+    (item,) = await items(world, "resolved")
+    assert (item.session, item.code) == (spiked, "spike")
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -565,7 +651,7 @@ async def test_whatever_comes_what_is_stored_is_sound_and_every_row_is_accounted
     due = world.provider.truth[instrument].bars.between(entry.state.wanted_from, LAST_DUE).sessions.tolist()
     known = {item.session for item in await world.quarantine.items(series=entry.id, limit=1000)}
     assert set(due) == set(held.sessions.tolist()) | known
-    assert await world.bars.verify(entry) == []
+    assert (await world.bars.verify(entry)).faults == ()
 
 
 async def test_what_a_person_approved_is_no_measure_of_what_its_provider_corrects(world: World) -> None:
@@ -601,10 +687,31 @@ async def test_a_delisting_that_another_daemon_notes_meanwhile_is_not_forgotten(
     other = World(world.database, world.provider, world.clock)
     await other.instruments.load_all()
     await other.instruments.set_delisted(other.catalog.require(AAPL), LAST_DUE)
-    await world.states.save(entry, replace(entry.state, last_update=NOW + 1, parked={5: NOW}, not_found_days=(1, 2)))
+    parked = {5: Withheld("jump", NOW)}
+    await world.states.save(entry, replace(entry.state, last_update=NOW + 1, parked=parked, not_found_days=(1, 2)))
     assert entry.state.delisted_after == LAST_DUE
     after = World(world.database, world.provider, world.clock)
     await after.instruments.load_all()
     assert after.catalog.require(AAPL).state == entry.state
     await other.pool.close()
+    await after.pool.close()
+
+
+@pytest.mark.parametrize("operator_first", [True, False])
+async def test_what_a_person_sets_survives_what_is_saved_at_the_same_moment(world: World, operator_first: bool) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    old, new = Withheld("jump", NOW), Withheld("jump", NOW + 1)
+    await world.states.save(entry, replace(entry.state, parked={5: old, 6: old}, attempts=1, code="x", reason="y"))
+    by_operator = [delisted(entry.state, LAST_DUE), reviewed(entry.state, 5)]
+    failed = replace(entry.state, attempts=2, parked={5: new, 6: old, 7: new}, last_update=NOW + 9)
+    both = [*by_operator, failed] if operator_first else [failed, *by_operator]
+    await asyncio.gather(*(world.states.save(entry, state) for state in both))
+    assert (entry.state.delisted_after, entry.state.attempts, entry.state.code) == (LAST_DUE, 0, None)
+    assert entry.state.parked == {6: old, 7: new}
+    assert entry.state.last_update == NOW + 9
+    after = World(world.database, world.provider, world.clock)
+    await after.instruments.load_all()
+    stored = after.catalog.require(AAPL)
+    assert (stored.state, stored.state_version) == (entry.state, entry.state_version)
     await after.pool.close()

@@ -48,7 +48,7 @@ async def test_what_was_dropped_stays_so_until_the_values_change(store: Quaranti
     decided = await store.decide(item.id, "dropped", "ann", START + 5)
     assert decided is not None
     assert (decided.state, decided.decided_by, decided.decided_at) == ("dropped", "ann", START + 5)
-    assert await store.decide(item.id, "approved", "bob", START + 6) is None
+    assert await store.decide(item.id, "approving", "bob", START + 6) is None
     assert await store.observe(1, AAPL, [BAR], START + 60) == ([], [BAR])
     other = replace(BAR, bar=(1.0, 2.0, 0.5, 1.6, math.nan))
     assert await store.observe(1, AAPL, [other], START + 60) == ([other], [])
@@ -56,11 +56,26 @@ async def test_what_was_dropped_stays_so_until_the_values_change(store: Quaranti
     assert (item.state, item.decided_by, item.times, item.first_seen) == ("parked", None, 2, START + 60)
 
 
+async def test_what_is_being_approved_is_left_alone_until_it_is(store: QuarantineStore) -> None:
+    await store.observe(1, AAPL, [BAR], START)
+    (item,) = await store.items()
+    assert await store.approved(item.id) is None
+    begun = await store.decide(item.id, "approving", "ann", START + 5)
+    assert begun is not None
+    assert await store.decide(item.id, "dropped", "bob", START + 6) is None
+    assert await store.observe(1, AAPL, [BAR], START + 7) == ([], [])
+    assert await store.resolve(1, START + 8, sessions=[20_000]) == 0
+    assert [item.state for item in await store.items()] == ["approving"]
+    settled = await store.approved(item.id)
+    assert settled is not None
+    assert (settled.state, settled.decided_by, settled.decided_at) == ("approved", "ann", START + 5)
+
+
 async def test_what_the_provider_settles_itself_is_resolved_and_may_come_back(store: QuarantineStore) -> None:
     await store.observe(1, AAPL, [BAR, WHOLE], START)
     await store.observe(2, AAPL, [BAR], START)
     assert await store.resolve(1, START + 60, sessions=[20_000]) == 1
-    assert await store.resolve(1, START + 60, answers=True) == 1
+    assert await store.resolve(1, START + 60, answers_of="one") == 1
     assert await store.resolve(1, START + 60) == 0
     assert [item.series for item in await store.items()] == [2]
     assert await store.tally() == [
@@ -77,7 +92,7 @@ async def test_rejected_and_resolved_items_go_after_90_days_and_others_stay(
 ) -> None:
     await prepare(database)
     await store.observe(1, AAPL, [BAR, BAD, WHOLE], START)
-    await store.resolve(1, START, answers=True)
+    await store.resolve(1, START, answers_of="one")
     expiries = {d["code"]: d["expiresAt"] async for d in database["quarantine"].find()}
     assert expiries["spike"] is None
     assert [expiries[code].timestamp() for code in ("bad_close", "basis_unexplained")] == [START + KEPT_SECONDS] * 2

@@ -13,17 +13,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bson import ObjectId
+from structlog.testing import capture_logs
 
+from pricecache.api.encoding import state_of
 from pricecache.cache.live import LiveCache
 from pricecache.core.actions import Action
 from pricecache.core.bars import CLOSE, VOLUME, Bars, day_number, same_values
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import coverage
 from pricecache.core.instruments import Instrument
-from pricecache.core.quotes import Quote, QuoteBatch
+from pricecache.core.quotes import VENDOR_DELAY, Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook, SessionCalendar
-from pricecache.errors import Conflict, Invalid, NotFound, ProviderUnavailable, RateLimited, SymbolNotFound
-from pricecache.providers.base import History
+from pricecache.errors import (
+    BudgetSpent,
+    Conflict,
+    Invalid,
+    NotFound,
+    ProviderPaused,
+    ProviderUnavailable,
+    RateLimited,
+    SymbolNotFound,
+)
+from pricecache.providers.base import CLOSE_MISSING, History
+from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
@@ -32,9 +45,10 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker, backfill_parameters
 from pricecache.sync.examine import Examination, Examiner
-from pricecache.sync.historical import FORCED, HistoricalSync
+from pricecache.sync.historical import HistoricalSync
+from pricecache.sync.ports import FORCED
 from pricecache.sync.publish import QuotePublisher
-from pricecache.sync.refresh import LiveRefresher
+from pricecache.sync.refresh import LiveRefresher, RefreshReport
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
 from tests.fakes.provider import ScriptedProvider, Truth
@@ -109,16 +123,16 @@ class World:
         self.database, self.provider, self.clock = database, provider, clock
         provider.clock = clock
         self.catalog, self.live = Catalog(), LiveCache()
-        self.bars, self.states = BarStore(database), SyncStateStore(database)
+        self.bars, self.states = BarStore(database, clock), SyncStateStore(database)
         self.instruments, self.quotes = InstrumentStore(database, self.catalog), QuoteStore(database, clock)
         self.pool = ProviderPool(provider, clock)
+        self.chain = ProviderChain([self.pool])
         self.sessions = calendars = Sessions(xnys_book())
         self.runs: list[tuple[str, dict[str, Any], str]] = []
-        names = {"name": provider.name, "lag": LAG}
         self.quarantine = QuarantineStore(database)
         self.control_works = True
         self.examiner = Examiner(
-            self.pool,
+            self.chain,
             calendars,
             self.bars,
             self.states,
@@ -126,8 +140,10 @@ class World:
             clock,
             random.Random(7),
             quarantine=self.quarantine,
+            name=self.chain.name,
+            lag=LAG,
+            rank=self.chain.rank,
             control_works=self._control,
-            **names,
         )
         self.sync = HistoricalSync(
             self.catalog,
@@ -160,7 +176,7 @@ class World:
         self.backfiller = Backfiller(self.tracker, self.examiner, self.refresher, concurrency=2)
 
     async def _control(self) -> bool:
-        return self.control_works
+        return self.control_works if self.provider.control is None else await self.pool.control_works()
 
     async def _start(self, job: str, parameters: dict[str, Any], by: str) -> int:
         self.runs.append((job, parameters, by))
@@ -185,7 +201,7 @@ class World:
         stored = (await self.bars.read(entry)).between(entry.state.wanted_from, None)
         assert stored.sessions.tolist() == truth.sessions.tolist()
         assert same_values(stored.values, truth.values).all()
-        assert await self.bars.verify(entry) == []
+        assert (await self.bars.verify(entry)).faults == ()
 
     def calls(self, instrument: Instrument) -> int:
         return len(self.provider.calls_for(instrument))
@@ -339,6 +355,65 @@ async def test_a_429_stops_the_calls_of_the_run_and_blames_no_symbol(database: A
     await world.pool.close()
 
 
+async def test_when_no_provider_can_be_asked_the_run_stops_asking_and_no_series_has_failed(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    provider.pace = replace(provider.pace, concurrency=1)
+    world = World(database, provider, ManualClock(NOW))
+    entries = await world.track(AAPL, MSFT, IBM)
+    provider.script(AAPL, ProviderPaused("It failed repeatedly.", retry_after=300))
+    handle = await world.synced()
+    assert handle.failures == dict.fromkeys(("AAPL:US", "MSFT:US", "IBM:US"), "provider_paused")
+    assert (handle.counts["deferred"], handle.counts["called"], len(provider.calls)) == (2, 0, 1)
+    first = entries[0].state
+    assert [entry.state.attempts for entry in entries] == [0, 0, 0]
+    assert (first.next_retry, first.code, first.reason) == (NOW + 300, "provider_paused", "It failed repeatedly.")
+    found = coverage(await world.bars.held(entries[0]), XNYS, first, LAST_DUE - 5, LAST_DUE, NOW, LAG)
+    assert {(s.absence, s.reason) for s in found.missing} == {("pending", "It failed repeatedly.")}
+    world.clock.advance(60)
+    assert (await world.examined(entries[0])).outcome == "nothing_due"
+    world.clock.advance(300)
+    assert (await world.synced()).failures == {}
+    assert (entries[0].state.next_retry, entries[0].state.code) == (None, None)
+    await world.assert_whole(AAPL)
+    await world.pool.close()
+
+
+async def test_a_budget_too_small_for_filling_far_back_defers_nothing_else(
+    database: Any, provider: ScriptedProvider
+) -> None:
+    provider.pace = replace(provider.pace, concurrency=1)
+    world = World(database, provider, ManualClock(NOW))
+    entries = await world.track(AAPL, MSFT)
+    await world.states.save(entries[0], replace(entries[0].state, wanted_from=LAST_DUE - 1000))
+    provider.script(AAPL, BudgetSpent(retry_after=3600))
+    handle = await world.synced()
+    assert (handle.failures, handle.counts["deferred"]) == ({"AAPL:US": "budget_spent"}, 0)
+    await world.assert_whole(MSFT)
+    await world.pool.close()
+
+
+@pytest.mark.parametrize("which", ["transfer", "due"])
+async def test_looking_through_thousands_of_series_gives_others_their_turn(world: World, which: str) -> None:
+    (entry,) = await world.track(AAPL)
+    turns, stop = 0, asyncio.Event()
+
+    async def others() -> None:
+        nonlocal turns
+        while not stop.is_set():
+            await asyncio.sleep(0)
+            turns += 1
+
+    going = asyncio.create_task(others())
+    if which == "transfer":
+        await world.sync.transfer([entry] * 5000, Handle())
+    else:
+        await world.refresher._due([entry] * 5000, NOW, RefreshReport(), force=False, named=False)
+    stop.set()
+    await going
+    assert turns >= 100
+
+
 async def test_a_surprise_in_one_series_is_its_own_failure(world: World) -> None:
     await world.track(AAPL, MSFT)
     world.provider.script(AAPL, lambda history: replace(history, basis="split_adjusted", actions=(None,)))  # type: ignore[arg-type]
@@ -436,7 +511,7 @@ async def test_a_split_after_the_last_sync_touches_no_stored_bar(database: Any, 
     await world.synced()
     before = await world.bars.read(entry)
     monday = day_number(date(2026, 11, 23))
-    provider.truth[AAPL] = Truth(provider.truth[AAPL].bars, (Action(monday, "split", 2.0),))
+    provider.truth[AAPL] = Truth(split_at(monday, 2.0, provider.truth[AAPL].bars), (Action(monday, "split", 2.0),))
     world.clock.set(datetime(2026, 11, 24, 10, tzinfo=UTC))
     handle = await world.synced()
     assert handle.counts["replaced"] == 0
@@ -792,7 +867,7 @@ async def test_quotes_are_published_together_stored_and_loaded_after_a_restart(w
     assert held is not None
     assert (held.price, held.previous_close, held.volume) == (101.0, None, 3.0)
     assert held.session == day_number(date(2026, 11, 20))
-    assert held.stale_at == OPEN.timestamp() + 1800
+    assert held.stale_at == held.as_of + 1800 + VENDOR_DELAY
     assert {q.instrument: q.price for q in await worlds().quotes.load()} == {AAPL: 101.0, MSFT: 55.0}
 
 
@@ -1036,12 +1111,103 @@ async def test_bars_that_cannot_be_believed_are_failing_and_never_taken_for_abse
     for _ in range(4):
         examination = await world.examined(entry, force=True)
         assert examination.rejected == 1
-        assert entry.state.code == "bars_rejected"
+        assert entry.state.refused.keys() == {LAST_DUE - 181}
+        assert (entry.state.attempts, entry.state.code) == (0, None)
         assert not entry.state.absent
         world.clock.advance(DAY)
     await world.examined(entry, force=True)
-    assert entry.state.attempts == 0
+    assert not entry.state.refused
     assert LAST_DUE - 181 in (await world.bars.held(entry)).tolist()
+
+
+async def test_a_row_that_can_never_be_true_is_asked_for_on_three_days_and_then_monthly(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    truth = world.provider.truth[AAPL]
+    values = truth.bars.values.copy()
+    values[:, truth.bars.sessions == LAST_DUE - 181] = -5.0
+    world.provider.truth[AAPL] = Truth(Bars(truth.bars.sessions, values))
+    for _ in range(8 * 40):
+        await world.synced()
+        world.clock.advance(3 * HOUR)
+    asked = [
+        call
+        for call in world.provider.calls_for(AAPL)
+        if call.start is not None and call.start <= LAST_DUE - 181 and call.end is not None
+    ]
+    assert len(asked) == 5  # three times, after a month, and once for the audit of everything
+    held = await world.bars.held(entry)
+    covered = coverage(held, XNYS, entry.state, LAST_DUE - 181, LAST_DUE - 181, world.clock.time(), LAG)
+    (said,) = covered.missing
+    assert (said.absence, entry.state.attempts) == ("failing", 0)
+    assert said.attempts >= 4
+    assert said.next_retry is not None
+    (item,) = await world.quarantine.items(series=entry.id)
+    assert (item.code, item.state, item.session) == ("bad_close", "rejected", LAST_DUE - 181)
+
+
+async def test_of_a_row_with_an_impossible_open_the_close_is_stored_and_the_fault_is_noted(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    spoiled = LAST_DUE - 181
+
+    def without_open(history: History) -> History:
+        values = history.bars.values.copy()
+        values[0, history.bars.sessions == spoiled] = 0.0
+        return replace(history, bars=Bars(history.bars.sessions, values))
+
+    world.provider.script(AAPL, without_open)
+    assert (await world.examined(entry)).rejected == 0
+    bar = (await world.bars.read(entry)).between(spoiled, spoiled).values[:, 0]
+    assert np.isnan(bar).tolist() == [True, False, False, False, False]
+    (item,) = await world.quarantine.items(series=entry.id)
+    assert (item.code, item.state, item.session) == ("bad_price", "rejected", spoiled)
+    assert (await world.examined(entry)).outcome == "nothing_due"
+    await world.examined(entry, start=spoiled)
+    await world.assert_whole(AAPL)
+    assert await world.quarantine.items(series=entry.id) == []
+
+
+async def test_rows_that_an_adapter_could_not_use_are_in_the_quarantine(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    old, new = LAST_DUE - 181, LAST_DUE
+    reasons = ((old, CLOSE_MISSING), (new, CLOSE_MISSING), (old - 1, "line 7: 'x' is not a number"))
+
+    def faulty(history: History) -> History:
+        return replace(lacking(old, new, old - 1)(history), rejected=reasons)
+
+    world.provider.script(AAPL, faulty)
+    await world.examined(entry)
+    found = {(item.session, item.code, item.state) for item in await world.quarantine.items(series=entry.id)}
+    assert found == {(old, "close_missing", "rejected"), (old - 1, "bad_row", "rejected")}
+    assert entry.state.refused.keys() == {old - 1}
+    assert entry.state.holes.keys() == {old, new}
+
+
+async def test_empty_answers_at_first_are_no_evidence_and_the_history_comes_with_the_first_bars(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    world.provider.script(AAPL, *[empty] * 20)
+    for _ in range(4 * 8):
+        await world.synced()
+        assert (state_of(entry, world.clock.time()), entry.state.code) == ("pending", "no_data")
+        assert entry.state.next_retry is not None
+        world.clock.advance(3 * HOUR)
+    assert not entry.state.absent
+    assert not entry.state.holes
+    world.provider._scripts.clear()
+    world.clock.advance(DAY)
+    await world.synced()
+    assert (state_of(entry, world.clock.time()), entry.state.code) == ("ok", None)
+    last = XNYS.last_closed(world.clock.time(), LAG)
+    assert last is not None
+    await world.assert_whole(AAPL, last=last)
+
+
+async def test_a_backfill_does_not_wait_after_empty_answers(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    world.provider.script(AAPL, empty)
+    await world.synced()
+    assert (await world.synced()).counts["added"] == 0
+    await world.examiner.examine(entry, reason="backfill", force=True)
+    await world.assert_whole(AAPL)
 
 
 @pytest.mark.parametrize("damage", ["altered", "deleted"])
@@ -1057,6 +1223,41 @@ async def test_a_year_damaged_or_deleted_by_hand_is_rebuilt_by_the_next_sync(wor
     assert (await world.synced()).failures == {}
     await world.assert_whole(AAPL, last=FRIDAY)
     await world.assert_whole(MSFT, last=FRIDAY)
+
+
+async def test_what_neither_journal_nor_record_has_any_more_is_told_and_fetched_again(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    await world.database["revisions"].update_many({}, {"$set": {"batch": ObjectId()}})
+    await world.database["bar_years"].delete_one({"_id": entry.id * 10_000 + 2026})
+    year = day_number(date(2026, 1, 1))
+    held = await world.bars.held(entry)
+    lost = held[held >= year]
+    world.provider.script(AAPL, ProviderUnavailable())
+    with capture_logs() as logs:
+        entry.sessions = None
+        await world.synced()
+        said = entry.state.divergences["record_lost"]
+        assert (said.count, said.first, said.last) == (len(lost), lost[0], lost[-1])
+        assert (await world.bars.held(entry)).tolist() == held[held < year].tolist()
+        for _ in range(3):
+            world.clock.advance(DAY)
+            await world.synced()
+    told = [(line["event"], line["log_level"]) for line in logs if "record" in line["event"]]
+    assert told == [("bars lost: record rebuilt without them", "error")]
+    truth = world.provider.truth[AAPL].bars.between(entry.state.wanted_from, LAST_DUE)
+    stored = (await world.bars.read(entry)).between(entry.state.wanted_from, LAST_DUE)
+    assert stored.sessions.tolist() == truth.sessions.tolist()
+    assert same_values(stored.values, truth.values).all()
+    assert "record_lost" not in entry.state.divergences
+
+
+async def test_a_record_that_is_sound_after_all_is_not_said_to_be_rebuilt(world: World) -> None:
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    with capture_logs() as logs:
+        await world.examiner._mend(entry)
+    assert logs == []
 
 
 async def test_a_backfill_asks_again_for_what_the_provider_began_without(world: World) -> None:

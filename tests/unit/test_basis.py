@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from pricecache.core.actions import Action, adjusted
 from pricecache.core.bars import Bars, same_values
-from pricecache.core.basis import as_declared, as_traded, explained, listed_once, worked_in, worked_in_throughout
+from pricecache.core.basis import (
+    as_declared,
+    as_traded,
+    listed_once,
+    require_explained,
+    require_worked_in_throughout,
+    worked_in,
+)
 from pricecache.errors import ProviderAnswerBad
 
 
@@ -88,7 +95,7 @@ HELD = [100.0, 101.0, 99.0, 98.0, 100.0]
 
 def refusal(answered: list[float], held: list[float]) -> ProviderAnswerBad:
     with pytest.raises(ProviderAnswerBad) as refused:
-        explained(bars(answered), bars(held))
+        require_explained(bars(answered), bars(held))
     return refused.value
 
 
@@ -123,21 +130,21 @@ def test_several_sessions_that_are_far_off_by_different_ratios_are_refused(answe
     ],
 )
 def test_agreement_and_corrections_pass(answered: list[float]) -> None:
-    explained(bars(answered), bars(HELD))
+    require_explained(bars(answered), bars(HELD))
 
 
 def test_some_rows_in_another_unit_are_no_change_of_basis() -> None:
-    explained(bars([100.0, 101.0, 99.0, 9800.0, 10_000.0]), bars(HELD))
+    require_explained(bars([100.0, 101.0, 99.0, 9800.0, 10_000.0]), bars(HELD))
     assert refusal([100.0, 25.0, 25.0, 9800.0, 10_000.0], HELD).code == "basis_mixed"
 
 
 def test_without_overlap_there_is_nothing_to_compare() -> None:
-    explained(bars([50.0], first=20_000), bars([100.0], first=20_001))
-    explained(Bars.empty(), bars([100.0]))
+    require_explained(bars([50.0], first=20_000), bars([100.0], first=20_001))
+    require_explained(Bars.empty(), bars([100.0]))
 
 
 def test_one_session_alone_is_a_correction_unless_it_is_far_off() -> None:
-    explained(bars([103.0]), bars([100.0]))
+    require_explained(bars([103.0]), bars([100.0]))
     assert refusal([50.0], [100.0]).code == "basis_unexplained"
 
 
@@ -220,10 +227,10 @@ def test_rows_beside_a_split_that_were_left_out_are_noticed_without_anything_hel
     values = answered.values.copy()
     values[:4, rows] *= 4.0 if rows[0] < 3 else 0.25
     with pytest.raises(ProviderAnswerBad) as refused:
-        worked_in_throughout(Bars(answered.sessions, values), [SPLIT])
+        require_worked_in_throughout(Bars(answered.sessions, values), [SPLIT])
     assert refused.value.code == "basis_mixed"
-    worked_in_throughout(answered, [SPLIT])
-    worked_in_throughout(bars(AS_TRADED), [SPLIT])
+    require_worked_in_throughout(answered, [SPLIT])
+    require_worked_in_throughout(bars(AS_TRADED), [SPLIT])
 
 
 def test_a_split_listed_twice_is_the_one_held_else_the_one_that_shows_else_the_later() -> None:
@@ -259,7 +266,7 @@ def test_a_constant_ratio_with_the_volume_the_other_way_round_suggests_a_split(
     values[:4] *= ratio
     values[4] /= ratio if volume else 1.0
     with pytest.raises(ProviderAnswerBad) as refused:
-        explained(Bars(held.sessions, values), held)
+        require_explained(Bars(held.sessions, values), held)
     suggestion = refused.value.facts["suggestion"]
     assert suggestion == (None if suggested is None else {"kind": "split", "ratio": pytest.approx(suggested)})
     assert (refused.value.facts["first"], refused.value.facts["last"]) == (20_000, 20_004)

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricecache.core.bars import day_number
-from pricecache.core.coverage import ASK_SPACING, EXCUSED, Absence, SyncState, classify, contains, coverage
+from pricecache.core.coverage import (
+    ASK_SPACING,
+    AUDIT_SECONDS,
+    EXCUSED,
+    Absence,
+    Hole,
+    SyncState,
+    Withheld,
+    contains,
+    coverage,
+)
 from pricecache.core.sessions import SessionCalendar, every_day
 
 FIRST = day_number(date(2026, 1, 5))
@@ -20,14 +30,14 @@ LAG = 1800.0
 NOW = (int(SESSIONS[50]) + 1) * 86400.0 + LAG  # the fifty-first session has just fallen due
 
 
-def plainly(session: int, state: SyncState, now: float) -> Absence:
+def plainly(session: int, state: SyncState, now: float, *, is_empty: bool) -> Absence:
     if (session + 1) * 86400 + LAG > now:
         return "not_due"
     if state.listed_on is not None and session < state.listed_on:
         return "before_listing"
     if state.delisted_after is not None and session > state.delisted_after:
         return "after_delisting"
-    if session in state.absent:
+    if session in state.absent and not is_empty:
         return "confirmed_absent"
     if session < state.wanted_from:
         return "not_requested"
@@ -62,8 +72,7 @@ def test_stretches_and_counts_are_those_of_a_plain_loop(
     answer = coverage(held, CALENDAR, state, start, end, now, LAG)
     sessions = [s for s in SESSIONS.tolist() if start <= s <= end]
     missing = [s for s in sessions if s not in set(held.tolist())]
-    classes = {s: plainly(s, state, now) for s in missing}
-    assert classify(np.array(missing, np.int64), CALENDAR, state, now, LAG) == list(classes.values())
+    classes = {s: plainly(s, state, now, is_empty=not len(held)) for s in missing}
     assert answer.present == len(sessions) - len(missing)
     assert answer.expected == len(sessions) - sum(absence in EXCUSED for absence in classes.values())
     expected = [
@@ -77,10 +86,10 @@ def test_stretches_and_counts_are_those_of_a_plain_loop(
         (run[0][0], run[-1][0], len(run), run[0][1]) for run in expected
     ]
     for stretch in answer.missing:
-        failing = stretch.absence == "failing"
-        assert stretch.next_retry == (state.next_retry if failing else None)
+        waits = stretch.absence in ("failing", "pending")
+        assert stretch.next_retry == (state.next_retry if waits else None)
         assert stretch.reason
-        assert (stretch.reason == "it said no") == (failing and state.reason is not None)
+        assert (stretch.reason == "it said no") == (waits and state.reason is not None)
 
 
 def test_a_stretch_runs_over_week_ends_and_ends_where_the_class_changes() -> None:
@@ -116,11 +125,39 @@ def test_contains_is_membership(held: np.ndarray, asked: np.ndarray) -> None:
     assert contains(held, asked).tolist() == [day in held.tolist() for day in asked.tolist()]
 
 
-def test_a_session_whose_bar_awaits_review_is_failing_with_the_time_it_is_asked_for_again() -> None:
-    parked = {int(s): NOW for s in SESSIONS[20:23]}
-    state = SyncState(FIRST, last_update=NOW, parked=parked)
-    answer = coverage(np.delete(SESSIONS, [20, 21, 22, 23]), CALENDAR, state, FIRST, FIRST + 60, NOW, LAG)
-    assert [(x.absence, x.count) for x in answer.missing] == [("failing", 3), ("pending", 1)]
+def test_a_row_that_is_not_stored_makes_its_own_session_failing_and_no_other() -> None:
+    parked = {int(s): Withheld("a jump", NOW) for s in SESSIONS[20:23]}
+    refused = {int(SESSIONS[24]): Withheld("no close", NOW, asks=3)}
+    state = SyncState(FIRST, last_update=NOW, parked=parked, refused=refused)
+    answer = coverage(np.delete(SESSIONS, [20, 21, 22, 23, 24]), CALENDAR, state, FIRST, FIRST + 60, NOW, LAG)
+    said = [(x.absence, x.count, x.attempts, x.next_retry) for x in answer.missing]
+    assert said == [
+        ("failing", 3, 1, NOW + ASK_SPACING),
+        ("pending", 1, 0, None),
+        ("failing", 1, 3, NOW + AUDIT_SECONDS),
+    ]
     assert "quarantine" in answer.missing[0].reason
-    assert answer.missing[0].next_retry == NOW + ASK_SPACING
+    assert "no close" in answer.missing[2].reason
     assert not answer.complete
+
+
+def test_a_session_asked_for_in_vain_says_how_often_and_when_it_is_asked_for_next() -> None:
+    holes = {int(SESSIONS[20]): Hole(2, NOW - 9, NOW - 5), int(SESSIONS[21]): Hole(2, NOW - 9, NOW - 4)}
+    held = np.delete(SESSIONS, [20, 21, 22])
+    for state in (
+        SyncState(FIRST, last_update=NOW, holes=holes),
+        SyncState(FIRST, last_update=NOW, holes=holes, attempts=1, reason="it said no", next_retry=NOW + 7),
+    ):
+        answer = coverage(held, CALENDAR, state, FIRST, FIRST + 60, NOW, LAG)
+        asked, never = answer.missing
+        assert (asked.absence, asked.count, asked.attempts) == ("pending", 2, 2)
+        assert asked.next_retry == NOW - 5 + ASK_SPACING
+        assert "without" in asked.reason
+        assert (never.absence, never.attempts) == ("failing" if state.attempts else "pending", state.attempts)
+
+
+def test_where_nothing_is_held_nothing_is_accepted_as_never_traded() -> None:
+    state = SyncState(FIRST, absent=dict.fromkeys(SESSIONS[:5].tolist(), NOW))
+    for held, absence in ((SESSIONS[9:], "confirmed_absent"), (SESSIONS[:0], "pending")):
+        answer = coverage(held, CALENDAR, state, FIRST, int(SESSIONS[4]), NOW, LAG)
+        assert [x.absence for x in answer.missing] == [absence]

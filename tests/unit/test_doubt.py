@@ -124,9 +124,35 @@ def test_a_bar_that_repeats_itself_is_stuck_from_the_third_repetition_on() -> No
 
 
 @pytest.mark.parametrize("volume", [0.0, np.nan])
-def test_the_same_close_without_volume_is_stuck_from_the_fifth_session_on(volume: float) -> None:
+def test_a_halt_without_volume_is_not_stuck(volume: float) -> None:
     answered = bars([*level(10.0, 20), *[10.0] * 7], volume=[*[90_000.0] * 20, *[volume] * 7])
-    assert codes(judge(answered, NOTHING, ())) == dict.fromkeys((24, 25, 26), "stuck")
+    assert codes(judge(answered, NOTHING, ())) == {}
+
+
+def test_a_collapse_over_several_days_is_history_once_a_level_lasts() -> None:
+    collapse = [60.0, 30.0, 17.0, 1.1, 0.1, *level(0.0003, 7)]
+    assert codes(judge(bars([*level(80.0, 30), *collapse]), NOTHING, ())) == {}
+    held = bars(level(80.0, 30))
+    assert codes(judge(bars(collapse, first=FIRST + 30), held, ())) == {}
+    assert codes(judge(bars([0.1, 1.1, 17.0, *level(80.0, 7)], first=FIRST + 30), bars(level(0.0003, 30)), ())) == {}
+
+
+def test_what_lies_beside_the_way_from_one_level_to_the_next_is_no_part_of_it() -> None:
+    answered = bars([*level(80.0, 30), 9.0, 900.0, *level(0.5, 7)])
+    assert codes(judge(answered, NOTHING, ())) == {31: "jump"}
+
+
+def test_the_first_bars_of_a_series_are_history_though_the_next_are_far_off() -> None:
+    assert codes(judge(bars([17.0, *level(90.0, 3)]), NOTHING, ())) == {}
+    assert codes(judge(bars([17.0, *level(90.0, 9)]), NOTHING, ())) == {}
+    assert codes(judge(bars([0.9, *level(90.0, 9)]), NOTHING, ())) == {0: "unit_flip"}
+
+
+def test_a_price_that_moves_by_a_tick_or_two_does_not_jump() -> None:
+    ticks = [0.0001 * (1 + 2 * (i % 7 == 3)) for i in range(60)]
+    assert codes(judge(bars(ticks), NOTHING, ())) == {}
+    assert codes(judge(bars([close + 0.00001234 for close in ticks]), NOTHING, ())) != {}
+    assert codes(judge(bars([1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0]), NOTHING, ())) == {3: "spike"}
 
 
 def test_what_rarely_trades_may_stand_still() -> None:

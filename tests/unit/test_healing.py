@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pricecache.core.bars import day_number
-from pricecache.core.coverage import Hole, SyncState, is_quarantined
+from pricecache.core.coverage import ASK_SPACING, AUDIT_SECONDS, Hole, SyncState, Withheld, is_quarantined
 from pricecache.core.healing import (
-    AUDIT_SECONDS,
     Ask,
+    Unstored,
     after_answer,
     after_failure,
     after_nothing_due,
@@ -27,7 +27,16 @@ from pricecache.core.healing import (
     reviewed,
 )
 from pricecache.core.sessions import every_day
-from pricecache.errors import ProviderAnswerBad, ProviderUnavailable, RateLimited, SymbolNotFound
+from pricecache.core.text import plain_text
+from pricecache.errors import (
+    BudgetSpent,
+    NotAsked,
+    ProviderAnswerBad,
+    ProviderPaused,
+    ProviderUnavailable,
+    RateLimited,
+    SymbolNotFound,
+)
 
 LAG = 1800.0
 HOUR, DAY = 3600.0, 86400.0
@@ -181,12 +190,41 @@ def test_an_empty_answer_neither_raises_nor_resets_the_count_of_failures() -> No
     assert after == state
 
 
-def test_an_empty_answer_for_a_range_of_which_nothing_is_held_counts_as_an_answer() -> None:
-    ask = Ask(FIRST, LAST, "first")
-    state = after_answer(SyncState(FIRST), ask, NOTHING, CALENDAR, None, NOW, answered=NOTHING)
-    assert state.holes[FIRST].asks == 1
-    assert state.last_update is None
-    assert plan(NOTHING, CALENDAR, state, NOW + 3 * HOUR, LAG) is None
+def test_empty_answers_for_a_series_of_which_nothing_is_held_are_no_evidence_and_come_less_and_less_often() -> None:
+    state, now, calls = SyncState(FIRST), NOW, list[float]()
+    while now < NOW + 60 * DAY:
+        ask = plan(NOTHING, CALENDAR, state, now, LAG)
+        if ask is not None:
+            calls.append(now)
+            state = after_answer(state, ask, NOTHING, CALENDAR, None, now, answered=NOTHING)
+            assert (state.code, state.attempts, state.last_update) == ("no_data", 0, None)
+            assert state.next_retry is not None
+            assert state.next_retry > now
+        assert not state.holes
+        assert not state.absent
+        now += 3 * HOUR
+    assert len([at for at in calls if at < NOW + DAY]) == 4
+    assert len([at for at in calls if NOW + DAY <= at < NOW + 30 * DAY]) <= 35
+    assert len([at for at in calls if at >= NOW + 31 * DAY]) <= 5
+    state, _ = answer(state, Ask(FIRST, LAST, "first"), NOTHING, SESSIONS, now)
+    assert (state.code, state.empty_since, state.next_retry) == (None, None, None)
+
+
+def test_the_first_bars_forget_what_was_noted_before_them() -> None:
+    noted = {int(SESSIONS[3]): NOW}
+    state = SyncState(FIRST, absent=noted, holes={int(SESSIONS[4]): Hole(2, NOW, NOW)}, last_update=NOW)
+    ask = plan(NOTHING, CALENDAR, state, NOW, LAG)
+    assert ask == Ask(FIRST, LAST, "first")  # nothing is held, so they were no evidence
+    held = np.delete(SESSIONS, [3, 4])
+    after = after_answer(state, ask, held, CALENDAR, None, NOW, answered=held, is_first=True)
+    assert {session: hole.asks for session, hole in after.holes.items()} == {SESSIONS[3]: 1, SESSIONS[4]: 1}
+    assert not after.absent
+
+
+def test_who_insists_is_not_put_off_with_an_absence() -> None:
+    state = whole(absent={int(SESSIONS[40]): NOW})
+    assert plan(without(40), CALENDAR, state, NOW, LAG) is None
+    assert plan(without(40), CALENDAR, state, NOW, LAG, force=True) is not None
 
 
 def test_success_clears_the_failure() -> None:
@@ -217,6 +255,21 @@ def test_failures_of_the_symbol_back_off_from_15_minutes_doubling_to_a_day_with_
     assert after_failure(state, error, NOW, 0.0).next_retry == NOW
     assert state.code == error.code
     assert state.failing_since == NOW
+
+
+@pytest.mark.parametrize(
+    ("error", "wait"), [(ProviderPaused(retry_after=40.0), 40.0), (BudgetSpent(retry_after=9e4), 900.0)]
+)
+def test_who_was_not_asked_did_not_fail_and_the_series_only_waits(error: NotAsked, wait: float) -> None:
+    state = after_failure(whole(), error, NOW, 0.5)
+    assert (state.attempts, state.refusals, state.failing_since) == (0, 0, None)
+    assert (state.next_retry, state.code, state.reason) == (NOW + wait, error.code, plain_text(error.detail))
+    assert after_nothing_due(state, NOW + 1) == state
+    over = after_nothing_due(state, NOW + wait)
+    assert (over.next_retry, over.code, over.reason, over.last_update) == (None, None, None, NOW + wait)
+    failing = after_failure(whole(), SymbolNotFound(), NOW, 0.5)
+    waiting = after_failure(failing, error, NOW, 0.5)
+    assert waiting == replace(failing, next_retry=NOW + wait)
 
 
 def test_failures_of_the_provider_never_lengthen_the_wait_of_a_symbol() -> None:
@@ -355,24 +408,75 @@ def test_a_session_asked_for_before_waits_for_a_call_of_its_own_in_which_another
     assert (forced.start, forced.end, forced.turn) == (int(SESSIONS[35]), LAST, 0)
 
 
-def test_a_parked_session_is_asked_for_once_a_day_and_never_counted_absent() -> None:
+@pytest.mark.parametrize("kind", ["parked", "refused"])
+def test_a_session_whose_row_is_not_stored_is_asked_for_on_three_days_then_monthly_and_never_counted_absent(
+    kind: str,
+) -> None:
+    spoiled, state, held = int(SESSIONS[40]), whole(), without(40)
+    calendar = every_day("24/5", FIRST - 700, LAST, weekdays_only=True)
+    now, asked_at = NOW, list[float]()
+    while now < NOW + 70 * DAY:
+        ask = plan(held, calendar, state, now, LAG)
+        if ask is not None and ask.start <= spoiled <= ask.end:
+            asked_at.append(now)
+            assert ask.turn == len(asked_at) - 1
+            rows = {spoiled: Unstored("wrong", "one", 5.0 + len(asked_at))}
+            answered = without(40)[35:45]
+            options = {kind: rows}
+            state = after_answer(state, ask, held, CALENDAR, None, now, answered=answered, source="one", **options)  # type: ignore[arg-type]
+            assert (state.withheld.keys(), state.holes, state.absent) == ({spoiled}, {}, {})
+            assert (state.attempts, state.code, state.next_retry) == (0, None, None)
+        now += 3 * HOUR
+    assert np.diff(asked_at).tolist() == [21 * HOUR, 21 * HOUR, AUDIT_SECONDS, AUDIT_SECONDS]
+
+
+def test_a_row_withheld_is_forgotten_when_its_own_provider_comes_without_it_and_not_when_another_does() -> None:
     spoiled = int(SESSIONS[40])
-    state, now = whole(), NOW
-    ask = Ask(int(SESSIONS[35]), int(SESSIONS[45]), "hole", turn=1)
-    for _ in range(5):
-        answered = without(40)[35:45]
-        parked = np.array([spoiled], np.int64)
-        state = after_answer(state, ask, without(40), CALENDAR, None, now, answered=answered, parked=parked)
-        assert (dict(state.parked), state.holes, state.absent) == ({spoiled: now}, {}, {})
-        assert plan(without(40), CALENDAR, state, now + 19 * HOUR, LAG) is None or now != NOW
-        now += DAY
-    gone = after_answer(state, ask, without(40), CALENDAR, None, now, answered=without(40)[35:45])
-    assert not gone.parked
-    assert gone.holes[spoiled].asks == 1
+    row = Withheld("wrong", NOW, source="one")
+    ask, answered = Ask(int(SESSIONS[35]), int(SESSIONS[45]), "hole", turn=1), without(40)[35:45]
+    for source, is_left in (("one", False), ("two", True)):
+        state = after_answer(
+            whole(refused={spoiled: row}),
+            ask,
+            without(40),
+            CALENDAR,
+            None,
+            NOW + DAY,
+            answered=answered,
+            source=source,
+        )
+        assert (spoiled in state.refused, spoiled in state.holes) == (is_left, not is_left)
+        if is_left:
+            assert state.refused[spoiled].asks == 2
 
 
-def test_reviewed_is_not_parked() -> None:
-    assert reviewed(whole(parked={1: NOW, 2: NOW}), 1).parked == {2: NOW}
+def test_the_days_on_which_a_provider_says_the_same_are_counted() -> None:
+    spoiled = int(SESSIONS[40])
+    ask, answered = Ask(int(SESSIONS[35]), int(SESSIONS[45]), "new"), without(40)[35:45]
+    state, seen = whole(), list[int]()
+    said = [(0, 5.0), (3, 5.0), (20, 5.00001), (30, 5.0), (41, 5.0), (62, 6.0), (83, 6.0)]
+    for hours, close in said:
+        state = after_answer(
+            state,
+            ask,
+            without(40),
+            CALENDAR,
+            None,
+            NOW + hours * HOUR,
+            answered=answered,
+            parked={spoiled: Unstored("a jump", "one", close)},
+            source="one",
+        )
+        seen.append(state.parked[spoiled].seen)
+    assert seen == [1, 1, 2, 2, 3, 1, 2]
+    assert state.parked[spoiled].last_ask == NOW  # beside others it was not asked for by itself
+    assert state.parked[spoiled].next_ask == NOW + ASK_SPACING
+
+
+def test_reviewed_is_withheld_no_more() -> None:
+    rows = {1: Withheld("x", NOW), 2: Withheld("y", NOW)}
+    after = reviewed(whole(parked=rows, refused=rows), 1)
+    assert after.parked.keys() == after.refused.keys() == {2}
 
 
 def test_audits_come_every_thirty_days_at_a_time_of_each_series_own() -> None:
