@@ -7,6 +7,20 @@ from decimal import Decimal
 HUNDREDTHS = {"GBp": "GBP", "GBX": "GBP", "ZAc": "ZAR", "ZAC": "ZAR", "ILA": "ILS"}
 """Units of prices and the currency each is a hundredth of."""
 
+_CODES = (
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
+    "CHF CLF CLP CNH CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ "
+    "GYD HKD HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR "
+    "LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK "
+    "PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT "
+    "TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XAG XAU XCD XCG XDR XOF XPD XPF XPT YER "
+    "ZAR ZMW ZWG"
+)
+ISO = frozenset(_CODES.split())
+"""Codes of ISO 4217, and CNH, which is traded beside them."""
+COINS = frozenset(("BTC", "ETH", "USDT", "USDC"))
+"""Coins that others are priced in."""
+
 _ONE = Decimal(1)
 _HUNDREDTH = Decimal("0.01")
 _DIGITS = {
@@ -21,6 +35,11 @@ _DIGITS = {
 def major(currency: str) -> str:
     """The currency that `currency` is a hundredth of, or itself."""
     return HUNDREDTHS.get(currency, currency)
+
+
+def is_known(currency: str) -> bool:
+    """Whether prices can be in it: a currency, a hundredth of one, or a coin that others are priced in."""
+    return currency in ISO or currency in HUNDREDTHS or currency in COINS
 
 
 def unit(currency: str) -> Decimal:

@@ -28,8 +28,3 @@ class BarsChanged:
     actions_changed: bool
     since: int | None
     source: str
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the sessions that changed are known one by one."""
-        return self.added is not None

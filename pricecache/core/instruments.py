@@ -5,10 +5,8 @@ from __future__ import annotations
 from sys import intern
 from typing import Literal, NamedTuple
 
-from pricecache.core.markets import INDICES, MARKETS, Market, canonical_market
-from pricecache.core.notations import canonical_symbol, read, read_in
-
-__all__ = ["MARKETS", "Instrument", "InstrumentKind", "Market", "canonical_market", "canonical_symbol"]
+from pricecache.core.markets import INDICES, MARKETS, Market
+from pricecache.core.notations import read, read_in
 
 InstrumentKind = Literal["equity", "etf", "fund", "index", "currency", "crypto"]
 """What an instrument is. A `fund` is priced once a day, some hours after the close."""

@@ -100,12 +100,6 @@ def intraday_bars(samples: Samples, calendar: SessionCalendar, seconds: int) -> 
     return _grouped(calendar, seconds, at, instants, np.stack([prices] * 4), counted)
 
 
-def coarser(bars: IntradayBars, calendar: SessionCalendar, seconds: int) -> IntradayBars:
-    """The same as from the samples themselves, from bars of which `seconds` is a multiple."""
-    at = calendar.sessions.searchsorted(bars.sessions)
-    return _grouped(calendar, seconds, at, bars.starts, bars.values[:4], bars.counted)
-
-
 def expected_bars(calendar: SessionCalendar, start: int, end: int, seconds: int) -> int:
     """How many bars of `seconds` start from `start` to `end`, both included (ms since 1970 UTC)."""
     low = int(calendar.closes.searchsorted(start // 1000, side="right"))

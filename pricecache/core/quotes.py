@@ -17,6 +17,7 @@ class Quote:
     `as_of`: when the price was made; `received_at`: when it came here; `stale_at`: from when on it is stale; all in
     seconds since 1970-01-01T00:00Z. `session`: the session it belongs to, days since 1970-01-01. `open`, `day_high`,
     `day_low` and `volume` are of that session, `previous_close` of the one before.
+    `series`: the id of what it was published for, which stays when the symbol changes; None until then.
     """
 
     instrument: Instrument
@@ -32,6 +33,7 @@ class Quote:
     day_low: float | None = None
     volume: float | None = None
     stale_at: float = 0.0
+    series: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +51,33 @@ class QuoteBatch:
         return cls(by_key, min(instants, default=0.0), max(instants, default=0.0))
 
 
+VENDOR_DELAY = 1200.0
+"""Seconds by which a vendor may pass on an exchange's prices late: Yahoo does by 15 or 20 minutes for some."""
 FX_CLOSES_EARLY = 4 * 3600.0
 """Currencies stop on Friday at 17:00 New York, some hours before the UTC day that is their session is over."""
 
 
 def stale_from(as_of: float, received_at: float, calendar: SessionCalendar, interval: float, lag: float) -> float:
-    """From which instant on a quote is stale.
+    """From which instant on a price made at `as_of` is stale, `received_at` or later.
 
-    While its market can have news (open, or within `lag` seconds after the close) two refresh intervals after it was
-    received. Once a session is over and its last price is in, not before the next session has been open for two
-    intervals.
+    While the market is open, two refresh intervals after the price was made and `VENDOR_DELAY` more; a price from
+    before the open two intervals after the open. Once a session is over and its last price is in, not before the next
+    one has been open for two intervals; until `lag` seconds after the close the last price may still be to come.
     """
-    if calendar.is_open(received_at, lag):
-        return received_at + 2 * interval
+    opens = calendar.next_open(received_at)
     last = calendar.current(received_at)
     close = calendar.close_of(last) if last is not None else None
     closing = max(2 * interval, FX_CLOSES_EARLY if calendar.name == "24/5" else 0.0)
-    if close is not None and as_of < close - closing:
+    moves_until = as_of + 2 * interval + VENDOR_DELAY
+    if calendar.is_open(received_at):
+        opened = calendar.opened_after_rest(received_at)
+        if opened is not None and as_of < opened:
+            moves_until = opened + 2 * interval
+    elif close is None or as_of >= close - closing:
+        return (opens if opens is not None else received_at) + 2 * interval
+    elif not calendar.is_open(received_at, lag):
         return received_at  # a price from long before the close is no closing price
-    opens = calendar.next_open(received_at)
-    return (opens if opens is not None else received_at) + 2 * interval
+    return max(received_at, moves_until)
 
 
 def fund_stale_from(session: int | None, received_at: float, calendar: SessionCalendar, lag: float) -> float:

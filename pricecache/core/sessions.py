@@ -53,6 +53,13 @@ class SessionCalendar:
         i = int(self.opens.searchsorted(at, side="right"))
         return float(self.opens[i]) if i < len(self.opens) else None
 
+    def opened_after_rest(self, at: float) -> float | None:
+        """When the session of instant `at` opened, or None when another one ended at that moment."""
+        i = int(self.opens.searchsorted(at, side="right")) - 1
+        if i < 0 or (i > 0 and self.closes[i - 1] >= self.opens[i]):
+            return None
+        return float(self.opens[i])
+
     def close_of(self, session: int) -> float | None:
         """When `session` closes, or None when it is no session."""
         i = int(self.sessions.searchsorted(session))

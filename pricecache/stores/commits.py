@@ -15,6 +15,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
+from pricecache.clock import Clock
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, Provenance, checksum, pack_bars, pack_provenance, years_of
 from pricecache.core.catalog import Entry, SeriesHead
@@ -25,7 +26,8 @@ from pricecache.stores.journal import Journal
 from pricecache.stores.revisions import Changed, changed_fields
 from pricecache.stores.series import action_items, head_fields, tail_field
 
-ATTEMPTS = 40
+RACE_ATTEMPTS = 40
+"""How often something is tried again that other writers keep overtaking: with `pause` some 15 seconds."""
 YEAR_BASE = 10_000
 """A packed year's `_id` is series id × 10,000 + year, so that the years of a series are one range of the index."""
 
@@ -42,9 +44,9 @@ class Restatement:
     """What one series becomes, if it is still at `base`, which is what it was when this was planned.
 
     `years`: the packed years that change, whole; one without bars is removed. `rows`: what the journal is given.
-    `actions`: all of the series' actions afterwards; written again when `head` says so. `at`, `committed_at`: ms since
-    1970 UTC. `first_changed`: the first session of which readers now get something else, or None. `changed`: which
-    sessions these are, None where nobody can tell.
+    `actions`: all of the series' actions afterwards; written again when `head` says so. `at`: when it was fetched or
+    asked for, ms since 1970 UTC. `first_changed`: the first session of which readers now get something else, or None.
+    `changed`: which sessions these are, None where nobody can tell.
     """
 
     entry: Entry
@@ -56,7 +58,6 @@ class Restatement:
     source: str
     at: int
     flags: int
-    committed_at: int
     first_changed: int | None
     changed: Changed | None
     batch: ObjectId = field(default_factory=ObjectId)
@@ -85,8 +86,11 @@ class Restatement:
 class Committer:
     """Writes restatements. Loop-only; safe against any number of other writers in any process."""
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]], journal: Journal, announcer: Announcer) -> None:
+    def __init__(
+        self, database: AsyncDatabase[dict[str, Any]], journal: Journal, announcer: Announcer, clock: Clock
+    ) -> None:
         self._announcer = announcer
+        self._clock = clock
         self._client = database.client
         self._series = database["series"]
         self._years = database["bar_years"]
@@ -150,7 +154,11 @@ class Committer:
             await self._years.bulk_write(years, session=session, ordered=False)
         if actions := [_actions_update(r) for r in restatements if r.writes_actions]:
             await self._actions.bulk_write(actions, session=session, ordered=False)
-        await self._revisions.bulk_write([_revision_insert(r) for r in restatements], session=session, ordered=False)
+        # last, so that who asks what was known by now is not told something else once this is durable
+        at = int(self._clock.time() * 1000)
+        await self._revisions.bulk_write(
+            [_revision_insert(r, at) for r in restatements], session=session, ordered=False
+        )
 
     async def _is_committed(self, restatements: Sequence[Restatement], cause: PyMongoError) -> bool:
         """Whether a batch whose commit ended in an error is in the record after all.
@@ -158,7 +166,7 @@ class Committer:
         If not, a commit still on its way can only land before our next one, which then fails its compare-and-set and
         is planned anew from what it finds.
         """
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACE_ATTEMPTS):
             try:
                 batch = {"batch": restatements[0].batch}  # all of them are one transaction
                 return await self._revisions.find_one(batch, {"_id": 1}) is not None
@@ -223,14 +231,14 @@ def _actions_update(restatement: Restatement) -> ReplaceOne[dict[str, Any]]:
     return ReplaceOne(key, document, upsert=True)
 
 
-def _revision_insert(restatement: Restatement) -> InsertOne[dict[str, Any]]:
+def _revision_insert(restatement: Restatement, committed_at: int) -> InsertOne[dict[str, Any]]:
     return InsertOne(
         {
             "_id": {"s": restatement.entry.id, "rev": restatement.head.rev},
             "batch": restatement.batch,
             "src": restatement.source,
             "at": restatement.at,
-            "committedAt": restatement.committed_at,
+            "committedAt": committed_at,
             "flags": restatement.flags,
             "from": restatement.first_changed,
             "changed": changed_fields(restatement.changed),

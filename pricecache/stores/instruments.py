@@ -42,6 +42,8 @@ class InstrumentStore:
         self._renamer = Renamer(database)
         self.on_renamed: Callable[[Instrument, Instrument], object] = lambda before, after: None
         """Is told of every instrument that has another symbol now: the former one and the present one."""
+        self.on_repriced: Callable[[Entry], object] = lambda entry: None
+        """Is told of every instrument whose prices are in another currency now."""
 
     async def load_all(self) -> None:
         """Fill the catalog with everything stored: four queries, whatever the number of instruments."""
@@ -110,6 +112,8 @@ class InstrumentStore:
                 self.on_renamed(former, instrument)
         before = replace(entry, sessions=None)
         entry.currency = document["currency"]
+        if entry.currency != before.currency:
+            self.on_repriced(entry)
         entry.tracked = document["tracked"]
         entry.tracked_since = document["trackedSince"].timestamp() if document.get("trackedSince") else None
         entry.tracked_by = document.get("trackedBy")
@@ -205,6 +209,8 @@ class InstrumentStore:
             for name_, value in change.items():
                 setattr(entry, name_, value)
             entry.touch()
+            if "currency" in change:
+                self.on_repriced(entry)
 
     async def set_by_hand(self, entry: Entry, facts: Mapping[str, Any]) -> None:
         """Keep what a person said of an instrument: any of `kind`, `name` (None: let the providers say), `spellings`,
@@ -223,26 +229,48 @@ class InstrumentStore:
 
     async def rename(self, entry: Entry, to: Instrument, on: int) -> None:
         """Give an instrument the symbol `to` from the day `on` (days since 1970-01-01); its id, bars and quote stay
-        its own, and its former symbol leads to it.
+        its own, and its former symbol leads to it. On the day of its last rename that one is put right: the symbol it
+        gave is forgotten, and the one before it may be given back.
 
-        Raises `Invalid` with code `rename_out_of_order`, and `Conflict` as `Renamer.move` does.
+        Raises `Invalid` with code `rename_out_of_order` or `rename_of_another_kind`, and `Conflict` as `Renamer.move`
+        does.
         """
         if to == entry.instrument:
             return
+        _require_alike(entry.instrument, to)
         since = entry.named_since
-        if since is not None and on <= since:
+        if since is not None and on < since:
             raise Invalid(
-                f"It has been {entry.instrument} since {day_of(since)} only: give a later day.",
+                f"It has been {entry.instrument} since {day_of(since)} only: give that day or a later one.",
                 code="rename_out_of_order",
-                rows=[{"field": "on", "code": "rename_out_of_order", "detail": "not after the last rename"}],
+                rows=[{"field": "on", "code": "rename_out_of_order", "detail": "before the last rename"}],
             )
-        former = Alias(entry.instrument.symbol, entry.instrument.market, since, on - 1)
-        await self._moved(entry, to, (*entry.aliases, former))
+        if since == on:
+            aliases = tuple(alias for alias in entry.aliases if not _led_to(alias, to, on))
+        else:
+            former = Alias(entry.instrument.symbol, entry.instrument.market, since, on - 1)
+            aliases = (*entry.aliases, former)
+        await self._moved(entry, to, aliases)
 
     async def _moved(self, entry: Entry, to: Instrument, aliases: tuple[Alias, ...] | None) -> None:
         gone = await self._renamer.move(entry.id, entry.instrument, to, aliases)
         self._forget([] if gone is None else [gone])
         await self.load([entry.id])
+
+
+def _led_to(alias: Alias, instrument: Instrument, on: int) -> bool:
+    return (alias.symbol, alias.market) == instrument and alias.until == on - 1
+
+
+def _require_alike(before: Instrument, after: Instrument) -> None:
+    """A company keeps what it is and when it trades when it is called something else."""
+    if (before.kind, before.place.calendar) != (after.kind, after.place.calendar):
+        raise Invalid(
+            f"{before} cannot become {after}, which is of another kind or trades at other times. Track that one by "
+            "itself.",
+            code="rename_of_another_kind",
+            rows=[{"field": "to", "code": "rename_of_another_kind", "detail": "of another kind or other hours"}],
+        )
 
 
 def _canonical(instrument: Instrument) -> Instrument:

@@ -29,7 +29,7 @@ ROWS_AT_ONCE = 500
 
 READ_AT_ONCE = 2000
 
-AT_ONCE = 30_000
+ROWS_ON_LOOP = 30_000
 """Rows that are laid over each other on the event loop: under 5 ms of it."""
 
 P = ParamSpec("P")
@@ -97,13 +97,16 @@ class Journal:
         revisions = [revision_from(document) async for document in found]
         return revisions if up_to is None else revisions[: known_by(revisions, up_to)]
 
-    async def committed_count(self, series_id: int) -> int:
-        """How many bars a series has by what its batches said they added and removed; of batches from before that was
-        kept nothing is known, so there may be more."""
+    async def committed_sessions(self, series_id: int) -> NDArray[np.int64]:
+        """The sessions (int64, ascending) a series has by what its batches said they added and removed; of batches from
+        before that was kept nothing is known, so there may be more."""
         query = {"_id": {"$gte": {"s": series_id, "rev": 0}, "$lt": {"s": series_id + 1, "rev": 0}}}
         found = self._revisions.find(query, {"actions": 0}, batch_size=READ_AT_ONCE // 4).sort("_id", 1)
-        changes = [changed_from(document) async for document in found]
-        return sum(len(changed.added) - len(changed.removed) for changed in changes if changed is not None)
+        sessions: set[int] = set()
+        async for document in found:
+            if (changed := changed_from(document)) is not None:
+                sessions = (sessions | set(changed.added.tolist())) - set(changed.removed.tolist())
+        return np.array(sorted(sessions), np.int64)
 
     async def rows(self, series_id: int, start: int | None = None, end: int | None = None) -> Rows:
         """Every row of a series, those of no committed batch included; of the sessions `start` to `end` only, if given,
@@ -130,7 +133,7 @@ class Journal:
 
 async def elsewhere_if_long(count: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` comes to; on a thread when it has `count` rows to go through, and these would hold the loop."""
-    if count <= AT_ONCE:
+    if count <= ROWS_ON_LOOP:
         return work(*args, **kwargs)
     return await asyncio.to_thread(work, *args, **kwargs)
 

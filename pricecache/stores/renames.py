@@ -1,4 +1,4 @@
-"""A change of symbol: the instrument, its latest quote, and whatever stood in the way, in one transaction."""
+"""A change of symbol: the instrument, and whatever stood in the way, in one transaction."""
 
 from __future__ import annotations
 
@@ -54,7 +54,6 @@ class Renamer:
         named = {"_id": series_id, "symbol": before.symbol, "market": before.market}
         if not (await self._instruments.update_one(named, {"$set": change}, session=session)).matched_count:
             raise Conflict(f"{before} was renamed meanwhile. Look at it and try again.")
-        await self._move_quote(session, str(before), str(after))
         return gone
 
     async def _make_room(self, session: AsyncClientSession, series_id: int, name: Instrument) -> int | None:
@@ -71,18 +70,10 @@ class Renamer:
                 symbol=name.symbol,
                 market=name.market,
             )
-        for collection in (self._series, self._states, self._instruments):
+        for collection in (self._series, self._states, self._quotes, self._instruments):
             # a first commit of it that is under way then finds no head to move on, or this finds its bars
             await collection.delete_one(key, session=session)
         return int(other["_id"])
-
-    async def _move_quote(self, session: AsyncClientSession, before: str, after: str) -> None:
-        moved = await self._quotes.find_one_and_delete({"_id": before}, session=session)
-        if moved is None:
-            return
-        there = await self._quotes.find_one({"_id": after}, session=session)
-        if there is None or there.get("as_of", 0) < moved.get("as_of", 0):
-            await self._quotes.replace_one({"_id": after}, moved | {"_id": after}, upsert=True, session=session)
 
 
 def alias_fields(alias: Alias) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from pricecache.core.bars import (
     Provenance,
     concatenate,
     concatenate_provenance,
+    day_number,
     merge,
     years_of,
 )
 from pricecache.core.catalog import Entry, SeriesHead
+from pricecache.core.instruments import Instrument
 from pricecache.stores.commits import Overtaken, Restatement
 from pricecache.stores.journal import Replayed
 from pricecache.stores.revisions import Changed
@@ -34,10 +36,9 @@ NONE = np.empty(0, np.int64)
 class Change:
     """Something to be laid over a series: final bars as traded, in any order, and the actions known with them.
 
-    `fetched_at`, `committed_at`: seconds since 1970 UTC, when it was fetched and when it becomes known here; None for
-    the second: as soon as it was fetched. `manual`: put in by a person; a provider's bar never replaces such a one.
+    `fetched_at`: seconds since 1970 UTC. `manual`: put in by a person; a provider's bar never replaces such a one.
     `approved`: a provider's that was parked until a person approved it; a provider's later one replaces it.
-    `actions`: laid over those held; None leaves them.
+    `actions`: laid over those held; None leaves them. `gone`: of a provider's actions held those that are no more.
     """
 
     entry: Entry
@@ -47,7 +48,7 @@ class Change:
     manual: bool = False
     actions: tuple[Action, ...] | None = None
     approved: bool = False
-    committed_at: float | None = None
+    gone: tuple[Action, ...] = ()
 
     @property
     def flags(self) -> int:
@@ -94,7 +95,8 @@ def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restateme
         merged = merge(held.bars, held.provenance, part, change.source, at, flags)
         if merged.changed:
             merges[year] = merged
-    actions = entry.actions if change.actions is None else merge_actions(entry.actions, change.actions)
+    actions = tuple(action for action in entry.actions if action not in change.gone)
+    actions = actions if change.actions is None else merge_actions(actions, change.actions)
     added = np.concatenate([NONE, *(m.added for m in merges.values())])
     replaced = np.concatenate([NONE, *(m.replaced for m in merges.values())])
     actions_changed = actions != entry.actions
@@ -116,7 +118,6 @@ def planned(change: Change, stored: Mapping[int, PackedYear]) -> tuple[Restateme
         source=change.source,
         at=at,
         flags=flags,
-        committed_at=at if change.committed_at is None else int(change.committed_at * 1000),
         first_changed=min(changed, default=None),
         changed=Changed(added, replaced, NONE),
     )
@@ -141,7 +142,8 @@ def restated(
     entry: Entry,
     after: Replayed,
     *,
-    changed: NDArray[np.int64],
+    years: Sequence[int],
+    first_changed: int | None,
     rows: Bars,
     actions: tuple[Action, ...],
     source: str,
@@ -149,13 +151,13 @@ def restated(
     flags: int,
     known: Changed | None = None,
 ) -> Restatement:
-    """The restatement that turns a series as it is into `after`, which differs in the years of `changed` only.
+    """The restatement that turns a series as it is into `after`, which differs in `years` only.
 
-    `known`: which sessions these are, None when nobody can tell.
+    `first_changed`: the first session or day that may read differently; `known`: which sessions changed, None when
+    nobody can tell.
     """
     base = entry.head
     rev = base.rev + 1
-    years = np.unique(years_of(changed)).tolist()
     which = years_of(after.bars.sessions)
     parts = {year: after.where(which == year) for year in years}
     left = {year: r for year, r in base.years.items() if year not in parts}
@@ -168,18 +170,18 @@ def restated(
         count=len(sessions),
         actions_rev=base.actions_rev,
     )
-    first = int(changed[0]) if len(changed) else None
-    return Restatement(entry, base, head, parts, rows, actions, source, at, flags, at, first, known)
+    return Restatement(entry, base, head, parts, rows, actions, source, at, flags, first_changed, known)
 
 
 def rebuilt(entry: Entry, replayed: Replayed, stored: set[int], at: int) -> Restatement:
     """The restatement that makes the record what the journal says. `stored`: years that are packed, rightly or not."""
     years = set(years_of(replayed.bars.sessions).tolist()) | set(entry.head.years) | stored
-    every = np.array(sorted((year - 1970) for year in years), "datetime64[Y]").astype("datetime64[D]").astype(np.int64)
+    first_changed = day_number(date(min(years), 1, 1)) if years else None
     restatement = restated(
         entry,
         replayed,
-        changed=every,
+        years=sorted(years),
+        first_changed=first_changed,
         rows=Bars.empty(),
         actions=replayed.actions,
         source="doctor",
@@ -197,7 +199,7 @@ def without_actions(entry: Entry, keys: Sequence[tuple[int, str]], at: int) -> R
     base = entry.head
     head = replace(base, rev=base.rev + 1, actions_rev=base.rev + 1)
     nothing_else = Changed(NONE, NONE, NONE)
-    return Restatement(entry, base, head, {}, Bars.empty(), kept, "manual", at, RETRACTED, at, base.first, nothing_else)
+    return Restatement(entry, base, head, {}, Bars.empty(), kept, "manual", at, RETRACTED, base.first, nothing_else)
 
 
 def joined(years: Mapping[int, PackedYear]) -> Replayed:
@@ -209,21 +211,55 @@ def joined(years: Mapping[int, PackedYear]) -> Replayed:
     )
 
 
+def completed(replayed: Replayed, sound: Mapping[int, PackedYear]) -> Replayed:
+    """`replayed` with those packed years in place of its own of which it has fewer bars."""
+    which = years_of(replayed.bars.sessions)
+    years: dict[int, PackedYear] = {}
+    for year in sorted({*which.tolist(), *sound}):
+        own = PackedYear(0, *replayed.where(which == year))
+        packed = sound.get(year, own)
+        years[year] = packed if len(packed.bars) > len(own.bars) else own
+    return replace(replayed, bars=joined(years).bars, provenance=joined(years).provenance)
+
+
 def nothing() -> Replayed:
     return Replayed(Bars.empty(), Provenance.uniform(0, "", 0), 0)
 
 
-def fault(entry: Entry, code: str, detail: str, **facts: Any) -> dict[str, Any]:
-    return {
-        "symbol": entry.instrument.symbol,
-        "market": entry.instrument.market,
-        "code": code,
-        "detail": detail,
-        **facts,
-    }
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which the record of a series is not what its journal says. `code` is stable."""
+
+    instrument: Instrument
+    code: str
+    detail: str
 
 
-def differences(entry: Entry, held: Replayed, replayed: Replayed) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Bars that were committed and that neither the journal nor the packed years have any more: how many, and the
+    first and last of their sessions (days since 1970-01-01), None where nobody can tell."""
+
+    count: int
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a look at the record of a series came to: what is wrong, whether it was written anew because of it, and
+    what is `lost` all the same."""
+
+    faults: tuple[Fault, ...] = ()
+    rebuilt: bool = False
+    lost: Loss | None = None
+
+
+def fault(entry: Entry, code: str, detail: str) -> Fault:
+    return Fault(entry.instrument, code, detail)
+
+
+def differences(entry: Entry, held: Replayed, replayed: Replayed) -> list[Fault]:
     problems = []
     missing = np.setdiff1d(replayed.bars.sessions, held.bars.sessions)
     extra = np.setdiff1d(held.bars.sessions, replayed.bars.sessions)

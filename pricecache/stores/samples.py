@@ -104,7 +104,7 @@ class SampleStore:
     def remember(self, quotes: Iterable[Quote]) -> None:
         """These were recorded before, by a daemon that ran here."""
         for quote in quotes:
-            entry = self._catalog.get(quote.instrument)
+            entry = self._entry_of(quote)
             if entry is not None:
                 self._latest[entry.id] = (quote.as_of, _milliseconds(quote.as_of), quote.price)
 
@@ -113,9 +113,12 @@ class SampleStore:
         if not self.keep_days:
             return
         for quote in quotes:
-            entry = self._catalog.get(quote.instrument)
+            entry = self._entry_of(quote)
             if entry is not None:
                 self._record(entry, quote)
+
+    def _entry_of(self, quote: Quote) -> Entry | None:
+        return self._catalog.get(quote.instrument) if quote.series is None else self._catalog.by_id(quote.series)
 
     def _record(self, entry: Entry, quote: Quote) -> None:
         at, latest = _milliseconds(quote.as_of), self._latest.get(entry.id)

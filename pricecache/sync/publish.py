@@ -23,7 +23,8 @@ from pricecache.metrics import Metrics
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.quotes import QuoteStore
-from pricecache.sync.examine import Calendars, currency_is_known
+from pricecache.sync.judge import currency_is_known
+from pricecache.sync.ports import Calendars
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ SAME_PRICE = 0.03
 """By how much two providers' prices may part and still confirm each other."""
 REFERENCE_DAYS = 30
 """A price of so many days ago says nothing of what is plausible now."""
-AT_ONCE = 50
+QUOTES_AT_ONCE = 50
 """Quotes that are looked through before the event loop gets its turn."""
 
 _DAY = ("open", "day_high", "day_low", "volume")
@@ -97,15 +98,15 @@ class QuotePublisher:
         self._metrics = metrics
         self._listeners: list[Listener] = []
         self._silenced: set[Listener] = set()
-        self._doubted: dict[str, Quote] = {}
-        self._unsaved: dict[str, Quote] = {}
+        self._doubted: dict[int, Quote] = {}
+        self._unsaved: dict[int | None, Quote] = {}
 
     def subscribe(self, listener: Listener) -> None:
         """Let `listener` be told, on the loop, of each batch of quotes with a newer or another price, once they are
         published. It must neither raise nor block."""
         self._listeners.append(listener)
 
-    async def publish(self, quotes: Iterable[Quote], *, source: Way) -> Published:
+    async def publish(self, quotes: Iterable[Quote], *, way: Way) -> Published:
         """Take what can be believed and is not older than what is held; it becomes visible in one step.
 
         What is of one instrument alone is in `refused`. Raises the database's errors for `poll`; then nothing of the
@@ -120,14 +121,16 @@ class QuotePublisher:
             except (ProviderError, Unavailable, NotFound) as exc:
                 refused[quote.instrument] = exc
                 self._count_refusal(quote, exc)
-            if number % AT_ONCE == 0:
+            if number % QUOTES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if source == "poll":
+        if way == "poll":
             await self._quotes.save(accepted)
+        # a symbol may have changed while the database was waited for
+        accepted = [named for quote in accepted if (named := presently(self._catalog, quote)) is not None]
         before = {quote.instrument.key: self._live.get(quote.instrument.key) for quote in accepted}
         taken = self._live.publish(QuoteBatch.of(accepted))
-        if source == "stream":
-            self._unsaved.update(taken)
+        if way == "stream":
+            self._unsaved.update({quote.series: quote for quote in taken.values()})
         news = [quote for key, quote in taken.items() if _says_more(quote, before[key])]
         self._tell(news)
         return Published(taken, news, refused)
@@ -154,7 +157,9 @@ class QuotePublisher:
         calendar = await self._calendars.get(entry.instrument.place.calendar)
         _require_possible(quote, now)
         # a vendor's clock that is a little ahead must not make what comes next look old
-        quote = replace(quote, instrument=entry.instrument, as_of=min(quote.as_of, now), **_known(quote))
+        quote = replace(
+            quote, instrument=entry.instrument, series=entry.id, as_of=min(quote.as_of, now), **_known(quote)
+        )
         quote = replace(quote, session=_session(quote, calendar, now))
         held = self._live.get(entry.instrument.key)
         if held is not None and _is_older(quote, held):
@@ -175,7 +180,7 @@ class QuotePublisher:
         return quote
 
     async def _require_plausible(self, quote: Quote, entry: Entry, held: Quote | None) -> None:
-        key = quote.instrument.key
+        key = entry.id
         reference = _reference(quote, entry, held)
         if reference is not None and _agree(quote.price, reference):
             self._doubted.pop(key, None)
@@ -216,10 +221,11 @@ class QuotePublisher:
     def _completed(
         self, quote: Quote, entry: Entry, held: Quote | None, calendar: SessionCalendar, now: float
     ) -> Quote:
+        quote = replace(quote, **_believed(quote))
         known: dict[str, Any] = {}
         if held is not None and held.session == quote.session:
             known = {name: getattr(held, name) for name in _OPTIONAL if getattr(quote, name) is None}
-            known |= _day_range(replace(quote, **known))
+        known |= _day_range(replace(quote, **known))
         return replace(quote, received_at=now, stale_at=self._stale_at(quote, entry, calendar, now), **known)
 
     def _stale_at(self, quote: Quote, entry: Entry, calendar: SessionCalendar, now: float) -> float:
@@ -266,6 +272,18 @@ def _session(quote: Quote, calendar: SessionCalendar, now: float) -> int | None:
     return quote.session
 
 
+def presently(catalog: Catalog, quote: Quote) -> Quote | None:
+    """`quote` under the symbol that its series has now, and stale when its prices are in another currency now; None
+    when the series is not known here. One that an earlier release published has no series and is its symbol's."""
+    entry = catalog.find(quote.instrument) if quote.series is None else catalog.by_id(quote.series)
+    if entry is None:
+        return None
+    stale_at = quote.stale_at if quote.currency == entry.currency else 0.0
+    if (quote.instrument, quote.series, quote.stale_at) == (entry.instrument, entry.id, stale_at):
+        return quote
+    return replace(quote, instrument=entry.instrument, series=entry.id, stale_at=stale_at)
+
+
 def _is_older(quote: Quote, held: Quote) -> bool:
     if quote.as_of < held.as_of:
         return True
@@ -275,6 +293,14 @@ def _is_older(quote: Quote, held: Quote) -> bool:
 def _known(quote: Quote) -> dict[str, Any]:
     values = {name: getattr(quote, name) for name in _OPTIONAL}
     return {name: value if value is not None and isfinite(value) else None for name, value in values.items()}
+
+
+def _believed(quote: Quote) -> dict[str, Any]:
+    """The prices of the day and of the one before, unknown where they are of another order than the price; and the
+    volume."""
+    prices = {name: getattr(quote, name) for name in _OPTIONAL if name != "volume"}
+    known = {n: p if p is not None and p > 0 and _agree(quote.price, p) else None for n, p in prices.items()}
+    return known | {"volume": quote.volume if quote.volume is not None and quote.volume >= 0 else None}
 
 
 def _day_range(quote: Quote) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ from pricecache.core.quotes import Quote, fund_has_news, has_news
 from pricecache.core.sessions import SessionCalendar
 from pricecache.errors import PricecacheError, ProviderAnswerBad, ProviderError, SymbolNotFound, Unavailable
 from pricecache.providers.base import Quotes
-from pricecache.sync.examine import Calendars, Handle, PriceSource, has_provider
-from pricecache.sync.historical import is_forced
+from pricecache.sync.ports import Calendars, Handle, PriceSource, has_provider, is_forced
 from pricecache.sync.publish import QuotePublisher
 
 log = structlog.get_logger(__name__)
 
+SERIES_AT_ONCE = 50
+"""Of which it is decided whether they are due before the event loop gets its turn."""
 FIRST_PAUSE = 900.0
 LONGEST_PAUSE = 86400.0
 """Seconds for which a symbol without a quote is not asked for: after the first time, and at most."""
@@ -115,7 +117,9 @@ class LiveRefresher:
         self, entries: Sequence[Entry], now: float, report: RefreshReport, *, force: bool, named: bool
     ) -> list[Entry]:
         due = []
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number % SERIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 calendar = await self._calendars.get(entry.instrument.place.calendar)
             except Unavailable as exc:
@@ -151,7 +155,7 @@ class LiveRefresher:
             report.failures[instrument] = ProviderAnswerBad(
                 "The provider left this symbol out of its answer.", code="no_quote"
             )
-        published = await self._publisher.publish(quotes.values(), source="poll")
+        published = await self._publisher.publish(quotes.values(), way="poll")
         report.failures.update(published.refused)
         report.updated = len(published.news)
 

@@ -16,7 +16,7 @@ from pricecache.core.catalog import Catalog
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import FX_CLOSES_EARLY, Quote
 from pricecache.errors import ProviderError, ProviderUnavailable, Unavailable
-from pricecache.sync.examine import Calendars, has_provider
+from pricecache.sync.ports import Calendars, has_provider
 from pricecache.sync.publish import QuotePublisher
 
 log = structlog.get_logger(__name__)
@@ -71,11 +71,12 @@ class _NothingTracked(Exception):
 class StreamFeed:
     """A background task that publishes what a stream brings. Loop-only.
 
-    Everything tracked that the stream can have is subscribed to. Quotes are conflated: the latest of each instrument,
-    in one batch every `PUBLISH_SECONDS` at most, so that a flood costs no more than that. A stream that ends, fails,
-    or in market hours says nothing for `silence` seconds is closed and opened again after a pause with full jitter,
-    from a second to five minutes. Until then nothing counts as `streamed`, and the polls ask for everything. Whoever
-    tracks only what seldom trades has silences that mean nothing: each one in a row doubles the time that is waited.
+    Everything tracked that the stream can have and that still trades is subscribed to. Quotes are conflated: the
+    latest of each instrument, in one batch every `PUBLISH_SECONDS` at most, so that a flood costs no more than that. A
+    stream that ends, fails, or in market hours says nothing for `silence` seconds is closed and opened again after a
+    pause with full jitter, from a second to five minutes. Until then nothing counts as `streamed`, and the polls ask
+    for everything. Whoever tracks only what seldom trades has silences that mean nothing: each one in a row doubles
+    the time that is waited.
 
     `open_stream` makes a stream that is not connected yet.
     """
@@ -106,8 +107,8 @@ class StreamFeed:
         self._random = randomness
         self._silence = silence
         self._stream: QuoteStream | None = None
-        self._subscribed: set[Instrument] = set()
-        self._able: dict[Instrument, bool] = {}
+        self._subscribed: dict[Instrument, str] = {}
+        self._symbols: dict[int, tuple[int, str | None]] = {}
         self._latest: dict[str, Quote] = {}
         self._news = asyncio.Event()
         self._brought: dict[str, float] = {}
@@ -117,7 +118,7 @@ class StreamFeed:
         self._quiet_since = self._connected_at = 0.0
         self._failures = 0
         self._silences = 0
-        self._is_down = False
+        self._is_down = self._has_stood = self._was_lost = False
 
     @property
     def messages(self) -> int:
@@ -159,17 +160,17 @@ class StreamFeed:
                 tell("price stream broke", exc_info=True)
                 self._note_drop(f"{type(exc).__name__}: {exc}"[:300])
             await self._clock.sleep(self._pause())
-            self.reconnects += 1
 
-    def _wanted(self, stream: QuoteStream) -> set[Instrument]:
-        wanted = set()
+    def _wanted(self, stream: QuoteStream) -> dict[Instrument, str]:
+        """What to be subscribed to, and by which symbol."""
+        now, wanted = self._clock.time(), {}
         for entry in self._catalog.tracked():
-            able = self._able.get(entry.instrument)
-            if able is None:
-                able = has_provider(entry) and stream.symbol(entry.instrument) is not None
-                self._able[entry.instrument] = able
-            if able:
-                wanted.add(entry.instrument)
+            version, symbol = self._symbols.get(entry.id, (None, None))
+            if version != entry.version:
+                symbol = stream.symbol(entry.instrument) if has_provider(entry) else None
+                self._symbols[entry.id] = entry.version, symbol
+            if symbol is not None and not entry.has_ended(now):
+                wanted[entry.instrument] = symbol
         return wanted
 
     async def _keep(self, stream: QuoteStream) -> None:
@@ -178,14 +179,15 @@ class StreamFeed:
             await self._follow_tracking(stream)
             self._heard, self._connected_at = 0, self._clock.monotonic()
             self._quiet_since, self.connected = self._connected_at, True
+            self._note_connection()
             await self._together(self._read(stream), self._publish(), self._save(), self._watch(stream))
         finally:
             self.connected = False
             self._earlier_messages += stream.messages
             self._earlier_ignored += stream.ignored
             self._stream = None
-            self._subscribed = set()
-            self._able.clear()
+            self._subscribed = {}
+            self._symbols.clear()
             self._latest.clear()
             await stream.close()
 
@@ -220,7 +222,7 @@ class StreamFeed:
 
     async def _publish_batch(self, batch: Sequence[Quote]) -> None:
         try:
-            published = await self._publisher.publish(batch, source="stream")
+            published = await self._publisher.publish(batch, way="stream")
         except PyMongoError as exc:
             log.debug("pushed quotes not published", error=str(exc)[:300])  # the next push or poll heals it
             return
@@ -245,13 +247,15 @@ class StreamFeed:
         wanted = self._wanted(stream)
         if not wanted:
             raise _NothingTracked
-        more, gone = wanted - self._subscribed, self._subscribed - wanted
-        if more:
-            await stream.subscribe(sorted(more))
-        if gone:
-            await stream.unsubscribe(gone)
+        gone = dict(self._subscribed.items() - wanted.items())
+        more = dict(wanted.items() - self._subscribed.items())
+        if gone:  # before the others, as one whose spelling is new is among both
+            await stream.unsubscribe(gone.keys())
             for instrument in gone:
                 self._brought.pop(instrument.key, None)
+                self._latest.pop(instrument.key, None)
+        if more:
+            await stream.subscribe(sorted(more))
         self._subscribed = wanted
 
     async def _listen_for_silence(self, stream: QuoteStream) -> None:
@@ -278,6 +282,10 @@ class StreamFeed:
                 return True
         return False
 
+    def _note_connection(self) -> None:
+        self.reconnects += self._was_lost
+        self._has_stood, self._was_lost = True, False
+
     def _note_health(self) -> None:
         self._failures = 0
         if self._is_down:
@@ -286,6 +294,7 @@ class StreamFeed:
 
     def _note_drop(self, why: str) -> None:
         self.last_error = why
+        self._was_lost = self._has_stood
         self._failures += 1
         tell = log.debug if self._is_down else log.warning
         tell("price stream lost", error=why, connected_again=self.reconnects)

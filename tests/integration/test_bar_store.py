@@ -17,6 +17,7 @@ from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
+from tests.clock import ManualClock
 
 Database = AsyncDatabase[dict[str, Any]]
 DAY0 = 19_000  # 2022-01-08
@@ -29,14 +30,14 @@ def bars(sessions: list[int], price: float = 100.0) -> Bars:
     return Bars(days, np.array([close - 0.5, close + 1, close - 1, close, days * 10.0]))
 
 
-async def opened(database: Database, *symbols: str) -> tuple[BarStore, list[Entry]]:
-    """A store and catalog of its own, as one more daemon on the same database has them."""
+async def opened(database: Database, *symbols: str, clock: ManualClock | None = None) -> tuple[BarStore, list[Entry]]:
+    """A store and catalog of its own, as one more daemon on the same database has them; its clock stands at `NOW`."""
     catalog = Catalog()
     instruments = InstrumentStore(database, catalog)
     await instruments.load_all()
     named = [Instrument(symbol) for symbol in symbols or ("AAPL",)]
     entries = await instruments.add(named, wanted_from=DAY0, tracked=True, by="test", now=NOW)
-    return BarStore(database), entries
+    return BarStore(database, clock or ManualClock(NOW)), entries
 
 
 def same(a: Bars, b: Bars) -> bool:
@@ -51,7 +52,7 @@ async def test_what_is_committed_is_read_back(database: Database) -> None:
     other, [same_entry] = await opened(database)
     assert same(await other.read(same_entry), given)
     assert (same_entry.head.count, same_entry.head.first, same_entry.head.last) == (400, DAY0, DAY0 + 798)
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_equal_data_commits_nothing(database: Database) -> None:
@@ -67,17 +68,18 @@ async def test_equal_data_commits_nothing(database: Database) -> None:
 
 
 async def test_a_correction_replaces_one_bar_and_the_journal_keeps_both(database: Database) -> None:
-    store, [entry] = await opened(database)
+    store, [entry] = await opened(database, clock=(clock := ManualClock(NOW)))
     given = bars(list(range(DAY0, DAY0 + 20)))
     await store.commit([Change(entry, given, "test", NOW)])
     corrected = Bars(given.sessions[7:8], given.values[:, 7:8] * 1.01)
+    clock.advance(5)
     [outcome] = await store.commit([Change(entry, corrected, "other", NOW + 5)])
     assert outcome.replaced.tolist() == [DAY0 + 7]
     read = await store.read(entry)
     assert read.close[7] == pytest.approx(given.close[7] * 1.01)
     before = await store.journal.replay(entry.id, up_to=NOW + 1)
     assert same(before.bars, given)
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_less_never_takes_away(database: Database) -> None:
@@ -110,7 +112,7 @@ async def test_a_manual_bar_beats_a_providers_until_it_is_taken_back(database: D
     assert read.sessions.tolist() == given.sessions.tolist()
     assert entry.sessions is not None
     assert entry.sessions.tolist() == given.sessions.tolist()
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_retracting_the_only_bar_of_a_year_leaves_no_year(database: Database) -> None:
@@ -120,7 +122,7 @@ async def test_retracting_the_only_bar_of_a_year_leaves_no_year(database: Databa
     await store.retract(entry, [DAY0 + 400], NOW + 1)
     assert (await store.read(entry)).sessions.tolist() == [DAY0]
     assert list(entry.head.years) == [2022]
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_actions_are_committed_with_bars_and_taken_back_when_manual(database: Database) -> None:
@@ -136,7 +138,7 @@ async def test_actions_are_committed_with_bars_and_taken_back_when_manual(databa
     await other.refresh([same_entry])
     assert same_entry.actions == (split,)
     assert same_entry.head.rev == 3
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_a_manual_action_covers_a_providers_and_taking_it_back_uncovers_it(database: Database) -> None:
@@ -157,9 +159,9 @@ async def test_doctor_sees_and_restores_actions_that_were_tampered_with(database
     split = Action(DAY0 + 3, "split", 4.0, source="test")
     await store.commit([Change(entry, bars([DAY0, DAY0 + 3]), "test", NOW, actions=(split,))])
     await database["actions"].delete_one({"_id": entry.id})
-    assert [p["code"] for p in await store.verify(entry)] == ["actions_lost"]
+    assert [p.code for p in (await store.verify(entry)).faults] == ["actions_lost"]
     await store.verify(entry, rebuild_at=NOW + 1)
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
     assert entry.actions == (split,)
 
 
@@ -169,8 +171,8 @@ async def test_doctor_mends_a_document_of_the_wrong_type_and_a_forged_year(datab
     await store.commit([Change(entry, given, "test", NOW)])
     await database["bar_years"].update_one({"_id": entry.id * 10_000 + 2022}, {"$set": {"b": "hello"}})
     await database["bar_years"].insert_one({"_id": entry.id * 10_000 + 1999, "r": 1})
-    assert await store.verify(entry, rebuild_at=NOW + 1)
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry, rebuild_at=NOW + 1)).rebuilt
+    assert (await store.verify(entry)).faults == ()
     assert same(await store.read(entry), given)
 
 
@@ -221,7 +223,7 @@ async def test_writers_of_several_daemons_lose_nothing_and_readers_see_no_torn_s
     extras = {s for e in final_entries for s in (await final.read(e)).sessions.tolist() if s >= DAY0 + 1000}
     assert len(extras) == 48
     for entry in final_entries:
-        assert await final.verify(entry) == []
+        assert (await final.verify(entry)).faults == ()
 
 
 async def test_doctor_sees_and_mends_a_packed_year_that_was_tampered_with(database: Database) -> None:
@@ -230,10 +232,10 @@ async def test_doctor_sees_and_mends_a_packed_year_that_was_tampered_with(databa
     await store.commit([Change(entry, given, "test", NOW)])
     ids = [document["_id"] async for document in database["bar_years"].find({}, {"_id": 1})]
     await database["bar_years"].update_one({"_id": ids[0]}, {"$set": {"k": 1}})
-    assert [p["code"] for p in await store.verify(entry)][:1] == ["packed_unreadable"]
+    assert [p.code for p in (await store.verify(entry)).faults][:1] == ["packed_unreadable"]
     await database["bar_years"].delete_one({"_id": ids[1]})
-    assert await store.verify(entry, rebuild_at=NOW + 9)
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry, rebuild_at=NOW + 9)).rebuilt
+    assert (await store.verify(entry)).faults == ()
     assert same(await store.read(entry), given)
 
 
@@ -247,7 +249,7 @@ async def test_rows_of_a_batch_that_never_committed_count_for_nothing(database: 
     replayed = await store.journal.replay(entry.id)
     assert same(replayed.bars, given)
     assert replayed.orphans == 1
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_any_order_of_the_same_rows_gives_the_same_series(database: Database) -> None:
@@ -274,7 +276,7 @@ async def test_an_answer_lost_after_the_commit_stores_once(
     [outcome] = await store.commit([Change(entry, bars([DAY0, DAY0 + 1]), "test", NOW)])
     assert outcome.added.tolist() == [DAY0 + 1]
     assert (await store.read(entry)).sessions.tolist() == [DAY0, DAY0 + 1]
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 @pytest.fixture

@@ -17,15 +17,16 @@ from pricecache.errors import Corrupt
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.sync_state import SyncStateStore
+from tests.clock import ManualClock
 from tests.integration.test_bar_store import DAY0, NOW, Database, bars, opened, same
 
 
-async def fresh(database: Database, entry: Entry) -> tuple[BarStore, Entry]:
+async def fresh(database: Database, entry: Entry, clock: ManualClock | None = None) -> tuple[BarStore, Entry]:
     catalog = Catalog()
     await InstrumentStore(database, catalog).load_all()
     found = catalog.by_id(entry.id)
     assert found is not None
-    return BarStore(database), found
+    return BarStore(database, clock or ManualClock(NOW)), found
 
 
 async def assert_ram_is_the_database(database: Database, store: BarStore, entry: Entry) -> None:
@@ -34,7 +35,7 @@ async def assert_ram_is_the_database(database: Database, store: BarStore, entry:
     assert same(await store.read(entry), await other.read(stored))
     assert (await store.held(entry)).tolist() == (await other.held(stored)).tolist()
     assert not set(entry.tail.sessions.tolist()) & set((await store.held(entry)).tolist())
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,7 +121,7 @@ async def test_one_corrupt_series_leaves_the_others_readable(database: Database)
     assert sorted(found) == [entries[0].id, entries[2].id]
     with pytest.raises(Corrupt, match="B:US"):
         await store.read(entries[1])
-    assert await store.verify(entries[1], rebuild_at=NOW)
+    assert (await store.verify(entries[1], rebuild_at=NOW)).rebuilt
     assert sorted(await store.read_many(entries)) == [entry.id for entry in entries]
 
 

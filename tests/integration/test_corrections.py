@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pricecache.api import answers
 from pricecache.core.actions import Action, adjusted
-from pricecache.core.bars import APPROVED, Bars, day_of
+from pricecache.core.bars import APPROVED, Bars, day_of, years_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.events import BarsChanged
 from pricecache.errors import Corrupt
@@ -53,11 +53,13 @@ def facts(event: BarsChanged) -> tuple[Any, ...]:
 
 
 async def test_every_hand_that_supersedes_a_bar_is_a_correction_and_a_first_fill_is_none(database: Database) -> None:
-    store, [entry] = await opened(database)
+    clock = ManualClock(NOW)
+    store, [entry] = await opened(database, clock=clock)
     days = [DAY0, DAY0 + 1, DAY0 + 2]
     await store.commit([Change(entry, flat(days, 10.0), "one", NOW)])
     assert (await store.corrections(entry, None, None, 100)).total == 0
-    await store.commit([Change(entry, flat(days[:1], 11.0), "two", NOW + 10, committed_at=NOW + 11)])
+    clock.advance(11)
+    await store.commit([Change(entry, flat(days[:1], 11.0), "two", NOW + 10)])
     await store.commit([Change(entry, flat(days[1:2], 12.0), "one", NOW + 20, approved=True)])
     await store.commit([Change(entry, flat(days[2:], 13.0), "manual", NOW + 30, manual=True)])
     await store.commit([Change(entry, flat(days[2:], 14.0), "one", NOW + 40)])
@@ -90,7 +92,7 @@ async def test_an_approved_bar_says_so_and_a_later_one_of_a_provider_replaces_it
     await store.commit([Change(entry, flat([DAY0], 20.0), "one", NOW + 1, approved=True)])
     [year] = (await store.packed(entry)).values()
     assert year.provenance.flags.tolist() == [APPROVED]
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
     [outcome] = await store.commit([Change(entry, flat([DAY0], 21.0), "one", NOW + 2)])
     assert outcome.replaced.tolist() == [DAY0]
     assert (await store.manual(entry)).tolist() == []
@@ -151,9 +153,11 @@ async def test_corrections_over_http_name_old_and_new_with_source_and_time(daemo
 
 
 async def test_ten_years_with_many_corrections_are_read_without_holding_the_loop(database: Database) -> None:
-    store, [entry] = await opened(database)
+    clock = ManualClock(NOW)
+    store, [entry] = await opened(database, clock=clock)
     days = list(range(DAY0, DAY0 + 2520))
     for n in range(8):
+        clock.set(NOW + n)
         await store.commit([Change(entry, flat(days, 100.0 + n), "test", NOW + n)])
     revisions = await database["revisions"].find({}).to_list()
     assert max(len(str(document["changed"])) for document in revisions) < 2000
@@ -243,6 +247,42 @@ async def test_what_was_known_never_holds_provisional_bars_or_failures_of_now(da
     assert (gap["from"], gap["class"], gap["reason"]) == ("2026-11-19", "pending", "due by then, not held then")
     assert gap["nextRetry"] is None
     assert not then["coverage"]["complete"]
+
+
+async def test_what_was_known_at_an_instant_is_the_same_before_and_after_what_was_fetched_by_then_is_committed(
+    daemon: ApiDaemon,
+) -> None:
+    entry = await daemon.stored(count=5)
+    fetched_at = daemon.clock.time()
+    daemon.clock.advance(60)
+    target = "/cache/historical/AAPL?asKnownOn=2026-11-20T10:00:30Z"
+    _, before = await daemon.get(target)
+    held = (await daemon.services.bars.held(entry)).tolist()
+    await daemon.services.bars.commit([Change(entry, flat(held, 1.0), "other", fetched_at)])
+    _, after = await daemon.get(target)
+    assert after["bars"] == before["bars"]
+    _, found = await daemon.get("/cache/corrections/AAPL?limit=1")
+    assert found["corrections"][0]["to"]["committedAt"] == "2026-11-20T10:01:00Z"
+    assert found["corrections"][0]["to"]["fetchedAt"] == "2026-11-20T10:00:00Z"
+
+
+async def test_who_asks_what_is_known_by_now_waits_for_the_commit_that_has_its_time_already(
+    database: Database,
+) -> None:
+    store, [entry] = await opened(database, clock=(clock := ManualClock(NOW)))
+    await store.commit([Change(entry, flat([DAY0], 10.0), "one", NOW)])
+    asked: list[asyncio.Task[Any]] = []
+    insert = store._committer._apply
+
+    async def slowly(*given: Any) -> None:
+        await insert(*given)
+        clock.advance(1)
+        asked.append(asyncio.create_task(store.as_known_on(entry, clock.time())))
+        await asyncio.sleep(0.05)  # time enough for an answer that does not wait
+
+    store._committer._apply = slowly  # type: ignore[method-assign]
+    await store.commit([Change(entry, flat([DAY0], 11.0), "one", NOW)])
+    assert (await asked[0]).bars.close.tolist() == [11.0]
 
 
 async def test_today_means_now(daemon: ApiDaemon) -> None:
@@ -405,7 +445,10 @@ async def test_a_revision_that_is_gone_or_of_before_announces_everything(databas
         {"_id": {"s": theirs.id, "rev": 2}}, {"$unset": {"changed": 1, "committedAt": 1}}
     )
     await store.refresh([mine])
-    assert [(event.rev, event.is_known, event.since) for event in heard] == [(2, False, DAY0 + 1), (4, False, None)]
+    assert [(event.rev, event.added is not None, event.since) for event in heard] == [
+        (2, False, DAY0 + 1),
+        (4, False, None),
+    ]
     assert (await store.as_known_on(mine, NOW)).bars.sessions.tolist() == [DAY0, DAY0 + 1, DAY0 + 3]
 
 
@@ -461,10 +504,10 @@ async def test_a_damaged_year_is_never_read_and_heals_from_the_journal(database:
         with pytest.raises(Corrupt):
             await store.commit([Change(entry, flat([DAY0 + 400], 1.0), "test", NOW)])
     store, entry = await fresh(database, theirs)
-    assert await store.heal(entry, NOW + 1)
+    assert (await store.heal(entry, NOW + 1)).rebuilt
     assert same(await store.read(entry), given)
     assert entry.actions == (split,)
-    assert await store.heal(entry, NOW + 2) == []
+    assert (await store.heal(entry, NOW + 2)).faults == ()
     assert same(await writer.read(theirs), given)
     assert (await store.corrections(entry, None, None, 10)).total == 0
 
@@ -487,10 +530,10 @@ async def test_a_lost_head_is_never_taken_for_an_empty_series_and_heals(database
     assert await store.read_many([entry, entry]) == {}
     with pytest.raises(Corrupt):
         await store.commit([Change(entry, flat([DAY0 + 400], 1.0), "test", NOW)])
-    assert "head_lost" in [problem["code"] for problem in await store.heal(entry, NOW + 1)]
+    assert "head_lost" in [problem.code for problem in (await store.heal(entry, NOW + 1)).faults]
     assert same(await store.read(entry), whole)
     assert (entry.actions, entry.current) == ((split,), True)
-    assert await store.heal(entry, NOW + 2) == []
+    assert (await store.heal(entry, NOW + 2)).faults == ()
     [outcome] = await store.commit([Change(entry, flat([DAY0 + 2001], 3.0), "test", NOW)])
     assert outcome.rev == 4
     await writer.refresh([theirs])
@@ -502,16 +545,18 @@ async def test_the_daemon_that_knew_the_head_heals_it_too(database: Database) ->
     given = bars(list(range(DAY0, DAY0 + 300)))
     await store.commit([Change(entry, given, "test", NOW)])
     await database["series"].delete_one({"_id": entry.id})
-    assert await store.heal(entry, NOW + 1)
+    assert (await store.heal(entry, NOW + 1)).rebuilt
     assert same(await store.read(entry), given)
-    assert await store.heal(entry, NOW + 2) == []
+    assert (await store.heal(entry, NOW + 2)).faults == ()
 
 
 @pytest.mark.parametrize("head_too", [False, True])
-async def test_healing_never_shortens_history_where_the_journal_lost_rows(database: Database, head_too: bool) -> None:
+async def test_healing_keeps_all_that_journal_or_sound_years_still_have_and_tells_what_is_lost(
+    database: Database, head_too: bool
+) -> None:
     store, [entry] = await opened(database)
     given = bars(list(range(DAY0, DAY0 + 900)))
-    await store.commit([Change(entry, given.between(None, DAY0 + 800), "test", NOW)])
+    await store.commit([Change(entry, given.between(None, DAY0 + 500), "test", NOW)])
     await store.commit([Change(entry, given, "test", NOW)])
     # nothing can be deleted from a time-series collection by batch: that it never came stands for that it went
     await database["revisions"].update_one({"_id.rev": 2}, {"$set": {"batch": ObjectId()}})
@@ -519,11 +564,18 @@ async def test_healing_never_shortens_history_where_the_journal_lost_rows(databa
     if head_too:
         await database["series"].delete_many({})
     store, entry = await fresh(database, entry)
-    before = await database["bar_years"].find({}).to_list()
-    assert "journal_lacks" in [problem["code"] for problem in await store.heal(entry, NOW + 1)]
-    assert await database["bar_years"].find({}).to_list() == before
-    with pytest.raises(Corrupt):
-        await store.read(entry)
+    verdict = await store.heal(entry, NOW + 1)
+    assert verdict.rebuilt
+    assert "journal_lacks" in [problem.code for problem in verdict.faults]
+    left = await store.read(entry)
+    damaged = years_of(given.sessions) == 2023
+    expected = given.sessions[~damaged | (given.sessions <= DAY0 + 500)]
+    assert left.sessions.tolist() == expected.tolist()
+    gone = np.setdiff1d(given.sessions, expected)
+    assert verdict.lost is not None
+    assert (verdict.lost.count, verdict.lost.first, verdict.lost.last) == (len(gone), gone[0], gone[-1])
+    again = await store.heal(entry, NOW + 2)
+    assert (again.rebuilt, again.lost) == (False, None)
 
 
 async def test_lost_actions_are_never_taken_for_none_and_heal(database: Database) -> None:
@@ -535,7 +587,7 @@ async def test_lost_actions_are_never_taken_for_none_and_heal(database: Database
     assert not entry.current
     with pytest.raises(Corrupt):
         await store.refresh([entry])
-    assert (await store.heal(entry, NOW))[0]["code"] == "actions_lost"
+    assert (await store.heal(entry, NOW)).faults[0].code == "actions_lost"
     assert (entry.actions, entry.current) == ((split,), True)
     await writer.refresh([theirs])
     assert theirs.actions == (split,)
@@ -551,7 +603,7 @@ async def test_healing_beside_writers_loses_nothing(database: Database) -> None:
         assert not [o for o in outcomes if isinstance(o, BaseException) and not isinstance(o, Corrupt)]
         await store.heal(entry, NOW)
     assert len(await store.read(entry)) == 906
-    assert await store.verify(entry) == []
+    assert (await store.verify(entry)).faults == ()
 
 
 async def test_documents_of_before_are_read_and_moved_on(database: Database) -> None:
@@ -562,7 +614,7 @@ async def test_documents_of_before_are_read_and_moved_on(database: Database) -> 
     await database["series"].update_many({}, {"$unset": {"actionsRev": 1}})
     await database["actions"].update_many({}, {"$unset": {"r": 1}})
     await database["revisions"].update_many({}, {"$unset": {"changed": 1, "committedAt": 1}})
-    store, entry = await fresh(database, entry)
+    store, entry = await fresh(database, entry, ManualClock(NOW + 1))
     assert (entry.actions, entry.current) == ((split,), True)
     await store.commit([Change(entry, flat([DAY0, DAY0 + 1], 9.0), "test", NOW + 1)])
     other, theirs = await fresh(database, entry)
@@ -573,7 +625,7 @@ async def test_documents_of_before_are_read_and_moved_on(database: Database) -> 
     assert theirs.actions == (later,)
     assert (await other.as_known_on(theirs, NOW)).actions == (split,)
     assert (await other.as_known_on(theirs, NOW)).bars.close.tolist() == [8.0]
-    assert await other.heal(theirs, NOW + 3) == []
+    assert (await other.heal(theirs, NOW + 3)).faults == ()
 
 
 # ---- torn reads
@@ -594,7 +646,8 @@ def restatement(entry: Entry, whole: list[int], n: int) -> Change:
 async def test_no_read_is_torn_while_bars_and_splits_are_restated(database: Database) -> None:
     """Of the store, of the store of another daemon, and as known on: one level each, never one commit's bars with
     another's splits."""
-    store, [entry] = await opened(database)
+    clock = ManualClock(NOW)
+    store, [entry] = await opened(database, clock=clock)
     whole = list(range(DAY0, DAY0 + 500))
     await store.commit([restatement(entry, whole, 0)])
     other, theirs = await fresh(database, entry)
@@ -629,6 +682,7 @@ async def test_no_read_is_torn_while_bars_and_splits_are_restated(database: Data
         asyncio.create_task(read_known()),
     ]
     while reads < 500 or committed < 20:
+        clock.set(NOW + committed + 1)
         await store.commit([restatement(entry, whole, committed + 1)])
         committed += 1
     stop.set()
@@ -703,4 +757,4 @@ async def test_rows_in_any_order_make_the_same_series(
             await store.commit([Change(entry, sent, "test", NOW + n)])
     assert same(await store.read(one), await store.read(two))
     assert told[: len(told) // 2] == told[len(told) // 2 :]
-    assert await store.verify(one) == await store.verify(two) == []
+    assert [(await store.verify(entry)).faults for entry in (one, two)] == [(), ()]

@@ -17,7 +17,7 @@ from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_number
 from pricecache.core.catalog import FUND_LAG, Catalog, Entry
 from pricecache.core.instruments import Instrument
-from pricecache.core.quotes import Quote
+from pricecache.core.quotes import VENDOR_DELAY, Quote
 from pricecache.core.sessions import SessionCalendar
 from pricecache.metrics import Metrics
 from pricecache.stores.bars import BarStore, Change
@@ -64,8 +64,8 @@ class Bench:
         sessions = xnys_book().get("XNYS").between(last - 30, last)[-5:]
         await self.bars.commit([Change(entry, Bars(sessions, np.full((5, 5), close)), "yfinance", self.clock.time())])
 
-    async def take(self, *quotes: Quote, source: Way = "poll") -> Published:
-        return await self.publisher.publish(quotes, source=source)
+    async def take(self, *quotes: Quote, way: Way = "poll") -> Published:
+        return await self.publisher.publish(quotes, way=way)
 
     async def code(self, quote: Quote) -> str | None:
         """Why it was refused, or None."""
@@ -102,14 +102,14 @@ async def test_what_is_polled_is_stored_before_anybody_hears_of_it(bench: Bench)
     published = await bench.take(bench.at(100.0))
     assert [quote.price for quote in await bench.quotes.load()] == [100.0]
     assert heard == [list(published.taken.values())]
-    assert held(bench).stale_at == OPEN + 2 * INTERVAL
+    assert held(bench).stale_at == OPEN + 2 * INTERVAL + VENDOR_DELAY
 
 
 async def test_what_is_pushed_is_seen_at_once_and_stored_by_the_next_save(bench: Bench) -> None:
     await bench.track(AAPL, MSFT)
-    await bench.take(bench.at(100.0), bench.at(50.0, MSFT), source="stream")
+    await bench.take(bench.at(100.0), bench.at(50.0, MSFT), way="stream")
     bench.clock.advance(0.5)
-    await bench.take(bench.at(101.0), source="stream")
+    await bench.take(bench.at(101.0), way="stream")
     assert held(bench).price == 101.0
     assert await bench.quotes.load() == []
     await bench.publisher.save_pushed()
@@ -118,7 +118,7 @@ async def test_what_is_pushed_is_seen_at_once_and_stored_by_the_next_save(bench:
 
 async def test_pushed_quotes_that_cannot_be_saved_wait_for_the_next_time(bench: Bench) -> None:
     await bench.track(AAPL)
-    await bench.take(bench.at(100.0), source="stream")
+    await bench.take(bench.at(100.0), way="stream")
     save = bench.quotes.save
 
     async def fail(*_: object) -> None:
@@ -155,13 +155,13 @@ async def test_the_same_price_again_is_no_news(bench: Bench) -> None:
     bench.clock.advance(60)
     published = await bench.take(quote)
     assert (len(published.taken), len(published.news)) == (1, 0)
-    assert held(bench).stale_at == OPEN + 60 + 2 * INTERVAL
+    assert held(bench).stale_at == OPEN + 2 * INTERVAL + VENDOR_DELAY
 
 
 @pytest.mark.parametrize("older", [{"as_of": OPEN - 1}, {"session": FRIDAY - 1}], ids=["time", "session"])
 async def test_an_older_price_changes_nothing_and_is_no_failure(bench: Bench, older: dict[str, Any]) -> None:
     await bench.track(AAPL)
-    await bench.take(bench.at(100.0), source="stream")
+    await bench.take(bench.at(100.0), way="stream")
     published = await bench.take(bench.at(90.0, **older))
     assert (published.taken, published.refused) == ({}, {})
     assert held(bench).price == 100.0
@@ -254,7 +254,7 @@ async def test_what_a_push_leaves_out_is_what_the_session_had_before(bench: Benc
     await bench.track(AAPL)
     await bench.take(bench.at(100.0, previous_close=98.0, open=99.0, day_high=100.5, day_low=98.5, volume=1000.0))
     bench.clock.advance(1)
-    await bench.take(bench.at(101.0, currency="", volume=1200.0), source="stream")
+    await bench.take(bench.at(101.0, currency="", volume=1200.0), way="stream")
     quote = held(bench)
     assert (quote.previous_close, quote.open, quote.day_high, quote.day_low) == (98.0, 99.0, 101.0, 98.5)
     assert (quote.volume, quote.currency) == (1200.0, "USD")
@@ -263,7 +263,7 @@ async def test_what_a_push_leaves_out_is_what_the_session_had_before(bench: Benc
 async def test_nothing_is_carried_over_into_another_session(bench: Bench) -> None:
     await bench.track(AAPL)
     await bench.take(bench.at(100.0, as_of=OPEN - 86400, previous_close=98.0, volume=1000.0))
-    await bench.take(bench.at(101.0), source="stream")
+    await bench.take(bench.at(101.0), way="stream")
     assert (held(bench).session, held(bench).previous_close, held(bench).volume) == (FRIDAY, None, None)
 
 
@@ -283,7 +283,7 @@ async def test_coins_are_never_at_rest_and_currencies_are_at_the_weekend(bench: 
     await bench.take(bench.at(1.15, EUR, as_of=friday_end), bench.at(90_000.0, BTC))
     monday = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
     assert held(bench, EUR).stale_at == monday + 2 * INTERVAL
-    assert held(bench, BTC).stale_at == bench.clock.time() + 2 * INTERVAL
+    assert held(bench, BTC).stale_at == bench.clock.time() + 2 * INTERVAL + VENDOR_DELAY
 
 
 async def test_where_a_session_is_a_utc_day_the_vendors_own_day_does_not_matter(bench: Bench) -> None:
@@ -305,3 +305,44 @@ async def test_a_price_of_before_the_open_is_of_no_session_to_come(bench: Bench)
     bench.clock.set(datetime(2026, 11, 23, 10, tzinfo=UTC))
     await bench.take(bench.at(100.0, session=FRIDAY + 3))
     assert held(bench).session == FRIDAY
+
+
+async def test_a_figure_of_the_day_that_is_of_another_order_is_unknown(bench: Bench) -> None:
+    await bench.track(AAPL)
+    await bench.take(bench.at(99.0, as_of=OPEN - 86400))
+    await bench.take(bench.at(100.0, previous_close=2001.0, open=4.9, day_high=1e30, day_low=1e-30, volume=-1.0))
+    quote = held(bench)
+    assert (quote.price, quote.previous_close, quote.open, quote.day_high, quote.day_low) == (100.0, *[None] * 4)
+    assert quote.volume is None
+
+
+async def test_the_range_of_the_day_takes_in_the_price(bench: Bench) -> None:
+    await bench.track(AAPL)
+    await bench.take(bench.at(100.0, day_high=99.0, day_low=98.0))
+    assert (held(bench).day_low, held(bench).day_high) == (98.0, 100.0)
+
+
+async def test_a_quote_of_before_a_rename_is_saved_under_its_series(bench: Bench) -> None:
+    (entry,) = await bench.track(AAPL)
+    await bench.take(bench.at(100.0), way="stream")
+    await bench.instruments.rename(entry, MSFT, FRIDAY)
+    (anew,) = await bench.track(AAPL)
+    assert anew.id != entry.id
+    bench.clock.advance(1)
+    await bench.take(bench.at(101.0, MSFT), way="stream")
+    await bench.publisher.save_pushed()
+    assert [(quote.series, quote.price) for quote in await bench.quotes.load()] == [(entry.id, 101.0)]
+
+
+async def test_a_quote_whose_symbol_changes_while_it_is_saved_is_published_under_the_new_one(bench: Bench) -> None:
+    (entry,) = await bench.track(AAPL)
+    save = bench.quotes.save
+
+    async def renaming(quotes: Any) -> None:
+        await save(quotes)
+        await bench.instruments.rename(entry, MSFT, FRIDAY)
+
+    bench.quotes.save = renaming  # type: ignore[method-assign]
+    await bench.take(bench.at(100.0))
+    assert bench.live.get(AAPL.key) is None
+    assert held(bench, MSFT).price == 100.0
