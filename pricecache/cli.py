@@ -91,7 +91,6 @@ def _add_questions(commands: Any) -> None:
     coverage.add_argument("--start", metavar="DATE", help="first day, YYYY-MM-DD")
     coverage.add_argument("--end", metavar="DATE", help="last day, YYYY-MM-DD")
 
-
     providers = _add(
         commands, "providers", _remote("providers"), "how the providers of prices do; reset one", _client_options()
     )

@@ -21,7 +21,8 @@ from pricecache import __version__, display
 from pricecache.api.origins import is_loopback
 from pricecache.client import Daemon, NoDaemon, Refusal
 from pricecache.clock import SystemClock
-from pricecache.core.instruments import MARKETS, Instrument
+from pricecache.core.instruments import Instrument
+from pricecache.core.markets import MARKETS
 from pricecache.errors import Invalid, PricecacheError
 from pricecache.settings import Settings
 

@@ -33,4 +33,4 @@ async def _verify(settings: Settings, uri: str, rebuild: bool) -> list[dict[str,
         database = client[settings.mongodb_database]
         await prepare(database)
         await InstrumentStore(database, catalog).load_all()
-        return await Verifier(catalog, BarStore(database), clock).differences(rebuild)
+        return await Verifier(catalog, BarStore(database, clock), clock).differences(rebuild)

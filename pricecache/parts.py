@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -51,7 +50,7 @@ from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
 from pricecache.sync.historical import HistoricalSync
-from pricecache.sync.publish import QuotePublisher
+from pricecache.sync.publish import QuotePublisher, presently
 from pricecache.sync.refresh import LiveRefresher
 from pricecache.sync.review import Reviewer
 from pricecache.sync.searching import ProviderSearch
@@ -96,21 +95,26 @@ class Parts:
         """Fill the memory with what the database holds."""
         await self.calendars.load()
         await self.instruments.load_all()
+        await self.quotes.adopt(self._series_of)
         quotes = await self.quotes.load()
         self._publish(quotes)
         self.samples.remember(quotes)
         await self.identity.reload()
 
     def _publish(self, quotes: Sequence[Quote]) -> None:
-        # one may have been saved under a symbol that its instrument was losing
-        present = [replace(quote, instrument=self.catalog.present(quote.instrument)) for quote in quotes]
+        # by the series: the symbol of one may have become another's since
+        present = [named for quote in quotes if (named := presently(self.catalog, quote)) is not None]
         self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
+
+    def _series_of(self, instrument: Instrument) -> int | None:
+        entry = self.catalog.find(instrument)
+        return None if entry is None else entry.id
 
     def _make_stores(self) -> None:
         database, clock = self._database, self._clock
         shared_as = self._owner if self._settings.mongodb_uri is not None else None
         self.catalog = Catalog()
-        self.bars = BarStore(database)
+        self.bars = BarStore(database, clock)
         self.instruments = InstrumentStore(database, self.catalog)
         self.states = SyncStateStore(database)
         self.quarantine = QuarantineStore(database)
@@ -121,12 +125,13 @@ class Parts:
         self.runs = RunStore(database)
         self.keys = KeyStore(database)
         self.calendars = CalendarLoader(clock, database["calendars"], self._book)
-        self._chain.spelling = self.catalog.asked_as
+        self._chain.spell(self.catalog.asked_as)
 
     def _make_caches(self) -> None:
         lag = self._chain.final_lag
         self.live = LiveCache()
         self.instruments.on_renamed = self.live.rename
+        self.instruments.on_repriced = lambda entry: self.live.reprice(entry.instrument, entry.currency)
         self.columns = ColumnCache(self.bars, int(self._settings.column_cache_mb * MIB))
         self.sampled = SampledSessions(self.samples, self._book)
         self.reader = Reader(
@@ -201,13 +206,8 @@ class Parts:
             metrics=self._metrics,
             quarantine=self.quarantine,
             rank=self._chain.rank,
-            control_works=self._controls_work,
+            control_works=self._chain.controls_work,
         )
-
-    async def _controls_work(self) -> bool:
-        """Whether all providers of history that can prove it know what they always have, and one at least can."""
-        able = [pool for pool in self._chain.able("history") if pool.provider.control is not None]
-        return bool(able) and all([await pool.control_works() for pool in able])
 
     def _refresher(self) -> LiveRefresher:
         return LiveRefresher(

@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     )
     providers_live: Annotated[tuple[str, ...], NoDecode] = Field((), description="The same for live quotes.")
     providers_actions: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="The same for splits and dividends, where the provider of the history has none."
+        (),
+        description="Who tells splits and dividends, whoever the bars are from: the first that can. None: the provider "
+        "of the history, or the first that can where it has none.",
     )
     providers_search: Annotated[tuple[str, ...], NoDecode] = Field((), description="The same for symbol search.")
     providers_stream: Annotated[tuple[str, ...], NoDecode] = Field((), description="The same for pushed prices.")

@@ -54,6 +54,7 @@ class Gap(Output):
     count: int
     class_: str = Field(alias="class")
     reason: str
+    attempts: int = Field(0, description="How often it was asked for in vain.")
     next_retry: Instant
 
 
@@ -66,7 +67,7 @@ class CoverageOut(Output):
 
 
 class DivergenceOut(Output):
-    kind: Literal["provider_has_less", "other_currency", "providers_disagree", "action_withdrawn"]
+    kind: Literal["provider_has_less", "other_currency", "providers_disagree", "action_withdrawn", "record_lost"]
     provider: str
     detail: str
     count: int = Field(description="Sessions concerned; 0 of a whole answer.")
@@ -248,7 +249,7 @@ class QuarantineItemOut(Output):
     code: str
     detail: str
     source: str
-    state: Literal["parked", "rejected", "approved", "dropped", "resolved"]
+    state: Literal["parked", "rejected", "approving", "approved", "dropped", "resolved"]
     bar: dict[str, float | None] | None = Field(description="As traded; null of a whole answer.")
     ratio: float | None = Field(description="Of a whole answer: its prices divided by those held.")
     suggestion: dict[str, Any] | None = Field(description="The split that would explain the ratio.")
@@ -259,8 +260,20 @@ class QuarantineItemOut(Output):
     decided_at: Instant
 
 
+class QuarantinedSymbolOut(Output):
+    symbol: str
+    market: str
+    since: Instant
+    not_found: int = Field(description="How often in a row no provider knew it.")
+    reason: str | None
+    next_retry: Instant
+
+
 class QuarantineOut(Output):
     items: list[QuarantineItemOut]
+    symbols: list[QuarantinedSymbolOut] = Field(
+        description="Symbols that count as dead, since no provider knows them; with state or code in the query none."
+    )
     counts: dict[str, dict[str, int]] = Field(description="All items by state, and the open ones by code.")
 
 
@@ -292,7 +305,7 @@ class BudgetOut(Output):
     spent: int
     remaining: int | None = Field(description="Requests that quotes may still make today; null without a budget.")
     resets_at: Instant
-    by_lane: dict[str, LaneOut] = Field(description="The same for live, user, heal and deep.")
+    by_lane: dict[str, LaneOut] = Field(description="The same for live, user, heal, deep and search.")
 
 
 class RateOut(Output):

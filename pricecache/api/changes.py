@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pricecache.api.cache import actions_of, current_entry, named
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import run_fields, symbol_fields
+from pricecache.api.entries import actions_of, current_entry, named
 from pricecache.api.inputs import BAR_FIELDS, BarInput, DividendInput, SplitInput
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_number
@@ -24,9 +24,10 @@ MANUAL_SOURCE = "manual"
 
 async def track(call: Call) -> Answer:
     tracked = await call.services.tracker.track(call.body.symbols, call.principal.name)
-    run = None if tracked.run is None else run_fields(tracked.run.run, call.services.clock.time())
+    now = call.services.clock.time()
+    run = None if tracked.run is None else run_fields(tracked.run.run, now)
     return Answer(
-        {"symbols": [symbol_fields(entry) for entry in tracked.entries], "run": run},
+        {"symbols": [symbol_fields(entry, now) for entry in tracked.entries], "run": run},
         201 if tracked.added else 200,
         {"Location": f"/cache/runs/{run['id']}"} if run else {},
     )
@@ -61,6 +62,7 @@ async def put_bars(call: Call) -> Answer:
     change = Change(entry, bars, MANUAL_SOURCE, now, manual=True)
     committed = (await services.bars.commit([change]))[0]
     stored = len(committed.added) + len(committed.replaced)
+    await services.review.put_by_hand(entry, bars.sessions.tolist())
     return Answer(
         {
             "symbol": entry.instrument.symbol,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pricecache.api.cache import current_entry
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import action_fields
-from pricecache.api.wire import instant, iso_day
+from pricecache.api.entries import current_entry
+from pricecache.api.wire import exact_instant, instant, iso_day
 from pricecache.core.actions import Action
 from pricecache.core.bars import FIELDS, VOLUME, day_number
 
@@ -37,7 +37,7 @@ def _correction_fields(correction: Correction) -> dict[str, Any]:
     return {
         "date": iso_day(correction.session),
         "revision": correction.rev,
-        "at": instant(correction.at / 1000),
+        "at": exact_instant(correction.at / 1000),
         "kind": correction.kind,
         "from": _version_fields(correction.before),
         "to": None if correction.after is None else _version_fields(correction.after),
@@ -52,7 +52,7 @@ def _version_fields(version: Version) -> dict[str, Any]:
         **dict(zip(FIELDS, values, strict=True)),
         "source": version.source,
         "fetchedAt": instant(version.fetched_at / 1000),
-        "committedAt": instant(version.committed_at / 1000),
+        "committedAt": exact_instant(version.committed_at / 1000),
         "revision": version.rev,
     }
 
@@ -62,7 +62,7 @@ def _action_correction_fields(correction: ActionCorrection) -> dict[str, Any]:
         "date": iso_day(correction.before.ex_date),
         "action": correction.before.kind,
         "revision": correction.rev,
-        "at": instant(correction.at / 1000),
+        "at": exact_instant(correction.at / 1000),
         "kind": correction.kind,
         "from": _facts(correction.before),
         "to": None if correction.after is None else _facts(correction.after),

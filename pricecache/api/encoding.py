@@ -17,7 +17,7 @@ from pricecache.api.wire import NotAcceptable, camel, encode, exact_instant, ins
 from pricecache.core.actions import Action, Adjust
 from pricecache.core.bars import FIELDS, VOLUME, day_of
 from pricecache.core.catalog import BEGINNING, Entry
-from pricecache.core.coverage import ASK_SPACING, Coverage, SyncState
+from pricecache.core.coverage import Coverage, SyncState
 from pricecache.core.quotes import Quote
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ SIGNIFICANT_DIGITS = 13
 def etag_of(content: bytes) -> str:
     """A strong entity tag: it changes when, and only when, `content` does, on any daemon and after any restart."""
     return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def weak_etag_of(content: bytes) -> str:
+    """The tag of an answer that tells, beside `content`, something of which nothing depends: an age, a last look."""
+    return f"W/{etag_of(content)}"
 
 
 def quote_fields(quote: Quote, now: float) -> dict[str, Any]:
@@ -70,6 +75,7 @@ def coverage_fields(coverage: Coverage) -> dict[str, Any]:
                 "count": stretch.count,
                 "class": stretch.absence,
                 "reason": stretch.reason,
+                "attempts": stretch.attempts,
                 "nextRetry": instant(stretch.next_retry),
             }
             for stretch in coverage.missing
@@ -77,20 +83,30 @@ def coverage_fields(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def state_of(entry: Entry) -> str:
-    """In one word how it stands with a symbol: untracked, quarantined, failing, new, delisted or ok."""
+OVERDUE_SECONDS = 86400.0
+"""A symbol that no run has come to with success for so long is not in order, though nothing speaks against it."""
+
+
+def state_of(entry: Entry, now: float) -> str:
+    """In one word how it stands with a symbol at instant `now` (seconds since 1970 UTC): untracked, quarantined,
+    failing, pending, new, delisted or ok."""
     if not entry.tracked:
         return "untracked"
     if entry.state.quarantined_at is not None:
         return "quarantined"
-    if entry.state.attempts or entry.state.parked:
+    if entry.state.attempts or entry.state.withheld:
         return "failing"
+    if entry.state.empty_since is not None or entry.state.code is not None:
+        return "pending"  # a code without an attempt: it could not be asked for
     if entry.state.last_update is None:
         return "new"
-    return "delisted" if entry.state.delisted_after is not None else "ok"
+    if entry.state.delisted_after is not None:
+        return "delisted"
+    is_overdue = entry.instrument.place.has_provider and now - entry.state.last_update >= OVERDUE_SECONDS
+    return "pending" if is_overdue else "ok"
 
 
-def symbol_fields(entry: Entry) -> dict[str, Any]:
+def symbol_fields(entry: Entry, now: float) -> dict[str, Any]:
     state = entry.state
     return {
         "symbol": entry.instrument.symbol,
@@ -99,7 +115,7 @@ def symbol_fields(entry: Entry) -> dict[str, Any]:
         "tracked": entry.tracked,
         "trackedSince": instant(entry.tracked_since),
         "trackedBy": entry.tracked_by,
-        "state": state_of(entry),
+        "state": state_of(entry, now),
         **failure_fields(state),
         "lastUpdate": instant(state.last_update),
         "first": iso_day(entry.head.first),
@@ -112,13 +128,14 @@ def symbol_fields(entry: Entry) -> dict[str, Any]:
 
 def failure_fields(state: SyncState) -> dict[str, Any]:
     """Why a symbol is failing, how often in a row it was asked for in vain, and when it is asked for next."""
-    if state.attempts:
-        code, reason, next_retry = state.code, state.reason, state.next_retry
-    elif state.parked:
-        code, reason = "bars_parked", f"bars that await review: {len(state.parked)}; see GET /cache/quarantine"
-        next_retry = min(state.parked.values()) + ASK_SPACING
-    else:
-        code = reason = next_retry = None
+    code, reason, next_retry = state.code, state.reason, state.next_retry
+    if state.withheld and not state.attempts:
+        if state.parked:
+            code, reason = "bars_parked", f"bars that await review: {len(state.parked)}; see GET /cache/quarantine"
+        else:
+            code = "bars_rejected"
+            reason = f"bars that cannot be believed: {len(state.refused)}; see GET /cache/quarantine"
+        next_retry = min(row.next_ask for row in state.withheld.values())
     return {"reason": reason, "code": code, "attempts": state.attempts, "nextRetry": instant(next_retry)}
 
 
@@ -173,7 +190,7 @@ def run_fields(run: Run, now: float) -> dict[str, Any]:
         "percent": round(100 * run.done / run.total, 1) if run.total else None,
         "counts": camel(run.counts),
         "failures": camel(run.failures),
-        "failuresTotal": getattr(run, "failures_total", len(run.failures)),
+        "failuresTotal": run.failures_total,
         "message": run.message,
         "error": run.error,
     }
@@ -219,7 +236,7 @@ def history_json(
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     updated = entry.state.last_update if answer.as_known_on is None else answer.known_since
     last_update = encode(instant(updated)).rstrip()
-    return b'%s,"lastUpdate":%s}\n' % (body[:-1], last_update), etag_of(body)
+    return b'%s,"lastUpdate":%s}\n' % (body[:-1], last_update), weak_etag_of(body)
 
 
 def history_csv(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[bytes, str]:
@@ -245,6 +262,7 @@ async def history_arrow(answer: HistoryAnswer, fields: Sequence[str]) -> tuple[b
              "currency": answer.entry.currency, "adjust": answer.adjust}  # fmt: skip
     if answer.as_known_on is not None:
         facts["asKnownOn"] = exact_instant(answer.as_known_on)
+    facts |= currency_facts(answer.entry, "currencies")
     days = answer.bars.sessions.astype("datetime64[D]")
     return await arrow_of("date", days, answer.bars.values, fields, facts)
 
@@ -279,6 +297,13 @@ def coverage_headers(coverage: Coverage | SampleCoverage, provisional: Sequence[
     return said | {"X-Pricecache-Provisional": ", ".join(provisional)} if provisional else said
 
 
+def currency_facts(entry: Entry, name: str) -> dict[str, str]:
+    """Under `name` all currencies of an instrument whose prices changed theirs: `USD, EUR;from=2026-11-02`."""
+    dated = currency_fields(entry) if entry.currencies else []
+    told = [code["currency"] + (f";from={code['from']}" if code["from"] else "") for code in dated]
+    return {name: ", ".join(told)} if told else {}
+
+
 def provisional_days(answer: HistoryAnswer) -> list[str]:
     return iso_days(answer.bars.sessions[answer.provisional])
 
@@ -309,7 +334,8 @@ def _tidied(prices: NDArray[np.float64], adjust: Adjust) -> NDArray[np.float64]:
         digits = SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(np.abs(prices)))
         scale = 10.0 ** np.clip(digits, 0, 22)  # powers of ten up to here are exact in a float64
         rounded = np.round(prices * scale) / scale
-    return np.where(np.isfinite(rounded), rounded, prices)
+    # what is too small for so few digits is told as it is, and never as nothing
+    return np.where(np.isfinite(rounded) & (rounded != 0), rounded, prices)
 
 
 def _whole_numbers(volume: NDArray[np.float64]) -> NDArray[Any] | list[Any]:

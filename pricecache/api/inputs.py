@@ -10,13 +10,24 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from pricecache.core.actions import Adjust
-from pricecache.core.instruments import Instrument, InstrumentKind, canonical_market
+from pricecache.core.currencies import is_known
+from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.intraday import INTERVALS
+from pricecache.core.markets import canonical_market
 from pricecache.core.periods import PERIODS, period_start
 from pricecache.errors import Invalid
 
@@ -242,8 +253,8 @@ class CoverageQuery(Input):
 class QuarantineQuery(Input):
     symbol: SymbolText | None = Field(None, description="Only of this symbol.")
     market: MarketCode | None = Field(None, description="Market of the symbol, or only of this market.")
-    state: Literal["parked", "rejected", "approved", "dropped", "resolved"] | None = Field(
-        None, description="Only in this state; parked and rejected by default."
+    state: Literal["parked", "rejected", "approving", "approved", "dropped", "resolved"] | None = Field(
+        None, description="Only in this state; parked, rejected and approving by default."
     )
     code: str | None = Field(None, max_length=64, pattern=r"^[a-z_]+$", description="Only with this reason.")
     limit: int = Field(200, ge=1, le=10_000, description="Most items to list, those seen last first.")
@@ -341,9 +352,21 @@ class RenameBody(Input):
     on: Day | None = Field(None, description="The first day under the new symbol; today by default.")
 
 
+def _to_known_currency(value: str) -> str:
+    if not is_known(value):
+        raise PydanticCustomError("bad_currency", "there is no such currency")
+    return value
+
+
+def _to_printable(value: str) -> str:
+    if not value.isprintable():
+        raise PydanticCustomError("invalid_value", "a name is of printable characters")
+    return value
+
+
 class CurrencyChange(Input):
     from_: Day = Field(alias="from", description="The first session with prices in it.")
-    code: Currency
+    code: Annotated[Currency, AfterValidator(_to_known_currency)]
 
 
 class SymbolBody(Input):
@@ -353,7 +376,9 @@ class SymbolBody(Input):
     )
     currency: CurrencyChange | None = Field(None, description="A change of the currency of its prices.")
     kind: InstrumentKind | None = Field(None, description="What it is; null: what the providers say.")
-    name: str | None = Field(None, min_length=1, max_length=200, description="null: what the providers say.")
+    name: Annotated[str, AfterValidator(_to_printable)] | None = Field(
+        None, min_length=1, max_length=200, description="null: what the providers say."
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

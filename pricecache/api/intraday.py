@@ -14,9 +14,10 @@ from pricecache.api.encoding import (
     columns_of,
     coverage_headers,
     csv_of,
+    currency_facts,
     currency_fields,
-    etag_of,
     listed,
+    weak_etag_of,
 )
 from pricecache.api.inputs import HistoryQuery
 from pricecache.api.kept import Kept
@@ -77,11 +78,13 @@ async def intraday_history(
         return KeptIntraday(services, answer, body, etag, "application/json")
     times = _times(answer)
     said = coverage_headers(answer.coverage, _provisional(answer, times))
+    said |= currency_facts(entry, "X-Pricecache-Currencies")
     if query.format == "csv":
         body, etag = csv_of("time", times, fields, columns_of(answer.bars.values, answer.adjust, fields))
         return KeptIntraday(services, answer, body, etag, "text/csv; charset=utf-8", said)
     facts = {"symbol": entry.instrument.symbol, "market": entry.instrument.market, "currency": entry.currency,
              "interval": answer.interval, "adjust": answer.adjust}  # fmt: skip
+    facts |= currency_facts(entry, "currencies")
     starts = answer.bars.starts.view("datetime64[ms]")
     body, etag = await arrow_of("time", starts, answer.bars.values, fields, facts)
     return KeptIntraday(services, answer, body, etag, "application/vnd.apache.arrow.stream", said)
@@ -129,7 +132,7 @@ def _json(answer: IntradayAnswer, fields: Sequence[str], *, columns: bool, reque
         content["currencies"] = currency_fields(entry)
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     last_update = encode(instant(entry.state.last_update)).rstrip()
-    return b'%s,"lastUpdate":%s}\n' % (body[:-1], last_update), etag_of(body)
+    return b'%s,"lastUpdate":%s}\n' % (body[:-1], last_update), weak_etag_of(body)
 
 
 def _coverage_fields(coverage: SampleCoverage) -> dict[str, Any]:

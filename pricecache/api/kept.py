@@ -90,7 +90,7 @@ class WireResponse:
 class Kept:
     """One answer to keep: how it is sent, and (in subclasses) how it knows that it is still right. Loop-only.
 
-    `etag`: quoted, strong. `scope` and `counter` are filled in by the dispatcher.
+    `etag`: quoted, weak with W/ before it. `scope` and `counter` are filled in by the dispatcher.
     """
 
     __slots__ = ("_gzip", "_headers", "_plain", "_unchanged", "_unchanged_gzip", "counter", "etag", "scope")
@@ -206,7 +206,8 @@ def gzip_etag(etag: str) -> str:
 def matches(if_none_match: str, etag: str) -> bool:
     """Whether an If-None-Match header names `etag` or its gzip twin (the weak comparison of RFC 9110)."""
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in tags or etag in tags or gzip_etag(etag) in tags
+    bare = etag.removeprefix("W/")
+    return "*" in tags or bare in tags or gzip_etag(bare) in tags
 
 
 @lru_cache(256)

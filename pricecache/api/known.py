@@ -14,17 +14,13 @@ def known_instant(given: date, now: float) -> float:
 
     Raises `Malformed` with code `future_instant` for one after `now`, and for a date after today.
     """
-    at = given.timestamp() if isinstance(given, datetime) else min(_last_moment(day_number(given)), _today(given, now))
+    if isinstance(given, datetime):
+        at = given.timestamp()
+    else:
+        is_today = day_number(given) == int(now // 86400)
+        at = now if is_today else (day_number(given) + 1) * 86400 - 0.001
     if at > now:
         detail = "asKnownOn lies in the future"
         rows = [{"field": "asKnownOn", "code": "future_instant", "detail": detail}]
         raise Malformed(f"{detail}.", code="future_instant", rows=rows)
     return at
-
-
-def _today(given: date, now: float) -> float:
-    return now if day_number(given) == int(now // 86400) else float("inf")
-
-
-def _last_moment(day: int) -> float:
-    return (day + 1) * 86400 - 0.001

@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from typing import Any
 
-from pricecache.api.cache import current_entry
 from pricecache.api.call import Answer, Call
+from pricecache.api.entries import current_entry
 from pricecache.api.wire import instant, iso_day
 from pricecache.core.bars import FIELDS, day_number
+from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
-from pricecache.stores.quarantine import OPEN, Item
+from pricecache.stores.quarantine import UNSETTLED, Item
 from pricecache.sync.backfill import BACKFILL_JOB, backfill_parameters
 from pricecache.sync.review import Decision
 
@@ -23,15 +24,38 @@ async def quarantine(call: Call) -> Answer:
         series = (await current_entry(call.services, Instrument.parse(query.symbol, query.market))).id
     else:
         market = query.market
-    states = OPEN if query.state is None else (query.state,)
+    states = UNSETTLED if query.state is None else (query.state,)
     items = await store.items(series=series, market=market, states=states, code=query.code, limit=query.limit)
     by_state, by_code = Counter[str](), Counter[str]()
     for state, code, count in await store.tally():
         by_state[state] += count
-        if state in OPEN:
+        if state in UNSETTLED:
             by_code[code] += count
     counts = {"byState": dict(by_state), "byCode": dict(by_code)}
-    return Answer({"items": [_fields(item) for item in items], "counts": counts})
+    symbols = [] if query.state or query.code else _dead(call.services.catalog, series, market)
+    return Answer({"items": [_fields(item) for item in items], "symbols": symbols, "counts": counts})
+
+
+def _dead(catalog: Catalog, series: int | None, market: str | None) -> list[dict[str, Any]]:
+    found = [
+        entry
+        for entry in catalog
+        if entry.state.quarantined_at is not None
+        and series in (None, entry.id)
+        and market in (None, entry.instrument.market)
+    ]
+    return [_symbol_fields(entry) for entry in sorted(found, key=lambda entry: entry.instrument)]
+
+
+def _symbol_fields(entry: Entry) -> dict[str, Any]:
+    return {
+        "symbol": entry.instrument.symbol,
+        "market": entry.instrument.market,
+        "since": instant(entry.state.quarantined_at),
+        "notFound": entry.state.not_found,
+        "reason": entry.state.reason,
+        "nextRetry": instant(entry.state.next_retry),
+    }
 
 
 async def approve(call: Call) -> Answer:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pricecache.api.cache import require_all
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import run_fields
+from pricecache.api.entries import require_all
 from pricecache.core.bars import day_number
 from pricecache.core.instruments import Instrument
 from pricecache.errors import Invalid
 from pricecache.sync.backfill import BACKFILL_JOB, backfill_parameters
-from pricecache.sync.historical import FORCED
+from pricecache.sync.ports import FORCED
 from pricecache.sync.verify import VERIFY_JOB
 
 REFRESH_JOB = "live_price_update"

@@ -45,7 +45,7 @@ class Frame:
         row = orjson.dumps(dict(zip(("date", *self._fields), (iso_day(session), *values), strict=True)))
         tag = self._tag.copy()
         tag.update(row + self._tagged)
-        return b"".join((self._before, row, self._after)), f'"{tag.hexdigest()}"'
+        return b"".join((self._before, row, self._after)), f'W/"{tag.hexdigest()}"'
 
     def gzip(self, body: bytes) -> bytes:
         """`body`, one that `filled` gave, compressed. Safe in a thread."""

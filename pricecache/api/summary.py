@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import failure_fields
+from pricecache.api.providers import status_fields
 from pricecache.api.wire import camel, instant, iso_day
 from pricecache.cache.wholeness import Extent
 from pricecache.core.catalog import Entry
@@ -49,7 +50,7 @@ async def status(call: Call) -> Answer:
                 "parked": services.review.quarantine.parked,
             },
             "symbols": rows,
-            "providers": [_provider(pool.stats()) for pool in services.pools],
+            "providers": [status_fields(pool) for pool in services.pools],
             "storage": await _storage(services),
         }
     )
@@ -127,10 +128,6 @@ def _historical(entries: Iterable[Entry]) -> dict[str, Any]:
         "newest": iso_day(max((e.head.last for e in known if e.head.last is not None), default=None)),
         "lastUpdate": instant(max(updates, default=None)),
     }
-
-
-def _provider(stats: dict[str, Any]) -> dict[str, Any]:
-    return {name: instant(value) if name.endswith("At") else value for name, value in stats.items()}
 
 
 def _error_rate(services: Services) -> float | None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pricecache.api.cache import current_entry
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import currency_fields, symbol_fields
+from pricecache.api.entries import current_entry
 from pricecache.api.inputs import SymbolBody
 from pricecache.api.wire import iso_day
-from pricecache.core.bars import day_number
+from pricecache.core.bars import day_number, day_of
 from pricecache.core.catalog import Alias, Entry, currencies_with
 from pricecache.core.instruments import Instrument
 from pricecache.errors import Invalid
 
+EARLIEST = -25567
+"""1900-01-01, the first day that anything without a history can have been delisted after."""
+
 
 async def details(call: Call) -> Answer:
     entry = await current_entry(call.services, call.instrument)
-    return Answer(details_of(entry, call.instrument))
+    return Answer(details_of(entry, call.instrument, call.services.clock.time()))
 
 
 async def rename(call: Call) -> Answer:
@@ -30,7 +34,7 @@ async def rename(call: Call) -> Answer:
     if on > today:
         raise _in_the_future("on")
     await call.services.instruments.rename(entry, to, on)
-    return Answer(details_of(entry, entry.instrument))
+    return Answer(details_of(entry, entry.instrument, call.services.clock.time()))
 
 
 async def describe(call: Call) -> Answer:
@@ -39,23 +43,25 @@ async def describe(call: Call) -> Answer:
     given = body.model_fields_set
     facts: dict[str, Any] = {name: getattr(body, name) for name in ("kind", "name") if name in given}
     if body.spellings is not None:
+        _require_in_use(call, [name for name, symbol in body.spellings.items() if symbol is not None])
         merged = {**entry.spellings, **body.spellings}
         facts["spellings"] = {provider: symbol for provider, symbol in merged.items() if symbol is not None}
     if body.currency is not None:
         facts |= _currencies(call, entry, day_number(body.currency.from_), body.currency.code)
     if "delisted_after" in given:
         after = None if body.delisted_after is None else day_number(body.delisted_after)
+        _require_after_first_bar(entry, after)
         await call.services.instruments.set_delisted(entry, after)
     if facts:
         await call.services.instruments.set_by_hand(entry, facts)
-    return Answer(details_of(entry, call.instrument))
+    return Answer(details_of(entry, call.instrument, call.services.clock.time()))
 
 
-def details_of(entry: Entry, asked: Instrument) -> dict[str, Any]:
+def details_of(entry: Entry, asked: Instrument, now: float) -> dict[str, Any]:
     place = entry.instrument.place
     former = {"requested": asked.symbol} if asked != entry.instrument else {}
     return {
-        **symbol_fields(entry),
+        **symbol_fields(entry, now),
         **former,
         "id": entry.id,
         "kind": entry.kind,
@@ -95,6 +101,28 @@ def _currencies(call: Call, entry: Entry, since: int, code: str) -> dict[str, An
         raise _in_the_future("currency.from")
     dated = currencies_with(entry.currencies, entry.currency, since, code)
     return {"currencies": [list(item) for item in dated], "currency": dated[-1][1] if dated else code}
+
+
+def _require_in_use(call: Call, providers: Sequence[str]) -> None:
+    named = [pool.name for pool in call.services.chain.pools]
+    rows = [
+        {"field": f"spellings.{name}", "code": "provider_not_in_use", "detail": f"in use are {', '.join(named)}"}
+        for name in providers
+        if name not in named
+    ]
+    if rows:
+        raise Invalid(
+            f"spellings: in use are {', '.join(named)}; others are not asked.", code="provider_not_in_use", rows=rows
+        )
+
+
+def _require_after_first_bar(entry: Entry, after: int | None) -> None:
+    first = entry.head.first if entry.head.first is not None else EARLIEST
+    if after is not None and after < first:
+        row = {"field": "delistedAfter", "code": "delisted_before_first_bar", "detail": f"before {day_of(first)}"}
+        raise Invalid(
+            f"delistedAfter: {day_of(after)} is before {day_of(first)}.", code="delisted_before_first_bar", rows=[row]
+        )
 
 
 def _in_the_future(field: str) -> Invalid:

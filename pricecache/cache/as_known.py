@@ -99,7 +99,17 @@ def _size(known: Replayed) -> int:
 
 
 def _forgetful(state: SyncState) -> SyncState:
-    return replace(state, attempts=0, failing_since=None, next_retry=None, code=None, reason=None)
+    return replace(
+        state,
+        attempts=0,
+        failing_since=None,
+        next_retry=None,
+        code=None,
+        reason=None,
+        holes={},
+        parked={},
+        refused={},
+    )
 
 
 def _as_of_then(covered: Coverage) -> Coverage:

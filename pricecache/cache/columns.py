@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,15 +61,6 @@ class ColumnCache:
         bars = adjusted(traded, actions, adjust, entry.currency)
         self._keep(entry, adjust, actions, Record(entry.head.rev, bars))
         return bars
-
-    async def warm(self, entries: Sequence[Entry]) -> None:
-        """Load many at once, in one query."""
-        cold = [entry for entry in entries if self._held(entry, "none", ()) is None]
-        if cold:
-            loaded = await self.store.read_many(cold)
-            for entry in cold:
-                if entry.id in loaded:
-                    self._keep(entry, "none", (), loaded[entry.id])
 
     async def _load(self, entry: Entry) -> Bars:
         record = Record(-1, Bars.empty())

@@ -201,7 +201,7 @@ class IntradayReader:
         now = round(self._clock.time() * 1000)
         expected = expected_bars(calendar, start, min(end, now), seconds)
         # what was read beyond the bars asked for counts for nothing
-        over = max(end, int(bars.ends[-1]) + after_close_seconds(calendar) * 1000) if len(bars) else end
+        over = max(end, _last_instant(bars, calendar)) if len(bars) else end
         inside = samples.instants[(samples.instants >= start) & (samples.instants <= over)]
         reason = None if len(bars) >= expected else await self._why(entry, start, expected - len(bars))
         if not len(inside):
@@ -241,6 +241,14 @@ def _dividends(daily: Bars, bars: IntradayBars, actions: Sequence[Action], curre
     # of two bars of one session the later given stands: the daily one
     both = Bars.of(np.append(bars.sessions[last], daily.sessions), np.concatenate([closes, daily.values], axis=1))
     return dividend_factors(both, actions, currency)[both.sessions.searchsorted(bars.sessions)]
+
+
+def _last_instant(bars: IntradayBars, calendar: SessionCalendar) -> int:
+    """The last instant whose price can be of these bars, ms since 1970 UTC: after the close those of the session's
+    last one only."""
+    ends = int(bars.ends[-1])
+    is_last = ends >= _close_of(calendar, int(bars.sessions[-1]))
+    return ends + after_close_seconds(calendar) * 1000 if is_last else ends - 1
 
 
 def _still_open(bars: IntradayBars, calendar: SessionCalendar, end: int, now: float) -> NDArray[np.bool_]:

@@ -47,6 +47,13 @@ class LiveCache:
             held.update(taken)
             return taken
 
+    def reprice(self, instrument: Instrument, currency: str) -> None:
+        """Its prices are in `currency` from now on: a quote in another one is stale."""
+        with self._writing:
+            quote = self._quotes.get(instrument.key)
+            if quote is not None and quote.currency != currency:
+                self._quotes[instrument.key] = replace(quote, stale_at=0.0)
+
     def rename(self, before: Instrument, after: Instrument) -> None:
         """Let the quote of `before` be that of `after` from now on, unless `after` has a newer one."""
         with self._writing:

@@ -34,13 +34,13 @@ HIT_WINDOW = 10_000
 class HistoryAnswer:
     """Bars from `start` to `end` (days since 1970-01-01, both included), in ascending order.
 
-    `provisional`: bool, one a bar: made from live quotes, not yet confirmed by a provider. `version` and
-    `valid_until` (seconds since 1970 UTC) say how long the answer holds: until the entry has another version, or
-    another session falls due, or the market's date changes. With `watches` it also depends on the latest quote, `quote`
-    then, because the range takes in the session that runs, which has no bar yet, and provisional bars are wanted;
-    `runs` when that quote made the last bar, which then holds no longer than until `quote.stale_at` either. `manual`:
-    int64, the sessions among them put in by hand. `as_known_on`: of an answer as it was known then, that instant, and
-    `known_since` when the last of it was committed; both seconds since 1970 UTC.
+    `provisional`: bool, one a bar: made from live quotes, not yet confirmed by a provider. `version` and `valid_until`
+    (seconds since 1970 UTC) say how long the answer holds: until the entry has another version, or another session
+    falls due or (where provisional bars are wanted) opens, or the market's date changes. With `watches` it also depends
+    on the latest quote, `quote` then, because the range takes in the session that runs, which has no bar yet, and
+    provisional bars are wanted; `runs` when that quote made the last bar, which then holds no longer than until
+    `quote.stale_at` either. `manual`: int64, the sessions among them put in by hand. `as_known_on`: of an answer as it
+    was known then, that instant, and `known_since` when the last of it was committed; both seconds since 1970 UTC.
     """
 
     entry: Entry
@@ -136,9 +136,14 @@ class Reader:
         by_hand = await self.columns.store.manual(entry)
         by_hand = by_hand[(by_hand >= start) & (by_hand <= end)]
         answer = HistoryAnswer(entry, start, end, adjust, bars, marks, covered, version, until, manual=by_hand)
-        session = calendar.current(self._clock.time())
+        if not provisional or self._live is None:
+            return answer
+        now = self._clock.time()
+        # from then on another session may have a bar of its quote
+        answer = replace(answer, valid_until=min(until, calendar.next_open(now) or until))
+        session = calendar.current(now)
         is_held = session is None or (len(whole) > 0 and session <= whole.sessions[-1])
-        if not provisional or self._live is None or session is None or is_held or not start <= session <= end:
+        if session is None or is_held or not start <= session <= end:
             return answer
         return await self._with_running(answer, calendar, self._live)
 
@@ -158,10 +163,9 @@ class Reader:
         is."""
         entry, now = answer.entry, self._clock.time()
         quote = live.get(entry.instrument.key)
-        until = min(answer.valid_until, calendar.next_open(now) or answer.valid_until)
         session = running_session(quote, calendar, entry.currency, now, entry.lag(self._lag))
         if session is None or quote is None:
-            return replace(answer, watches=True, quote=quote, valid_until=until)
+            return replace(answer, watches=True, quote=quote)
         said = None
         if self._sampled is not None and lacks_day(quote):
             with suppress(PyMongoError):  # history is answered from RAM while the database is away
@@ -174,7 +178,6 @@ class Reader:
             watches=True,
             runs=True,
             quote=quote,
-            valid_until=until,
         )
 
     def running_bar(self, entry: Entry, quote: Quote) -> tuple[int, NDArray[np.float64]] | None:
@@ -213,7 +216,7 @@ class Reader:
         self, entry: Entry, calendar: SessionCalendar, sessions: NDArray[np.int64], start: int, end: int
     ) -> Coverage:
         state = entry.state if entry.tracked and entry.instrument.place.has_provider else _NOBODY_IS_ASKED
-        return coverage(sessions, calendar, state, start, end, self._clock.time(), self._lag)
+        return coverage(sessions, calendar, state, start, end, self._clock.time(), entry.lag(self._lag))
 
     def day_ends(self, entry: Entry) -> float:
         """When the calendar date at the instrument's market changes next: seconds since 1970 UTC."""
@@ -223,5 +226,5 @@ class Reader:
 
     def _valid_until(self, entry: Entry, calendar: SessionCalendar) -> float:
         midnight = self.day_ends(entry)
-        due = calendar.next_due(self._clock.time(), self._lag)
+        due = calendar.next_due(self._clock.time(), entry.lag(self._lag))
         return midnight if due is None else min(midnight, due)

@@ -13,7 +13,7 @@ from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.coverage import Absence
 from pricecache.errors import Corrupt, Unavailable
 
-AT_ONCE = 50
+SERIES_AT_ONCE = 50
 """Series looked at before others get a turn on the event loop: under 10 ms of them."""
 ROW_SECONDS = 60.0
 
@@ -60,8 +60,8 @@ class Wholeness:
         entries = sorted(self._catalog.tracked(), key=lambda e: (e.instrument.market, e.instrument.symbol))
         now = self._clock.time()
         old = [entry for entry in entries if not self._is_current(entry, now)]
-        for at in range(0, len(old), AT_ONCE):
-            chunk = old[at : at + AT_ONCE]
+        for at in range(0, len(old), SERIES_AT_ONCE):
+            chunk = old[at : at + SERIES_AT_ONCE]
             await self._reader.columns.store.read_many([entry for entry in chunk if entry.sessions is None])
             for entry in chunk:
                 version = entry.version

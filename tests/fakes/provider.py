@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pricecache.core.actions import Action, adjusted, in_effect
+from pricecache.core.asking import Capability, Found, Pace
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderError, SymbolNotFound
-from pricecache.providers.base import Basis, Capability, Found, History, Pace, Quotes
+from pricecache.providers.base import Basis, History, Quotes
 
 
 class HasTime(Protocol):

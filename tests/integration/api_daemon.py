@@ -50,6 +50,7 @@ class ApiDaemon:
     session: aiohttp.ClientSession
     dispatcher: Dispatcher
     checks_now: dict[str, str]
+    parts: Parts
 
     @property
     def base(self) -> str:
@@ -176,7 +177,7 @@ async def api_daemon(
     )
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
-        yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now)
+        yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts)
     await parts.jobs.stop()
     await door.stop(1)
     await dispatcher.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pricecache.api import answers
-from pricecache.api.cache import KeptRunning
+from pricecache.api.kept_answers import KeptRunning
 from pricecache.cache import intraday
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
@@ -120,6 +120,16 @@ async def test_a_range_that_makes_no_sense_is_refused(daemon: ApiDaemon, query: 
     assert (found, problem["code"]) == (status, code)
 
 
+async def test_samples_after_the_last_bar_count_for_nothing_before_the_close(daemon: ApiDaemon) -> None:
+    await sampled(daemon)
+    at_ = "2026-11-20T14:30:00Z"
+    answer = (await daemon.get(f"{HISTORY}?interval=5m&start={at_}&end={at_}"))[1]
+    coverage = answer["coverage"]
+    assert (coverage["from"], coverage["to"], coverage["samples"]) == (
+        "2026-11-20T14:30:10Z", "2026-11-20T14:33:00Z", 2,
+    )  # fmt: skip
+
+
 async def test_too_many_bars_are_refused_and_it_is_said_what_to_do(
     daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +229,30 @@ async def test_the_session_that_runs_has_a_bar_of_its_quote(daemon: ApiDaemon) -
         assert (await csv.text()).splitlines()[-1] == "2026-11-20,108.0,111.0,107.5,110.0,9000"
         assert csv.headers["X-Pricecache-Provisional"] == "2026-11-20"
     assert (await daemon.get(RUNNING + "&format=columns"))[1]["close"][-1] == 110.0
+
+
+@pytest.mark.parametrize("form", ["json", "columns", "csv", "arrow"])
+@pytest.mark.parametrize("range_", ["period=1M", "start=2026-11-20", "start=2026-11-01&end=2026-11-20"])
+async def test_what_was_asked_for_before_the_open_is_not_answered_again_after_it(
+    daemon: ApiDaemon, range_: str, form: str
+) -> None:
+    if form == "arrow":
+        pytest.importorskip("pyarrow")
+    await daemon.stored()
+    daemon.clock.set(at("2026-11-20T10:00:00"))
+    target = f"{daemon.base}{HISTORY}?{range_}&format={form}"
+    async with daemon.session.get(target) as early:
+        tag = {"If-None-Match": early.headers["ETag"]}
+    daemon.clock.set(at("2026-11-20T14:29:59"))
+    async with daemon.session.get(target, headers=tag) as still:
+        assert still.status == 304
+    daemon.clock.set(at("2026-11-20T14:40:00"))
+    priced(daemon, "14:40:00", 110.0)
+    async with daemon.session.get(target, headers=tag) as late:
+        assert late.status == 200
+        assert late.headers["ETag"] != early.headers["ETag"]
+        if form == "json":
+            assert (await late.json())["bars"][-1]["date"] == "2026-11-20"
 
 
 async def test_every_new_quote_shows_in_the_bar_at_once(daemon: ApiDaemon) -> None:

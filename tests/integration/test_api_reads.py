@@ -116,7 +116,8 @@ async def test_history_has_the_shape_callers_use(daemon: ApiDaemon) -> None:
     assert answer["coverage"]["complete"]
     assert answer["coverage"]["missing"] == [
         {
-            "from": "2026-11-20", "to": "2026-11-20", "count": 1, "class": "not_due", "nextRetry": None,
+            "from": "2026-11-20", "to": "2026-11-20", "count": 1, "class": "not_due", "attempts": 0,
+            "nextRetry": None,
             "reason": "the session is not over, or its final bar not due yet",
         }
     ]  # fmt: skip
@@ -230,13 +231,29 @@ async def test_who_has_it_is_told_304(daemon: ApiDaemon, target: str) -> None:
     daemon.quoted()
     async with daemon.session.get(daemon.base + target) as first:
         tag = first.headers["ETag"]
-    for headers in ({"If-None-Match": tag}, {"If-None-Match": f'"x", W/{tag}'}, {"If-None-Match": "*"}):
-        async with daemon.session.get(daemon.base + target, headers=headers) as again:
+    for named in (tag, f'"x", W/{tag.removeprefix("W/")}', "*"):
+        async with daemon.session.get(daemon.base + target, headers={"If-None-Match": named}) as again:
             assert again.status == 304
             assert again.headers["ETag"] == tag
             assert await again.read() == b""
     async with daemon.session.get(daemon.base + target, headers={"If-None-Match": '"other"'}) as other:
         assert other.status == 200
+
+
+async def test_a_tag_is_weak_where_the_answer_tells_something_that_it_leaves_out(daemon: ApiDaemon) -> None:
+    await daemon.stored()
+    daemon.quoted()
+    for target, weak in (
+        ("/cache/historical/AAPL", True),
+        ("/cache/historical/AAPL?start=2026-11-19", True),
+        ("/cache/historical/AAPL?interval=1h", True),
+        ("/cache/historical/AAPL?format=csv", False),
+        ("/cache/live/AAPL", True),
+        ("/cache/live", True),
+        ("/openapi.json", False),
+    ):
+        async with daemon.session.get(daemon.base + target) as response:
+            assert response.headers["ETag"].startswith("W/") == weak, target
 
 
 async def test_the_tag_of_history_is_of_its_content_and_not_of_when_it_was_checked(daemon: ApiDaemon) -> None:

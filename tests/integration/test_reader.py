@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pricecache.cache.columns import ColumnCache
 from pricecache.cache.reader import Reader
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
-from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.catalog import FUND_LAG, Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook, every_day
@@ -78,6 +79,19 @@ async def test_an_answer_holds_until_the_next_session_is_due_or_the_day_ends(par
     answer = await parts.reader.history(entry)
     assert answer.valid_until == (FIRST + 101) * 86400.0
     assert answer.valid_until > clock.time()
+
+
+async def test_the_price_of_a_fund_is_missed_once_it_is_due_for_a_fund(parts: Parts, clock: ManualClock) -> None:
+    entry = await parts.entry()
+    await parts.instruments.set_facts(entry, kind="fund")
+    await parts.bars.commit([Change(entry, days(FIRST, FIRST + 98), "t", 1.0)])
+    answer = await parts.reader.history(entry)
+    due = (FIRST + 100) * 86400.0 + 600.0 + FUND_LAG
+    assert [(s.first, s.absence) for s in answer.coverage.missing] == [(FIRST + 99, "not_due")]
+    assert (answer.coverage.complete, answer.valid_until) == (True, due)
+    assert (await parts.reader.coverage(entry)).complete
+    clock.set(due)
+    assert not (await parts.reader.coverage(entry)).complete
 
 
 async def test_reads_follow_commits_and_come_from_ram_in_between(parts: Parts) -> None:
@@ -151,7 +165,7 @@ async def test_what_another_daemon_writes_is_heard(database: Database, clock: Ma
     await asyncio.wait_for(following.wait(), 10)
     entry = await theirs.entry()
     await theirs.bars.commit([Change(entry, days(FIRST, FIRST + 9), "t", 1.0)])
-    quote = Quote(COIN, 5.0, "USD", 1.0, 1.0, "t")
+    quote = Quote(COIN, 5.0, "USD", 1.0, 1.0, "t", series=entry.id)
     await QuoteStore(database, clock, shared_as="them").save(QuoteBatch.of([quote]).quotes.values())
     await quotes.save([quote])
 
@@ -169,8 +183,9 @@ async def test_what_another_daemon_writes_is_heard(database: Database, clock: Ma
 
 async def test_an_older_quote_never_replaces_a_newer_stored_one(database: Database, clock: ManualClock) -> None:
     store = QuoteStore(database, clock)
-    await store.save([Quote(COIN, 2.0, "USD", 20.0, 20.0, "t")])
-    await store.save([Quote(COIN, 1.0, "USD", 10.0, 30.0, "t"), Quote(Instrument("X"), 3.0, "USD", 1.0, 1.0, "$x")])
+    await store.save([Quote(COIN, 2.0, "USD", 20.0, 20.0, "t", series=1)])
+    older, other = Quote(COIN, 1.0, "USD", 10.0, 30.0, "t"), Quote(Instrument("X"), 3.0, "USD", 1.0, 1.0, "$x")
+    await store.save([replace(older, series=1), replace(other, series=2)])
     assert {q.instrument.symbol: q.price for q in await store.load()} == {"COIN-USD": 2.0, "X": 3.0}
 
 

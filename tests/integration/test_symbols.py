@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.watch import ChangeWatcher
+from pricecache.sync.publish import presently
 from tests.clock import ManualClock
 from tests.fakes.provider import Truth
 from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
@@ -60,9 +62,9 @@ async def test_after_a_rename_both_symbols_answer_with_the_same_history(daemon: 
 
 
 async def test_a_rename_takes_the_live_quote_along(daemon: ApiDaemon, database: Any) -> None:
-    await daemon.stored(FB)
+    entry = await daemon.stored(FB)
     quote = daemon.quoted(FB)
-    await QuoteStore(database, daemon.clock).save([quote])
+    await QuoteStore(database, daemon.clock).save([replace(quote, series=entry.id)])
     assert (await daemon.get("/cache/live/FB"))[1]["symbol"] == "FB"
     await renamed(daemon)
     _, live = await daemon.get("/cache/live/FB")
@@ -71,7 +73,40 @@ async def test_a_rename_takes_the_live_quote_along(daemon: ApiDaemon, database: 
     many = (await daemon.get("/cache/live?symbols=FB,MSFT"))[1]
     assert [(row["symbol"], row["requested"]) for row in many["quotes"]] == [("META", "FB")]
     assert [q["symbol"] for q in (await daemon.get("/cache/live"))[1]["quotes"]] == ["META"]
-    assert [q.instrument for q in await QuoteStore(database, daemon.clock).load()] == [META]
+    assert [q.series for q in await QuoteStore(database, daemon.clock).load()] == [entry.id]
+
+
+async def test_a_company_that_gets_a_former_symbol_never_shows_the_other_ones_price(
+    daemon: ApiDaemon, database: Any
+) -> None:
+    old = await daemon.stored(FB)
+    publisher = daemon.parts.publisher
+    now = daemon.clock.time()
+    await publisher.publish([Quote(FB, 100.0, "USD", now, now, "scripted")], way="poll")
+    await publisher.publish([Quote(FB, 101.0, "USD", now + 1, now, "scripted")], way="stream")
+    await renamed(daemon)
+    await daemon.call("POST", "/cache/symbols", json={"symbols": ["FB"]})
+    await publisher.save_pushed()
+    assert (await daemon.get("/cache/live/FB"))[1]["code"] == "no_quote"
+    async with api_daemon(database) as restarted:
+        await restarted.parts.load()
+        assert (await restarted.get("/cache/live/FB"))[1]["code"] == "no_quote"
+        assert (await restarted.get("/cache/live/META"))[1]["price"] == 101.0
+        assert restarted.services.catalog.require(FB).id != old.id
+
+
+async def test_a_quote_that_an_earlier_release_stored_is_that_of_its_instrument(
+    daemon: ApiDaemon, database: Any
+) -> None:
+    await daemon.stored(FB)
+    plain = {"price": 5.0, "currency": "USD", "as_of": 10.0, "received_at": 10.0, "source": "test"}
+    await database["quotes"].insert_one({"_id": "FB:US", **plain})
+    await renamed(daemon)
+    await daemon.parts.load()
+    await daemon.call("POST", "/cache/symbols", json={"symbols": ["FB"]})
+    await daemon.parts.load()
+    assert (await daemon.get("/cache/live/META"))[1]["price"] == 5.0
+    assert (await daemon.get("/cache/live/FB"))[1]["code"] == "no_quote"
 
 
 async def test_a_rename_is_idempotent_and_in_order(daemon: ApiDaemon) -> None:
@@ -80,7 +115,9 @@ async def test_a_rename_is_idempotent_and_in_order(daemon: ApiDaemon) -> None:
     assert await renamed(daemon) == first
     assert len(daemon.services.catalog.require(META).aliases) == 1
     for body, code in (
-        ({"to": "MVRS", "on": "2022-06-09"}, "rename_out_of_order"),
+        ({"to": "MVRS", "on": "2022-06-08"}, "rename_out_of_order"),
+        ({"to": "BTC-USD", "on": "2022-06-10"}, "rename_of_another_kind"),
+        ({"to": "META", "market": "DE"}, "rename_of_another_kind"),
         ({"to": "MVRS", "on": "2030-01-01"}, "date_in_the_future"),
         ({"to": "A..B"}, "invalid_symbol"),
         ({"to": "SAP.DE", "market": "US"}, "symbol_of_another_market"),
@@ -192,7 +229,7 @@ async def test_what_a_person_says_of_a_symbol_is_kept_and_shown(daemon: ApiDaemo
     await daemon.stored(FB)
     body = {
         "delistedAfter": "2026-11-10",
-        "spellings": {"sample": "FB", "csv": "META"},
+        "spellings": {"scripted": "FB2"},
         "currency": {"from": "2026-11-02", "code": "EUR"},
         "kind": "fund",
         "name": "Meta Platforms",
@@ -200,7 +237,7 @@ async def test_what_a_person_says_of_a_symbol_is_kept_and_shown(daemon: ApiDaemo
     status, details = await daemon.call("PATCH", "/cache/symbols/FB", json=body)
     assert status == 200
     assert details["delistedAfter"] == "2026-11-10"
-    assert details["spellings"] == {"sample": "FB", "csv": "META"}
+    assert details["spellings"] == {"scripted": "FB2"}
     assert (details["kind"], details["name"], details["currency"]) == ("fund", "Meta Platforms", "EUR")
     assert details["currencies"] == [{"from": None, "currency": "USD"}, {"from": "2026-11-02", "currency": "EUR"}]
     assert (details["calendar"], details["timeZone"]) == ("XNYS", "America/New_York")
@@ -214,7 +251,7 @@ async def test_what_a_person_says_of_a_symbol_is_kept_and_shown(daemon: ApiDaemo
     status, details = await daemon.call(
         "PATCH", "/cache/symbols/FB", json={"delistedAfter": None, "spellings": {"csv": None}, "kind": None}
     )
-    assert (details["delistedAfter"], details["spellings"], details["kind"]) == (None, {"sample": "FB"}, None)
+    assert (details["delistedAfter"], details["spellings"], details["kind"]) == (None, {"scripted": "FB2"}, None)
     assert details["name"] == "Meta Platforms"
 
 
@@ -284,13 +321,14 @@ async def test_what_an_older_daemon_stored_under_another_notation_is_found(datab
     await stored_as(database, 2, "700", "HK")
     await stored_as(database, 3, "BTC-USD", "US")
     await stored_as(database, 4, "AAPL-IBM")
-    quote = Quote(Instrument("BRK-B"), 400.0, "USD", 5.0, 5.0, "test")
+    quote = Quote(Instrument("BRK-B"), 400.0, "USD", 5.0, 5.0, "test", series=1)
     await QuoteStore(database, ManualClock()).save([quote])
     catalog = Catalog()
     await InstrumentStore(database, catalog).load_all()
     ids = {str(entry.instrument): entry.id for entry in catalog}
     assert ids == {"BRK.B:US": 1, "0700:HK": 2, "BTC-USD:CRYPTO": 3, "AAPL-IBM:US": 4}
-    assert [q.instrument for q in await QuoteStore(database, ManualClock()).load()] == [Instrument("BRK.B")]
+    (held,) = await QuoteStore(database, ManualClock()).load()
+    assert presently(catalog, held) == replace(quote, instrument=Instrument("BRK.B"))
     again = Catalog()
     await InstrumentStore(database, again).load_all()
     assert {str(entry.instrument): entry.id for entry in again} == ids
@@ -321,3 +359,45 @@ async def test_history_of_a_renamed_symbol_is_one_series_that_goes_on(daemon: Ap
     await daemon.call("POST", "/cache/sync-historical?wait=5")
     assert {call.instruments for call in daemon.provider.calls if call.start is not None} == {(META,)}
     assert (entry.head.last, entry.head.count) == (TODAY - 1, len(sessions))
+
+
+async def test_a_mistyped_rename_is_put_right_on_its_day_and_undone(daemon: ApiDaemon) -> None:
+    entry = await daemon.stored(FB)
+    await renamed(daemon, to="MTEA")
+    status, details = await daemon.call("POST", "/cache/symbols/MTEA/rename", json={"to": "META", "on": "2022-06-09"})
+    assert (status, details["symbol"], details["id"]) == (200, "META", entry.id)
+    assert details["aliases"] == [{"symbol": "FB", "market": "US", "from": None, "to": "2022-06-08"}]
+    assert (await daemon.get("/cache/symbols/MTEA"))[0] == 404
+    assert (await daemon.get("/cache/historical/FB"))[1]["requested"] == "FB"
+    status, details = await daemon.call("POST", "/cache/symbols/META/rename", json={"to": "FB", "on": "2022-06-09"})
+    assert (status, details["symbol"], details["aliases"]) == (200, "FB", [])
+    assert (await daemon.get("/cache/symbols/META"))[0] == 404
+    assert (await renamed(daemon))[0] == 200
+
+
+async def test_nonsense_about_a_symbol_is_refused(daemon: ApiDaemon) -> None:
+    await daemon.stored(FB)
+    for body, field, code in (
+        ({"spellings": {"bloomberg": "FB"}}, "spellings.bloomberg", "provider_not_in_use"),
+        ({"delistedAfter": "1899-12-31"}, "delistedAfter", "delisted_before_first_bar"),
+        ({"delistedAfter": "2026-10-01"}, "delistedAfter", "delisted_before_first_bar"),
+        ({"name": "Meta\u0000"}, "name", "invalid_value"),
+        ({"currency": {"from": "2026-11-02", "code": "QQQ"}}, "currency.code", "bad_currency"),
+    ):
+        status, problem = await daemon.call("PATCH", "/cache/symbols/FB", json=body)
+        assert (status, problem["code"]) == (422, code), body
+        assert problem["errors"][0]["field"] == field
+    _, problem = await daemon.call("PATCH", "/cache/symbols/FB", json={"spellings": {"bloomberg": "FB"}})
+    assert "scripted" in problem["detail"]
+
+
+async def test_a_change_of_currency_makes_the_quote_stale_and_shows_in_every_format(daemon: ApiDaemon) -> None:
+    await daemon.stored(FB)
+    daemon.quoted(FB)
+    assert not (await daemon.get("/cache/live/FB"))[1]["stale"]
+    await daemon.call("PATCH", "/cache/symbols/FB", json={"currency": {"from": "2026-11-02", "code": "GBp"}})
+    quote = (await daemon.get("/cache/live/FB"))[1]
+    assert (quote["currency"], quote["stale"]) == ("USD", True)
+    for query in ("format=csv", "format=csv&interval=1h"):
+        async with daemon.session.get(f"{daemon.base}/cache/historical/FB?{query}") as response:
+            assert response.headers["X-Pricecache-Currencies"] == "USD, GBp;from=2026-11-02"

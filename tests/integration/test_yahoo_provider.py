@@ -16,7 +16,8 @@ import pytest
 from pricecache.clock import SystemClock
 from pricecache.core.actions import Action, adjusted
 from pricecache.core.bars import Bars, day_number
-from pricecache.core.instruments import MARKETS, Instrument
+from pricecache.core.instruments import Instrument
+from pricecache.core.markets import MARKETS
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
 from pricecache.providers.base import History
 from pricecache.providers.pool import ProviderPool

@@ -11,7 +11,7 @@ import pytest
 
 from pricecache.calendars import build
 from pricecache.core.bars import day_number, day_of
-from pricecache.core.instruments import MARKETS
+from pricecache.core.markets import MARKETS
 from pricecache.core.sessions import SessionCalendar
 
 LAST = date(2027, 12, 25)

@@ -14,7 +14,6 @@ from pricecache.core.intraday import (
     INTERVALS,
     IntradayBars,
     Samples,
-    coarser,
     expected_bars,
     intraday_bars,
     sampled,
@@ -25,7 +24,6 @@ from tests.fakes.calendars import calendar_of
 NYSE = calendar_of("XNYS")
 ALWAYS = every_day("24/7", 20_000, 21_000)
 NAN = float("nan")
-PAIRS = [(fine, coarse) for fine in INTERVALS for coarse in INTERVALS if INTERVALS[fine] < INTERVALS[coarse]]
 
 
 def at(text: str) -> int:
@@ -61,16 +59,6 @@ def days_of_samples(draw: st.DrawFn) -> Samples:
     prices = draw(st.lists(st.one_of(st.floats(0.01, 1e6), st.just(NAN), st.just(0.0)), min_size=n, max_size=n))
     counts = draw(st.lists(st.one_of(st.floats(0, 1e9), st.just(NAN), st.just(-1.0)), min_size=n, max_size=n))
     return Samples(np.array(offsets, np.int64) + first, np.array(prices, float), np.array(counts, float))
-
-
-@given(days_of_samples(), st.sampled_from(PAIRS), st.sampled_from([NYSE, ALWAYS]))
-def test_bars_of_finer_bars_are_bars_of_the_samples(
-    samples: Samples, pair: tuple[str, str], calendar: SessionCalendar
-) -> None:
-    fine, coarse = INTERVALS[pair[0]], INTERVALS[pair[1]]
-    assert equal(
-        coarser(intraday_bars(samples, calendar, fine), calendar, coarse), intraday_bars(samples, calendar, coarse)
-    )
 
 
 @given(days_of_samples(), st.randoms(use_true_random=False), st.sampled_from(list(INTERVALS.values())))

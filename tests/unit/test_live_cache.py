@@ -8,7 +8,7 @@ import pytest
 
 from pricecache.cache.live import LiveCache
 from pricecache.core.instruments import Instrument
-from pricecache.core.quotes import Quote, QuoteBatch, stale_from
+from pricecache.core.quotes import VENDOR_DELAY, Quote, QuoteBatch, stale_from
 from pricecache.core.sessions import SessionCalendar, every_day
 
 INSTRUMENTS = [Instrument(f"S{i}") for i in range(200)]
@@ -85,10 +85,14 @@ def calendar() -> SessionCalendar:
     return every_day("weekdays", 20_000, 20_100, weekdays_only=True)
 
 
-def test_a_quote_of_an_open_market_is_stale_after_two_intervals(calendar: SessionCalendar) -> None:
+def test_a_price_of_an_open_market_is_stale_two_intervals_and_a_vendors_delay_after_it_was_made(
+    calendar: SessionCalendar,
+) -> None:
     noon = 20_005 * 86400 + 43_200.0  # a Wednesday
     assert calendar.is_open(noon)
-    assert stale_from(noon, noon, calendar, 900, 1800) == noon + 1800
+    assert stale_from(noon, noon, calendar, 900, 1800) == noon + 1800 + VENDOR_DELAY
+    assert stale_from(noon, noon + 600, calendar, 900, 1800) == noon + 1800 + VENDOR_DELAY
+    assert stale_from(noon - 7200, noon, calendar, 900, 1800) == noon  # when it comes
 
 
 def test_a_closing_price_stays_fresh_until_the_next_session_has_gone_on_for_two_intervals(

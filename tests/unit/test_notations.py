@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.instruments import MARKETS, Instrument
-from pricecache.core.markets import COIN_CURRENCIES, CURRENCIES, EXCHANGES, INDICES, ONLY_EXCHANGES, SUFFIXES
+from pricecache.core.instruments import Instrument
+from pricecache.core.markets import COIN_CURRENCIES, CURRENCIES, EXCHANGES, INDICES, MARKETS, ONLY_EXCHANGES, SUFFIXES
 from pricecache.errors import Invalid
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pricecache.core.bars import day_number
 from pricecache.core.instruments import Instrument
-from pricecache.core.quotes import Quote, fund_has_news, fund_stale_from, has_news, stale_from
+from pricecache.core.quotes import VENDOR_DELAY, Quote, fund_has_news, fund_stale_from, has_news, stale_from
 from tests.fakes.calendars import calendar_of
 
 XNYS, FX, COINS = calendar_of("XNYS"), calendar_of("24/5"), calendar_of("24/7")
@@ -62,6 +62,26 @@ def test_a_currency_rests_from_friday_evening_in_new_york_until_monday() -> None
     assert not has_news(quote(FRIDAY, utc(21, 1)), FX, utc(22, 12), LAG)
 
 
+@pytest.mark.parametrize(
+    ("made", "received", "stale"),
+    [
+        (utc(19, 21), utc(20, 14, 35), utc(20, 15)),  # yesterday's close until half an hour after the open
+        (utc(19, 21), utc(20, 15, 10), utc(20, 15, 10)),  # and then not at all
+        (utc(20, 13), utc(20, 14, 35), utc(20, 15)),  # of before the open
+        (utc(20, 14, 31), utc(20, 14, 50), utc(20, 15, 21)),  # as a vendor gives it who is 19 minutes late
+        (utc(20, 16), utc(20, 19), utc(20, 19)),  # the last trade was long ago
+        (utc(20, 20, 45), utc(20, 21, 5), utc(23, 15)),  # the close, as good as it is known yet
+        (utc(20, 20, 59), utc(20, 22), utc(23, 15)),
+        (utc(20, 20, 20), utc(20, 21, 5), utc(20, 21, 10)),  # the close may still come
+        (utc(20, 20, 20), utc(20, 22), utc(20, 22)),
+    ],
+)
+def test_what_counts_is_when_a_price_was_made_and_in_which_session(made: float, received: float, stale: float) -> None:
+    assert stale_from(made, received, XNYS, INTERVAL, LAG) == stale
+
+
 def test_a_coin_never_rests() -> None:
-    assert stale_from(utc(21, 12), utc(21, 12), COINS, INTERVAL, LAG) == utc(21, 12) + 2 * INTERVAL
+    for instant in (utc(21, 12), utc(21, 23, 59), utc(22, 0)):
+        assert stale_from(instant, instant + 300, COINS, INTERVAL, LAG) == instant + 2 * INTERVAL + VENDOR_DELAY
+    assert stale_from(utc(21, 12), utc(22, 0, 5), COINS, INTERVAL, LAG) == utc(22, 0, 5)
     assert has_news(quote(FRIDAY, utc(21, 12)), COINS, utc(21, 13), LAG)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.instruments import MARKETS, Instrument
+from pricecache.core.instruments import Instrument
+from pricecache.core.markets import MARKETS
 from pricecache.errors import SymbolNotFound
 from pricecache.providers.spelling import (
     csv_names,
