@@ -122,7 +122,6 @@ async def reads(database: AsyncDatabase[dict[str, Any]], uri: str, names: list[s
             row("cold read, 50 symbols", await in_turn_async(ours_fifty, plain_fifty, 15), "ms", most=0.05),
         ]
     columns = ColumnCache(store, 512 << 20)
-    await columns.warm(entries)
     bare = {entry.id: await columns.get(entry) for entry in entries}
     entry = entries[7]
     whole = bare[entry.id]

@@ -27,7 +27,7 @@ Row = list[float]
 def write(folder: Path) -> None:
     """The files as the daemon finds them first."""
     rows = _walk()
-    _save(folder, "ACME", _with(_with(rows, -10, [100, 100, 100, 100, 1]), -20, [1, 0.9, 1.1, 1, 1]))
+    _save(folder, "ACME", _with(_with(rows, -10, [100, 100, 100, 100, 1]), -20, [1, 1, 1, 1.05, 1]))
     _save(folder, "BOLT", _with(rows, -8, [3, 3, 3, 3, 1]))
     _save(folder, "COIL", [rows[-7] if place in (-6, -5, -4) else rows[place] for place in range(-SESSIONS, 0)])
     for symbol in ("DRUM", "EDGE", "FB"):
