@@ -1,0 +1,221 @@
+"""What a portfolio holds, was worth on each day, and returned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pricecache.api.call import Answer, Call
+from pricecache.api.portfolios import portfolio_of, user_of
+from pricecache.api.transactions import exact
+from pricecache.api.wire import camel, iso_day
+from pricecache.core.bars import day_number, day_of
+from pricecache.core.currencies import digits
+from pricecache.core.periods import period_start
+from pricecache.core.rows import rows
+from pricecache.errors import Invalid, NotFound
+
+if TYPE_CHECKING:
+    from pricecache.core.holdings import CashHolding, Holding
+    from pricecache.core.lots import Lot
+    from pricecache.portfolio.history import HistoryRange
+    from pricecache.stores.portfolios import Portfolio
+
+AVERAGE_DIGITS = 6
+"""Of an average cost, which is for one unit."""
+_NO_CASH = {"cash": "cash_not_tracked"}
+_DIGIT = Decimal(1)
+
+
+async def holdings(call: Call) -> Answer:
+    portfolio = await portfolio_of(call)
+    await _require_account(call, portfolio)
+    day = None if call.query.date_ is None else day_number(call.query.date_)
+    found, _ = await call.services.histories.holdings(portfolio, day, call.query.account_id)
+    base = portfolio.rules.currency
+    held = [_holding_fields(one, base, call.query.explain) for one in found.holdings]
+    cash = [_cash_fields(one, base) for one in found.cash]
+    costs = [_money(one.cost, base) for one in found.holdings]
+    values = [_money(one.value, base) for one in found.holdings] + [_money(one.value, base) for one in found.cash]
+    return Answer(
+        {
+            "portfolioId": portfolio.id,
+            "date": iso_day(found.day),
+            "baseCurrency": base,
+            "totalValue": _sum([value for value in values if value is not None]),
+            "totalCost": None if None in costs else _sum([cost for cost in costs if cost is not None]),
+            "holdings": held,
+            "cash": cash,
+            "reasons": {
+                **({} if portfolio.rules.cash_tracking else _NO_CASH),
+                **({"totalCost": "rate_unknown"} if None in costs else {}),
+                **({"totalValue": "some_values_unknown"} if None in values else {}),
+            },
+        }
+    )
+
+
+async def history(call: Call) -> Answer:
+    portfolio = await _portfolio_asked_for(call)
+    return await _history(call, portfolio, _day(call.query.start), _day(call.query.end))
+
+
+async def period(call: Call) -> Answer:
+    portfolio = await _portfolio_asked_for(call)
+    today = call.services.histories.today(portfolio)
+    end = today if call.query.end is None else min(day_number(call.query.end), today)
+    first = period_start(call.path["period"], day_of(end))
+    return await _history(call, portfolio, None if first is None else day_number(first), end)
+
+
+async def performance(call: Call) -> Answer:
+    portfolio = await _portfolio_asked_for(call)
+    account, base = call.query.account_id, portfolio.rules.currency
+    start, end = _day(call.query.start), _day(call.query.end)
+    found = await call.services.histories.performance(portfolio, account, start, end)
+    whose = {"portfolioId": portfolio.id, "accountId": account, "baseCurrency": base}
+    if found is None:
+        return Answer({**whose, "start": iso_day(start), "end": iso_day(end), **_nothing()})
+    facts = asdict(found)
+    reasons = {camel_name(name): why for name, why in facts.pop("reasons").items()}
+    for name in ("start_value", "end_value", "net_flow", "gain"):
+        facts[name] = None if facts[name] is None else round(facts[name], digits(base)) + 0.0
+    days = {"start": iso_day(facts.pop("start")), "end": iso_day(facts.pop("end"))}
+    return Answer({**whose, **days, **camel(facts), "reasons": reasons})
+
+
+async def _history(call: Call, portfolio: Portfolio, start: int | None, end: int | None) -> Answer:
+    found = await call.services.histories.history(portfolio, call.query.account_id, start, end)
+    return Answer(history_fields(found, call.query.account_id))
+
+
+def history_fields(found: HistoryRange, account: str | None) -> dict[str, Any]:
+    portfolio = found.portfolio
+    days = [] if found.found is None else rows(found.found, found.scope)
+    usual = {} if portfolio.rules.cash_tracking else _NO_CASH
+    return {
+        "portfolioId": portfolio.id,
+        "accountId": account,
+        "baseCurrency": portfolio.rules.currency,
+        "source": "computed",
+        "start": iso_day(found.start) if days else None,
+        "end": iso_day(found.end) if days else None,
+        "history": [_row_fields(row, portfolio, usual) for row in days],
+        "provisional": [iso_day(found.today)] if days and found.end == found.today else [],
+        "reasons": usual,
+    }
+
+
+def _row_fields(row: dict[str, Any], portfolio: Portfolio, usual: dict[str, str]) -> dict[str, Any]:
+    day, reasons = row.pop("day"), row.pop("reasons")
+    fields = {"date": iso_day(day), **camel(row), "isArchived": portfolio.is_archived}
+    own = {camel_name(name): why for name, why in reasons.items() if name not in usual}
+    return {**fields, "reasons": own} if own else fields
+
+
+async def _portfolio_asked_for(call: Call) -> Portfolio:
+    """The one that the query names, or the only one there is."""
+    store, user, wanted = call.services.portfolios, user_of(call), call.query.portfolio_id
+    if wanted is not None:
+        portfolio = await store.get(user, wanted)
+    else:
+        found = await store.all_of(user)
+        if not found:
+            raise NotFound("You have no portfolio yet: POST /api/portfolios.", code="unknown_portfolio")
+        if len(found) > 1:
+            raise Invalid("There are several portfolios: name one in portfolioId.", code="portfolio_needed")
+        (portfolio,) = found
+    await _require_account(call, portfolio)
+    return portfolio
+
+
+async def _require_account(call: Call, portfolio: Portfolio) -> None:
+    if call.query.account_id is not None:
+        await call.services.portfolios.account(portfolio.id, call.query.account_id)
+
+
+def _holding_fields(one: Holding, base: str, explain: bool) -> dict[str, Any]:
+    reasons = {camel_name(name): why for name, why in one.reasons.items()}
+    fields: dict[str, Any] = {
+        "symbol": one.instrument.symbol,
+        "market": one.instrument.market,
+        "accountId": one.account or None,
+        "quantity": exact(one.quantity.normalize()),
+        "averageCost": None if one.average_cost is None else round(float(one.average_cost), AVERAGE_DIGITS),
+        "cost": _number(_money(one.cost, base)),
+        "price": None if one.price is None else float(one.price),
+        "priceDate": iso_day(one.price_day),
+        "currency": one.currency,
+        "fxRate": None if one.fx_rate is None else float(one.fx_rate),
+        "value": _number(_money(one.value, base)),
+        "unrealizedGainLoss": _number(_money(one.unrealized_gain_loss, base)),
+        "realizedGainLoss": _number(_money(one.realized_gain_loss, base)),
+        "dividends": _number(_money(one.dividends, base)),
+        "fees": _number(_money(one.fees, base)),
+        "weight": one.weight,
+    }
+    if reasons:
+        fields["reasons"] = reasons
+    if explain:
+        fields["lots"] = [_lot_fields(lot, base) for lot in one.lots]
+        fields["explain"] = _explained(one)
+    return fields
+
+
+def _explained(one: Holding) -> dict[str, Any]:
+    said = one.explained()
+    price, rate = said["price"], said["rate"]
+    return {
+        "formulas": camel(said["formulas"]),
+        "price": {
+            "date": iso_day(price["day"]),
+            "close": None if price["close"] is None else float(price["close"]),
+            "splitFactor": float(price["split_factor"]),
+        },
+        "rate": {"date": iso_day(rate["day"]), "rate": None if rate["rate"] is None else float(rate["rate"])},
+    }
+
+
+def _lot_fields(lot: Lot, base: str) -> dict[str, Any]:
+    return {
+        "quantity": exact(lot.quantity),
+        "cost": None if lot.cost.is_nan() else _number(_money(lot.cost, base)),
+        "acquiredOn": iso_day(lot.day),
+        "transactionId": lot.transaction,
+    }
+
+
+def _cash_fields(one: CashHolding, base: str) -> dict[str, Any]:
+    return {
+        "currency": one.currency,
+        "amount": _number(_money(one.amount, one.currency)),
+        "value": _number(_money(one.value, base)),
+    }
+
+
+def _money(amount: Decimal | None, currency: str) -> Decimal | None:
+    """In whole minor units, half to even."""
+    return None if amount is None else amount.quantize(_DIGIT.scaleb(-digits(currency)))
+
+
+def _number(amount: Decimal | None) -> float | None:
+    return None if amount is None else float(amount) + 0.0
+
+
+def _sum(amounts: list[Decimal]) -> float:
+    return float(sum(amounts, Decimal(0)))
+
+
+def _day(day: Any) -> int | None:
+    return None if day is None else day_number(day)
+
+
+def _nothing() -> dict[str, Any]:
+    names = ("twr", "twrAnnualized", "irr", "maxDrawdown", "volatility", "startValue", "endValue", "netFlow", "gain")
+    return {**dict.fromkeys(names), "reasons": dict.fromkeys(names, "no_days")}
+
+
+def camel_name(name: str) -> str:
+    (found,) = camel({name: None})
+    return str(found)
