@@ -386,12 +386,14 @@ def _faults_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
 
 
 def _numbered(found: Sequence[Mapping[str, Any]], numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """With the place in the input instead of the one in the ledger; rows that were there before have their id only."""
+    """With the place in the input instead of the one in the ledger; those that are none of the input have their id."""
     rows = []
     for fault in found:
         row = {name: value for name, value in fault.items() if name != "row"}
         number = numbers.get(fault["id"])
-        rows.append(row if number is None else {"row": number, **row})
+        if number is not None:
+            row = {"row": number, **{name: value for name, value in row.items() if name != "id"}}
+        rows.append(row)
     return sorted(rows, key=lambda row: row.get("row", EDGE * EDGE))
 
 
