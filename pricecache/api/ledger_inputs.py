@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from pricecache.api.inputs import Currency, Day, Input, MarketCode, RangeQuery, SymbolText
+from pricecache.api.inputs import Currency, Day, Input, MarketCode, Names, RangeQuery, SymbolText
 from pricecache.api.wire import invalid_input
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
@@ -202,9 +202,20 @@ class HoldingsQuery(Input):
     explain: bool = Field(False, description="Lots, price and rate rows, and the formulas, with each holding.")
 
 
-class ValueRangeQuery(Input):
-    portfolio_id: Identifier | None = Field(None, description="By default the only one there is.")
-    account_id: Identifier | None = Field(None, description="Only of this account.")
+class WhoseQuery(Input):
+    portfolio_id: Names | None = Field(None, max_length=100, description="May repeat; all of the user's by default.")
+    account_id: Identifier | None = Field(None, description="Only of this account, of the one portfolio.")
+    currency: Currency | None = Field(None, description="Of the total of several; that of the first by default.")
+    include_archived: bool = Field(False, description="true: archived portfolios count in the total of several.")
+
+    @model_validator(mode="after")
+    def _whole_unit(self) -> WhoseQuery:
+        if self.currency is not None:
+            _refuse_hundredths(self.currency, "currency")
+        return self
+
+
+class ValueRangeQuery(WhoseQuery):
     start: Day | None = Field(None, description="First day; the first transaction's by default, and at the earliest.")
     end: Day | None = Field(None, description="Last day; today by default, and at the latest.")
 
@@ -215,17 +226,13 @@ class ValueRangeQuery(Input):
         return self
 
 
-class PeriodQuery(Input):
-    portfolio_id: Identifier | None = Field(None, description="By default the only one there is.")
-    account_id: Identifier | None = Field(None, description="Only of this account.")
+class PeriodQuery(WhoseQuery):
     end: Day | None = Field(None, description="Last day; today by default, and at the latest.")
 
 
-def _refuse_hundredths(currency: str) -> None:
+def _refuse_hundredths(currency: str, field: str = "baseCurrency") -> None:
     if major(currency) != currency:
-        raise PydanticCustomError(
-            "bad_currency", "a base currency is a whole unit: GBP, not GBp", {"field": "baseCurrency"}
-        )
+        raise PydanticCustomError("bad_currency", "this is a whole unit: GBP, not GBp", {"field": field})
 
 
 def _refuse_nothing(body: Input, may_be_null: frozenset[str] = frozenset()) -> None:

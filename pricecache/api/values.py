@@ -17,8 +17,10 @@ from pricecache.core.rows import rows
 from pricecache.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
+    from pricecache.core.history import History
     from pricecache.core.holdings import CashHolding, Holding
     from pricecache.core.lots import Lot
+    from pricecache.core.returns import Performance
     from pricecache.portfolio.history import HistoryRange
     from pricecache.stores.portfolios import Portfolio
 
@@ -57,37 +59,69 @@ async def holdings(call: Call) -> Answer:
 
 
 async def history(call: Call) -> Answer:
-    portfolio = await _portfolio_asked_for(call)
-    return await _history(call, portfolio, _day(call.query.start), _day(call.query.end))
+    return await _history(call, _day(call.query.start), _day(call.query.end))
 
 
 async def period(call: Call) -> Answer:
-    portfolio = await _portfolio_asked_for(call)
-    today = call.services.histories.today(portfolio)
+    wanted = await _asked_for(call)
+    today = call.services.histories.today(wanted[0])
     end = today if call.query.end is None else min(day_number(call.query.end), today)
     first = period_start(call.path["period"], day_of(end))
-    return await _history(call, portfolio, None if first is None else day_number(first), end)
+    return await _history(call, None if first is None else day_number(first), end)
 
 
 async def performance(call: Call) -> Answer:
-    portfolio = await _portfolio_asked_for(call)
-    account, base = call.query.account_id, portfolio.rules.currency
+    wanted, account, histories = await _asked_for(call), call.query.account_id, call.services.histories
     start, end = _day(call.query.start), _day(call.query.end)
-    found = await call.services.histories.performance(portfolio, account, start, end)
-    whose = {"portfolioId": portfolio.id, "accountId": account, "baseCurrency": base}
+    answers = []
+    for one in wanted:
+        found = await histories.performance(one, account, start, end)
+        whose = {"portfolioId": one.id, "accountId": account, "baseCurrency": one.rules.currency}
+        answers.append({**whose, **_performance_fields(found, one.rules.currency, start, end)})
+    if len(wanted) == 1:
+        return Answer(answers[0])
+    currency = call.query.currency or wanted[0].rules.currency
+    found = await histories.total_performance(_counted(call, wanted), currency, start, end)
+    together = {"baseCurrency": currency, **_performance_fields(found, currency, start, end)}
+    return Answer({"portfolios": answers, "total": together})
+
+
+def _performance_fields(found: Performance | None, base: str, start: int | None, end: int | None) -> dict[str, Any]:
     if found is None:
-        return Answer({**whose, "start": iso_day(start), "end": iso_day(end), **_nothing()})
+        return {"start": iso_day(start), "end": iso_day(end), **_nothing()}
     facts = asdict(found)
     reasons = {camel_name(name): why for name, why in facts.pop("reasons").items()}
     for name in ("start_value", "end_value", "net_flow", "gain"):
         facts[name] = None if facts[name] is None else round(facts[name], digits(base)) + 0.0
     days = {"start": iso_day(facts.pop("start")), "end": iso_day(facts.pop("end"))}
-    return Answer({**whose, **days, **camel(facts), "reasons": reasons})
+    return {**days, **camel(facts), "reasons": reasons}
 
 
-async def _history(call: Call, portfolio: Portfolio, start: int | None, end: int | None) -> Answer:
-    found = await call.services.histories.history(portfolio, call.query.account_id, start, end)
-    return Answer(history_fields(found, call.query.account_id))
+async def _history(call: Call, start: int | None, end: int | None) -> Answer:
+    wanted, account, histories = await _asked_for(call), call.query.account_id, call.services.histories
+    answers = [history_fields(await histories.history(one, account, start, end), account) for one in wanted]
+    if len(wanted) == 1:
+        return Answer(answers[0])
+    currency, counted = call.query.currency or wanted[0].rules.currency, _counted(call, wanted)
+    found = await histories.total(counted, currency, start, end)
+    return Answer({"portfolios": answers, "total": _total_fields(found, counted, currency)})
+
+
+def _counted(call: Call, wanted: list[Portfolio]) -> list[Portfolio]:
+    return [one for one in wanted if call.query.include_archived or not one.is_archived]
+
+
+def _total_fields(found: History | None, counted: list[Portfolio], currency: str) -> dict[str, Any]:
+    usual = {} if any(one.rules.cash_tracking for one in counted) else _NO_CASH
+    days = [] if found is None else rows(found)
+    return {
+        "baseCurrency": currency,
+        "source": "computed",
+        "start": iso_day(found.start) if found is not None else None,
+        "end": iso_day(found.end) if found is not None else None,
+        "history": [_row_fields(row, all(one.is_archived for one in counted), usual) for row in days],
+        "reasons": usual,
+    }
 
 
 def history_fields(found: HistoryRange, account: str | None) -> dict[str, Any]:
@@ -101,33 +135,33 @@ def history_fields(found: HistoryRange, account: str | None) -> dict[str, Any]:
         "source": "computed",
         "start": iso_day(found.start) if days else None,
         "end": iso_day(found.end) if days else None,
-        "history": [_row_fields(row, portfolio, usual) for row in days],
+        "history": [_row_fields(row, portfolio.is_archived, usual) for row in days],
         "provisional": [iso_day(found.today)] if days and found.end == found.today else [],
         "reasons": usual,
     }
 
 
-def _row_fields(row: dict[str, Any], portfolio: Portfolio, usual: dict[str, str]) -> dict[str, Any]:
+def _row_fields(row: dict[str, Any], is_archived: bool, usual: dict[str, str]) -> dict[str, Any]:
     day, reasons = row.pop("day"), row.pop("reasons")
-    fields = {"date": iso_day(day), **camel(row), "isArchived": portfolio.is_archived}
+    fields = {"date": iso_day(day), **camel(row), "isArchived": is_archived}
     own = {camel_name(name): why for name, why in reasons.items() if name not in usual}
     return {**fields, "reasons": own} if own else fields
 
 
-async def _portfolio_asked_for(call: Call) -> Portfolio:
-    """The one that the query names, or the only one there is."""
-    store, user, wanted = call.services.portfolios, user_of(call), call.query.portfolio_id
-    if wanted is not None:
-        portfolio = await store.get(user, wanted)
+async def _asked_for(call: Call) -> list[Portfolio]:
+    """Those that the query names, or all there are; never none."""
+    store, user, query = call.services.portfolios, user_of(call), call.query
+    if query.portfolio_id:
+        found = [await store.get(user, one) for one in dict.fromkeys(query.portfolio_id)]
     else:
         found = await store.all_of(user)
-        if not found:
-            raise NotFound("You have no portfolio yet: POST /api/portfolios.", code="unknown_portfolio")
-        if len(found) > 1:
-            raise Invalid("There are several portfolios: name one in portfolioId.", code="portfolio_needed")
-        (portfolio,) = found
-    await _require_account(call, portfolio)
-    return portfolio
+    if not found:
+        raise NotFound("You have no portfolio yet: POST /api/portfolios.", code="unknown_portfolio")
+    if len(found) > 1 and query.account_id is not None:
+        raise Invalid("An account is of one portfolio: name it in portfolioId.", code="portfolio_needed")
+    if len(found) == 1:
+        await _require_account(call, found[0])
+    return found
 
 
 async def _require_account(call: Call, portfolio: Portfolio) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
+from pricecache.core.grid import rate_row
 from pricecache.core.history import PORTFOLIO, History, book_at, history
 from pricecache.core.holdings import Holdings, holdings
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.returns import Performance, performance
+from pricecache.core.totals import Part, total
 from pricecache.core.valuation import Scope
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
@@ -69,6 +72,38 @@ class Histories:
         found = None if whole is None or scope not in whole.scopes else _between(whole, first, last)
         return HistoryRange(portfolio, scope, first, last, today, found, view.state.generation)
 
+    async def total(
+        self, portfolios: Sequence[Portfolio], currency: str, start: int | None = None, end: int | None = None
+    ) -> History | None:
+        """Of several portfolios in the whole `currency`, its scopes after the first those of their ids; None without
+        any day. The last day is today where the first of them is."""
+        whole = await self._total(portfolios, currency, end)
+        if whole is None:
+            return None
+        return _between(whole, max(whole.start if start is None else start, whole.start), whole.end)
+
+    async def total_performance(
+        self, portfolios: Sequence[Portfolio], currency: str, start: int | None = None, end: int | None = None
+    ) -> Performance | None:
+        """The same for what they returned together."""
+        whole = await self._total(portfolios, currency, end)
+        if whole is None:
+            return None
+        return performance(whole, PORTFOLIO, None if start is None else min(start, whole.end), whole.end)
+
+    async def _total(self, portfolios: Sequence[Portfolio], currency: str, end: int | None) -> History | None:
+        if not portfolios:
+            return None
+        today = self.today(portfolios[0])
+        last = today if end is None else min(end, today)
+        market = await self._markets.rates({one.rules.currency for one in portfolios}, currency)
+        parts = []
+        for one in portfolios:
+            found = await self._whole((await self._ledgers.read(one)).ledger, last)
+            if found is not None:
+                parts.append(Part(one.id, found, _rates(market, currency, one.rules.currency, found)))
+        return total(parts, currency) if parts else None
+
     async def performance(
         self, portfolio: Portfolio, account: str | None = None, start: int | None = None, end: int | None = None
     ) -> Performance | None:
@@ -106,6 +141,11 @@ class Histories:
 
 async def _computed(compute: Callable[[], _Value], is_long: bool) -> _Value:
     return await asyncio.to_thread(compute) if is_long else compute()
+
+
+def _rates(market: MarketData, base: str, currency: str, found: History) -> NDArray[np.float64]:
+    rates = rate_row(market, base, currency, found.start, found.days)
+    return np.where(rates > 0, rates, np.nan)
 
 
 def _scope(account: str | None) -> Scope:

@@ -84,6 +84,12 @@ class Markets:
         rates = {currency: (await self._column(entry)).closes for currency, entry in pairs.items()}
         return MarketData(prices, rates)
 
+    async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
+        """How much of `base` one of each of these whole currencies was."""
+        pairs = {c: entry for c in currencies if (entry := self._pair(c, base)) is not None}
+        await self._load(list(pairs.values()))
+        return MarketData({}, {currency: (await self._column(entry)).closes for currency, entry in pairs.items()})
+
     def _currencies(self, ledger: Ledger) -> list[str]:
         return sorted(currencies_of(ledger, self.currency_of))
 

@@ -14,6 +14,7 @@ from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_of
 from pricecache.core.instruments import Instrument
 from pricecache.stores.bars import Change
+from pricecache.stores.ledger import LedgerMoved, LedgerStore
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key",)
@@ -288,6 +289,26 @@ async def test_writers_at_once_lose_nothing(daemon: ApiDaemon, database: Any) ->
     assert (state["generation"], state["places"]) == (8, 9)
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_an_outcome_that_is_not_known_is_found_out(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch, is_stored: bool
+) -> None:
+    """The connection breaks in the commit: the rows are there once, whether it was before the end of it or after."""
+    portfolio, commit, broken = await made(daemon), LedgerStore.commit, []
+
+    async def breaking(self: LedgerStore, *given: Any) -> None:
+        if is_stored or broken:
+            await commit(self, *given)
+        if not broken:
+            broken.append(given)
+            raise LedgerMoved
+
+    monkeypatch.setattr(LedgerStore, "commit", breaking)
+    status, added = await add(daemon, portfolio, BUY, {**BUY, "externalId": "x"})
+    assert (status, added["created"], len(broken)) == (201, 2, 1)
+    assert [row["id"] for row in await listed(daemon, portfolio)] == added["ids"]
+
+
 async def test_only_one_of_two_sells_the_same_shares(daemon: ApiDaemon) -> None:
     await daemon.stored()
     portfolio = await made(daemon)
@@ -462,8 +483,35 @@ async def test_a_portfolio_without_transactions_has_no_history(daemon: ApiDaemon
     assert (found["holdings"], found["totalValue"]) == ([], 0)
     status, returned = await daemon.get("/api/portfolio/performance", headers=ANN)
     assert (status, returned["twr"], returned["reasons"]["twr"]) == (200, None, "no_days")
-    await made(daemon)
-    assert (await daemon.get("/api/portfolio/history", headers=ANN))[1]["code"] == "portfolio_needed"
+
+
+async def test_several_portfolios_stand_beside_their_total(daemon: ApiDaemon) -> None:
+    """One in dollars, one in euros, and one that is archived and so left out of the total unless it is asked for."""
+    monday = TODAY - 11
+    await priced(daemon, AAPL, {monday: 100.0, monday + 1: 110.0})
+    await priced(daemon, Instrument("USDEUR=X", "FX"), {monday: 0.5, monday + 1: 0.5})
+    await priced(daemon, Instrument("EURUSD=X", "FX"), {monday: 2.0, monday + 1: 2.0})
+    ids = [await made(daemon, baseCurrency=currency) for currency in ("USD", "EUR", "USD")]
+    for portfolio, quantity in zip(ids, (1, 2, 4), strict=True):
+        await add(daemon, portfolio, {**BUY, "date": "2026-11-09", "quantity": quantity})
+    await daemon.call("PATCH", f"/api/portfolios/{ids[2]}", json={"isArchived": True}, headers=ANN)
+    target = "/api/portfolio/history?start=2026-11-10&end=2026-11-10"
+    _, answer = await daemon.get(target, headers=ANN)
+    assert [one["portfolioId"] for one in answer["portfolios"]] == ids
+    assert [one["history"][0]["totalValue"] for one in answer["portfolios"]] == [110, 110, 440]
+    (row,) = answer["total"]["history"]
+    assert (answer["total"]["baseCurrency"], row["totalValue"], row["totalCost"]) == ("USD", 330, 300)
+    assert row["returnIndex"] == pytest.approx(1.1)
+    _, answer = await daemon.get(target + "&includeArchived=true&currency=EUR", headers=ANN)
+    assert answer["total"]["history"][0]["totalValue"] == 385
+    two = f"portfolioId={ids[0]}&portfolioId={ids[1]}"
+    _, answer = await daemon.get(f"{target}&{two}", headers=ANN)
+    assert answer["total"]["history"][0]["totalValue"] == 330
+    _, answer = await daemon.get(f"/api/portfolio/performance?{two}&end=2026-11-10", headers=ANN)
+    assert answer["total"]["twr"] == pytest.approx(0.1)
+    assert (answer["total"]["startValue"], answer["total"]["gain"]) == (300, 30)
+    _, answer = await daemon.get(f"{target}&{two}&accountId=x", headers=ANN)
+    assert answer["code"] == "portfolio_needed"
 
 
 async def test_a_renamed_instrument_stays_one_position(daemon: ApiDaemon) -> None:
