@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
@@ -59,6 +60,11 @@ TimeZone = Annotated[str, BeforeValidator(_to_zone), WithJsonSchema({"type": "st
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Identifier = Annotated[str, Field(min_length=1, max_length=64)]
 QuantityBasis = Literal["asTraded", "adjusted"]
+
+
+@lru_cache(4096)
+def _instrument(symbol: str, market: str | None) -> Instrument:
+    return Instrument.parse(symbol, market)
 
 
 class PortfolioBody(Input):
@@ -145,14 +151,14 @@ class TransactionInput(Input):
                 raise PydanticCustomError("invalid_symbol", "a market without a symbol", {"field": "symbol"})
             return self
         try:
-            Instrument.parse(self.symbol, self.market)
+            _instrument(self.symbol, self.market)
         except Invalid as exc:
             raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": "symbol"}) from exc
         return self
 
     @property
     def instrument(self) -> Instrument | None:
-        return None if self.symbol is None else Instrument.parse(self.symbol, self.market)
+        return None if self.symbol is None else _instrument(self.symbol, self.market)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pricecache.portfolio.history import HistoryRange
     from pricecache.stores.portfolios import Portfolio
 
+IN_THREAD_FROM = 400
+"""Days from which on the rows of an answer are put together in a thread."""
 AVERAGE_DIGITS = 6
 """Of an average cost, which is for one unit."""
 _NO_CASH = {"cash": "cash_not_tracked"}
@@ -99,12 +102,18 @@ def _performance_fields(found: Performance | None, base: str, start: int | None,
 
 async def _history(call: Call, start: int | None, end: int | None) -> Answer:
     wanted, account, histories = await _asked_for(call), call.query.account_id, call.services.histories
-    answers = [history_fields(await histories.history(one, account, start, end), account) for one in wanted]
+    answers = [await _encodable(await histories.history(one, account, start, end), account) for one in wanted]
     if len(wanted) == 1:
         return Answer(answers[0])
     currency, counted = call.query.currency or wanted[0].rules.currency, _counted(call, wanted)
     found = await histories.total(counted, currency, start, end)
     return Answer({"portfolios": answers, "total": _total_fields(found, counted, currency)})
+
+
+async def _encodable(found: HistoryRange, account: str | None) -> dict[str, Any]:
+    if found.end - found.start < IN_THREAD_FROM:
+        return history_fields(found, account)
+    return await asyncio.to_thread(history_fields, found, account)
 
 
 def _counted(call: Call, wanted: list[Portfolio]) -> list[Portfolio]:

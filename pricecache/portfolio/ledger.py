@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from operator import attrgetter
 from typing import Any
 
 from cachetools import LRUCache
@@ -33,7 +34,10 @@ IN_THREAD_FROM = 300
 FIRST_DAY = day_number(date(1900, 1, 1))
 SPLITS_SECONDS = 5.0
 """How long a sale of more than is held waits for the splits of an instrument that is new here."""
-EDGE = 1000
+ROWS_TOLD = 1000
+"""Bad rows that one answer lists."""
+_OWN = ("id", "adjusted_as_of")
+_FACTS = attrgetter(*(one.name for one in fields(Transaction) if one.compare and one.name not in _OWN))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -328,13 +332,12 @@ class Ledgers:
                     inserted.append(Row(replace(transaction, id=ids[number]), None, place, 1, now, now))
                 continue
             names.append(held.id)
-            after = self._next(held, transaction)
             if held.id == ids[number]:
                 created += 1
-            elif _is_same(held.transaction, after.transaction):
+            elif _is_same(held.transaction, transaction):
                 unchanged += 1
             else:
-                replaced.append(after)
+                replaced.append(self._next(held, transaction))
                 touched.append(held)
         change = LedgerChange(inserted, replaced, (), _affected([*inserted, *replaced, *touched]))
         outcome = created, len(replaced), unchanged, tuple(names)
@@ -394,7 +397,7 @@ def _numbered(found: Sequence[Mapping[str, Any]], numbers: Mapping[str, int]) ->
         if number is not None:
             row = {"row": number, **{name: value for name, value in row.items() if name != "id"}}
         rows.append(row)
-    return sorted(rows, key=lambda row: row.get("row", EDGE * EDGE))
+    return sorted(rows, key=lambda row: row.get("row", ROWS_KEPT))
 
 
 def _repeated(rows: Sequence[tuple[int, Transaction]]) -> list[dict[str, Any]]:
@@ -410,19 +413,17 @@ def _repeated(rows: Sequence[tuple[int, Transaction]]) -> list[dict[str, Any]]:
 def _refuse(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
-    rows = sorted(rows, key=lambda row: row.get("row", EDGE * EDGE))
+    rows = sorted(rows, key=lambda row: row.get("row", ROWS_KEPT))
     first = rows[0]
     if len(rows) == 1:
         raise Invalid(first["detail"], code=first["code"], rows=list(rows))
     more = f"{len(rows)} faults; the first: {first['detail']}"
-    raise Invalid(more, code="transactions_refused", rows=list(rows[:EDGE]), total=len(rows))
+    raise Invalid(more, code="transactions_refused", rows=list(rows[:ROWS_TOLD]), total=len(rows))
 
 
 def _is_same(a: Transaction, b: Transaction) -> bool:
     """But for the day as of which it is restated: that is when it was sent."""
-    if (a.adjusted_as_of is None) != (b.adjusted_as_of is None):
-        return False
-    return replace(a, adjusted_as_of=None) == replace(b, adjusted_as_of=None)
+    return (a.adjusted_as_of is None) == (b.adjusted_as_of is None) and _FACTS(a) == _FACTS(b)
 
 
 def _affected(rows: Sequence[Row]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ Document = dict[str, Any]
 
 BEGINNING = -719162
 """The day 0001-01-01: what a change of the rules of a portfolio makes doubtful from."""
+ROWS_AT_ONCE = 500
+"""Rows that are decoded before the event loop gets its turn."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "ratio")
 
@@ -95,8 +98,11 @@ class LedgerStore:
 
     async def rows(self, portfolio: str) -> list[Row]:
         """Every row, by day and order of entry."""
-        cursor = self._transactions.find({"portfolio": portfolio}).sort([("day", 1), ("place", 1)])
-        return [row_of(document) for document in await cursor.to_list()]
+        found = self._transactions.find({"portfolio": portfolio}, batch_size=ROWS_AT_ONCE)
+        documents = await found.sort([("day", 1), ("place", 1)]).to_list()
+        if len(documents) <= ROWS_AT_ONCE:
+            return [row_of(document) for document in documents]
+        return await asyncio.to_thread(lambda: [row_of(document) for document in documents])
 
     async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> None:
         """Make all of `change` durable in one transaction, if the ledger is still at `base`.
