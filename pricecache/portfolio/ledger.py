@@ -21,9 +21,9 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
 from pricecache.errors import Invalid, NotFound, VersionMismatch
 from pricecache.portfolio.market import Markets, currencies_of, pair_of
-from pricecache.stores.commits import ATTEMPTS, pause
+from pricecache.stores.commits import pause
 from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.ledger import LedgerChange, LedgerMoved, LedgerState, LedgerStore, Row, gave_up, new_id
+from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerState, LedgerStore, Row, gave_up, new_id
 from pricecache.stores.portfolios import RULES, Portfolio, PortfolioStore
 from pricecache.sync.backfill import Tracker
 
@@ -95,7 +95,7 @@ class Ledgers:
 
     async def read(self, portfolio: Portfolio) -> LedgerView:
         """The ledger as it is in the database now. Raises `NotFound` when the portfolio has gone."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             state = await self._store.state(portfolio.id)
             if state is None:
                 self._kept.pop(portfolio.id, None)
@@ -204,7 +204,7 @@ class Ledgers:
     ) -> Portfolio:
         """Set fields of a portfolio. Raises `Invalid` when its ledger cannot be under the new rules, `NotFound`,
         `VersionMismatch`."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             rules = _rules_with(portfolio.rules, facts)
             generation = None
             if rules != portfolio.rules:
@@ -222,7 +222,7 @@ class Ledgers:
         raise gave_up()
 
     async def _write(self, portfolio: Portfolio, plan: Callable[[LedgerView, set[str]], _Plan], by: str) -> Any:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             view = await self.read(portfolio)
             accounts = {account.id for account in await self._portfolios.accounts(portfolio.id)}
             planned = plan(view, accounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ class Markets:
         doubted = [entry for entry in entries if not self._catalog.trusted or not entry.current]
         if doubted:
             await self._columns.store.refresh(doubted)
-        await self._columns.warm(entries)
+        cold = [e for e in entries if (kept := self._kept.get(e.id)) is None or kept.version != e.version]
+        # side by side; whatever goes wrong is told by the second look
+        await asyncio.gather(*(self._columns.get(entry) for entry in cold), return_exceptions=True)
 
     async def _column(self, entry: Entry) -> PriceColumn:
         now = self._clock.time()

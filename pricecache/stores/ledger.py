@@ -23,6 +23,8 @@ Document = dict[str, Any]
 
 BEGINNING = -719162
 """The day 0001-01-01: what a change of the rules of a portfolio makes doubtful from."""
+RACES = 40
+"""How often a change is planned anew when other writers are faster."""
 ROWS_AT_ONCE = 500
 """Rows that are decoded before the event loop gets its turn."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112

@@ -12,8 +12,8 @@ from pymongo.errors import PyMongoError
 
 from pricecache.core.ledger import Rules
 from pricecache.errors import Conflict, NotFound, VersionMismatch
-from pricecache.stores.commits import ATTEMPTS, pause
-from pricecache.stores.ledger import BEGINNING, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+from pricecache.stores.commits import pause
+from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
 
 Document = dict[str, Any]
 
@@ -119,7 +119,7 @@ class PortfolioStore:
 
     async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
         """With all its accounts and transactions. Raises `NotFound`, `VersionMismatch`."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             before = await self.get(owner, portfolio_id)
             if version not in (None, before.version):
                 raise VersionMismatch
@@ -143,7 +143,7 @@ class PortfolioStore:
         """`facts`: the stored fields of an account but for ids, version and times. Raises `NotFound` when the
         portfolio goes meanwhile."""
         document = {"_id": new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             try:
                 async with self._client.start_session() as session, await session.start_transaction():
                     # so that a deletion of the portfolio going on does not leave it behind
@@ -187,7 +187,7 @@ class PortfolioStore:
     async def delete_account(self, portfolio_id: str, account_id: str, version: int | None = None) -> None:
         """Raises `NotFound`, `VersionMismatch`, and `Conflict` with code `account_in_use` while transactions name
         it."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(RACES):
             before = await self.account(portfolio_id, account_id)
             if version not in (None, before.version):
                 raise VersionMismatch
