@@ -59,6 +59,12 @@ class Conflict(PricecacheError):
     code = "conflict"
 
 
+class VersionMismatch(Conflict):
+    """It was changed meanwhile. Read it again, and repeat the change on what it is now."""
+
+    code = "version_mismatch"
+
+
 class Unauthorized(PricecacheError):
     """Say who you are: send X-API-Key, or Authorization: Bearer."""
 

@@ -33,6 +33,9 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.history import Histories
+from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.market import Markets
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.settings import Settings
@@ -40,6 +43,8 @@ from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore, new_owner
+from pricecache.stores.ledger import LedgerStore
+from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
@@ -88,6 +93,7 @@ class Parts:
         self._make_stores()
         self._make_caches()
         self._make_jobs()
+        self._make_portfolios()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -272,6 +278,20 @@ class Parts:
             sampled=self.sampled,
         )
 
+    def _make_portfolios(self) -> None:
+        markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
+        self.portfolios = PortfolioStore(self._database)
+        self.ledgers = Ledgers(
+            LedgerStore(self._database),
+            self.portfolios,
+            self.catalog,
+            self.instruments,
+            self.tracker,
+            markets,
+            self._clock,
+        )
+        self.histories = Histories(self.ledgers, markets, self._clock)
+
     # ---- the API
 
     def _dispatcher(self) -> Dispatcher:
@@ -324,5 +344,8 @@ class Parts:
             kept=KeptResponses(int(self._settings.response_cache_mb * MIB)),
             metrics=self._metrics,
             review=Reviewer(self.catalog, self.bars, self.states, self.quarantine, self._clock),
+            portfolios=self.portfolios,
+            ledgers=self.ledgers,
+            histories=self.histories,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

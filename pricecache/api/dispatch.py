@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
@@ -46,6 +47,8 @@ DATABASE_SECONDS = 3.0
 """How long the database may keep a read waiting; one that hangs is not waited for to the request's deadline."""
 _GZIP_INLINE = 256 << 10
 """Longer bodies are compressed in a thread."""
+_BODY_INLINE = 64 << 10
+"""Longer ones are checked in a thread."""
 _HEADERS = {"Server": SERVER, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _UNMATCHED = "(none)"
 _MOST_TOLD = 1000
@@ -223,7 +226,10 @@ class Dispatcher:
         if request.content_type != "application/json":
             raise UnsupportedBody
         try:
-            return route.body.model_validate_json(raw)
+            body: BaseModel = await _maybe_in_thread(
+                len(raw), partial(route.body.model_validate_json, raw), _BODY_INLINE
+            )
+            return body
         except ValidationError as exc:
             raise invalid_input(exc, "body") from exc
 
@@ -383,5 +389,5 @@ def _gzip(body: bytes) -> bytes:
     return gzip.compress(body, 5, mtime=0)
 
 
-async def _maybe_in_thread(size: int, work: Any) -> Any:
-    return work() if size <= _GZIP_INLINE else await asyncio.to_thread(work)
+async def _maybe_in_thread(size: int, work: Any, inline: int = _GZIP_INLINE) -> Any:
+    return work() if size <= inline else await asyncio.to_thread(work)

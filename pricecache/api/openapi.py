@@ -25,6 +25,9 @@ _PATH_PARAMETERS = {
     "symbol": "Such as AAPL, BRK-B, ^GSPC or EURUSD=X; SAP:DE names its market too.",
     "id": "As it was given when the thing was made.",
     "name": "Name of the file.",
+    "accountId": "As it was given when the account was made.",
+    "transactionId": "As it was given when the transaction was put in.",
+    "period": "1W, 1M, 3M, 6M, 1Y, 2Y, 5Y, YTD or MAX.",
 }
 
 

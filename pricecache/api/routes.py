@@ -9,13 +9,18 @@ from pricecache.api import (
     changes,
     corrections,
     inputs,
+    ledger_answers,
+    ledger_inputs,
     ops,
+    portfolios,
     providers,
     quarantine,
     runs,
     search,
     summary,
     symbols,
+    transactions,
+    values,
 )
 from pricecache.api.routing import Route
 
@@ -237,10 +242,99 @@ def _ops_routes() -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+def _portfolio_routes() -> tuple[Route, ...]:
+    tags, base = ("portfolios",), "/api/portfolios"
+    of_one, deleted = {200: ledger_answers.PortfolioOut}, {200: ledger_answers.DeletedOut}
+    return (
+        Route(
+            "POST", base, portfolios.create, scope="user", body=ledger_inputs.PortfolioBody,
+            answers={201: ledger_answers.PortfolioOut}, tags=tags, summary="Make a portfolio.",
+        ),
+        Route(
+            "GET", base, portfolios.list_all, scope="user",
+            answers={200: ledger_answers.PortfoliosOut}, tags=tags, summary="The user's portfolios, oldest first.",
+        ),
+        Route(
+            "GET", base + "/{id}", portfolios.one, scope="user", answers=of_one, tags=tags,
+            summary="One portfolio. Its ETag goes into If-Match of a change.",
+        ),
+        Route(
+            "PATCH", base + "/{id}", portfolios.change, scope="user", body=ledger_inputs.PortfolioChange,
+            answers=of_one, tags=tags, summary="Change its name or its rules, or archive it.",
+        ),
+        Route(
+            "DELETE", base + "/{id}", portfolios.delete, scope="user", answers=deleted, tags=tags,
+            summary="Delete it with all its accounts and transactions.",
+        ),
+        Route(
+            "POST", base + "/{id}/accounts", portfolios.create_account, scope="user",
+            body=ledger_inputs.AccountBody, answers={201: ledger_answers.AccountOut}, tags=tags,
+            summary="Make an account in it.",
+        ),
+        Route(
+            "GET", base + "/{id}/accounts", portfolios.accounts, scope="user",
+            answers={200: ledger_answers.AccountsOut}, tags=tags, summary="Its accounts, oldest first.",
+        ),
+        Route(
+            "PATCH", base + "/{id}/accounts/{accountId}", portfolios.change_account, scope="user",
+            body=ledger_inputs.AccountChange, answers={200: ledger_answers.AccountOut}, tags=tags,
+            summary="Rename or archive an account.",
+        ),
+        Route(
+            "DELETE", base + "/{id}/accounts/{accountId}", portfolios.delete_account, scope="user",
+            answers=deleted, tags=tags, summary="Delete an account that no transaction names.",
+        ),
+        Route(
+            "POST", base + "/{id}/transactions", transactions.add, scope="user",
+            body=ledger_inputs.TransactionsBody, max_body_bytes=4 << 20,
+            answers={201: ledger_answers.AddedOut}, tags=tags,
+            summary="Put transactions in, all or none; the same externalId once more changes the row.",
+        ),
+        Route(
+            "GET", base + "/{id}/transactions", transactions.list_all, scope="user",
+            query=ledger_inputs.TransactionsQuery, answers={200: ledger_answers.TransactionsOut}, tags=tags,
+            summary="Its transactions by date and order of entry.",
+        ),
+        Route(
+            "GET", base + "/{id}/transactions/{transactionId}", transactions.one, scope="user",
+            answers={200: ledger_answers.TransactionOut}, tags=tags, summary="One transaction.",
+        ),
+        Route(
+            "PUT", base + "/{id}/transactions/{transactionId}", transactions.replace, scope="user",
+            body=ledger_inputs.TransactionInput, answers={200: ledger_answers.TransactionOut}, tags=tags,
+            summary="Another row in its place.",
+        ),
+        Route(
+            "DELETE", base + "/{id}/transactions/{transactionId}", transactions.delete, scope="user",
+            answers=deleted, tags=tags, summary="Take a transaction out.",
+        ),
+        Route(
+            "GET", base + "/{id}/holdings", values.holdings, scope="user", query=ledger_inputs.HoldingsQuery,
+            answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
+        ),
+        Route(
+            "GET", "/api/portfolio/history", values.history, scope="user", query=ledger_inputs.ValueRangeQuery,
+            answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
+            summary="What a portfolio or an account was worth on each calendar day.",
+        ),
+        Route(
+            "GET", "/api/portfolio/history-data/{period}", values.period, scope="user",
+            query=ledger_inputs.PeriodQuery, answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
+            summary="The same for a period that ends today.",
+        ),
+        Route(
+            "GET", "/api/portfolio/performance", values.performance, scope="user",
+            query=ledger_inputs.ValueRangeQuery, answers={200: ledger_answers.PerformanceOut}, tags=tags,
+            summary="Time-weighted and money-weighted return, drawdown, volatility.",
+        ),
+    )  # fmt: skip
+
+
 ROUTES: tuple[Route, ...] = (
     *_cache_routes(),
     *_change_routes(),
     *_run_routes(),
     *_access_routes(),
     *_ops_routes(),
+    *_portfolio_routes(),
 )

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.history import Histories
+    from pricecache.portfolio.ledger import Ledgers
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
+    from pricecache.stores.portfolios import PortfolioStore
     from pricecache.stores.runs import RunStore
     from pricecache.sync.backfill import Tracker
     from pricecache.sync.review import Reviewer
@@ -71,4 +74,7 @@ class Services:
     metrics: Metrics
     search: ProviderSearch
     review: Reviewer
+    portfolios: PortfolioStore
+    ledgers: Ledgers
+    histories: Histories
     stream: StreamFeed | None = None

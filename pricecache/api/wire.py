@@ -28,6 +28,7 @@ from pricecache.errors import (
     TooMuch,
     Unauthorized,
     Unavailable,
+    VersionMismatch,
 )
 
 
@@ -82,6 +83,7 @@ _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (TooMuch, 400),
     (Invalid, 422),
     (NotFound, 404),
+    (VersionMismatch, 412),
     (Conflict, 409),
     (Unauthorized, 401),
     (Forbidden, 403),

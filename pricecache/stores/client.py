@@ -39,22 +39,29 @@ _PATIENCE = 1.0  # a server that answers at once is not worth a line in the log
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index that `prepare` sees to. `expire_after`: seconds after the date in its only key when a document goes."""
+    """An index that `prepare` sees to. `expire_after`: seconds after the date in its only key when a document goes.
+    `only_with`: only documents that have this field stand in it."""
 
     collection: str
     keys: tuple[tuple[str, int], ...]
     unique: bool = False
     expire_after: int | None = None
+    only_with: str | None = None
 
     def model(self) -> IndexModel:
         options: dict[str, Any] = {"unique": True} if self.unique else {}
         if self.expire_after is not None:
             options["expireAfterSeconds"] = self.expire_after
+        if self.only_with is not None:
+            options["partialFilterExpression"] = {self.only_with: {"$exists": True}}
         return IndexModel(list(self.keys), **options)
 
 
 # Made beforehand: one that a transaction has to make itself conflicts with every other transaction that does.
-ORDINARY = ("series", "bar_years", "revisions", "actions")
+ORDINARY = (
+    *("series", "bar_years", "revisions", "actions"),
+    *("portfolios", "accounts", "transactions", "ledger_state"),
+)
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
     # A bucket spans a day of it and holds 1,000 rows at most. With a sample a minute "seconds" made seven times the
@@ -79,6 +86,10 @@ INDEXES = (
     Index("quarantine", (("series", ASCENDING), ("session", ASCENDING))),
     Index("quarantine", (("state", ASCENDING), ("lastSeen", DESCENDING))),
     Index("quarantine", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("portfolios", (("owner", ASCENDING), ("_id", ASCENDING))),
+    Index("accounts", (("portfolio", ASCENDING), ("_id", ASCENDING))),
+    Index("transactions", (("portfolio", ASCENDING), ("day", ASCENDING), ("place", ASCENDING))),
+    Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 

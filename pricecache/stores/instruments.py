@@ -142,15 +142,16 @@ class InstrumentStore:
         entries = [self._catalog.require(instrument) for instrument in instruments]
         if tracked:
             untracked = [entry for entry in entries if not entry.tracked]
-            await self._deepen(untracked, wanted_from)
+            await self.deepen([(entry, wanted_from) for entry in untracked])
             await self.set_tracked(untracked, True, by=by, now=now)
         return entries
 
-    async def _deepen(self, entries: Sequence[Entry], wanted_from: int) -> None:
-        # bars put in by hand made them known with the first of these as their depth
-        await self._states.save_many(
-            [(e, replace(e.state, wanted_from=wanted_from)) for e in entries if e.state.wanted_from > wanted_from]
-        )
+    async def deepen(self, wanted: Sequence[tuple[Entry, int]]) -> list[Entry]:
+        """Want each of these from a day on (days since 1970-01-01); those that were not, which are wanted deeper now.
+        One that bars put in by hand made known has the first of these as its depth."""
+        deeper = [(entry, day) for entry, day in wanted if entry.state.wanted_from > day]
+        await self._states.save_many([(entry, replace(entry.state, wanted_from=day)) for entry, day in deeper])
+        return [entry for entry, _ in deeper]
 
     async def _insert(self, new: Sequence[Instrument], wanted_from: int, by: str, now: float) -> None:
         first = await next_id(self._database, "series", len(new))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,8 @@ from pricecache.sync.refresh import LiveRefresher
 
 BACKFILL_JOB = "backfill_symbol"
 BY_ITSELF = frozenset({"settings", "schedule", "start"})
+DAYS_BEFORE_USE = 10
+"""Calendar days before its first use that a price is wanted from, so that there is one to begin with."""
 Ticket = TypeVar("Ticket")
 StartRun = Callable[[str, dict[str, Any], str], Awaitable[Ticket]]
 
@@ -77,6 +79,20 @@ class Tracker(Generic[Ticket]):
         entries, added = await self.admit(instruments, by)
         empty = [entry.instrument for entry in added if has_provider(entry)]
         run = await self._start_run(BACKFILL_JOB, backfill_parameters(empty), by) if empty else None
+        return Tracked(entries, added, run)
+
+    async def follow(self, first_uses: Mapping[Instrument, int], by: str) -> Tracked[Ticket]:
+        """Keep the prices of what a ledger names from before the day on which it names each first (days since
+        1970-01-01), and begin to fill what is new or was not kept so far back.
+
+        Raises `Conflict` with code `too_many_symbols`; then none is tracked.
+        """
+        entries, added = await self.admit(list(first_uses), by)
+        days = [day - DAYS_BEFORE_USE for day in first_uses.values()]
+        deeper = await self._instruments.deepen(list(zip(entries, days, strict=True)))
+        changed = {entry.id for entry in (*added, *deeper)}
+        wanting = [entry.instrument for entry in entries if entry.id in changed and has_provider(entry)]
+        run = await self._start_run(BACKFILL_JOB, backfill_parameters(wanting), by) if wanting else None
         return Tracked(entries, added, run)
 
     async def admit(self, instruments: Sequence[Instrument], by: str) -> tuple[list[Entry], list[Entry]]:

@@ -112,6 +112,24 @@ EXPECTED = {
     "GET /docs": None,
     "GET /docs/{name}": None,
     "GET /": None,
+    "POST /api/portfolios": "user",
+    "GET /api/portfolios": "user",
+    "GET /api/portfolios/{id}": "user",
+    "PATCH /api/portfolios/{id}": "user",
+    "DELETE /api/portfolios/{id}": "user",
+    "POST /api/portfolios/{id}/accounts": "user",
+    "GET /api/portfolios/{id}/accounts": "user",
+    "PATCH /api/portfolios/{id}/accounts/{accountId}": "user",
+    "DELETE /api/portfolios/{id}/accounts/{accountId}": "user",
+    "POST /api/portfolios/{id}/transactions": "user",
+    "GET /api/portfolios/{id}/transactions": "user",
+    "GET /api/portfolios/{id}/transactions/{transactionId}": "user",
+    "PUT /api/portfolios/{id}/transactions/{transactionId}": "user",
+    "DELETE /api/portfolios/{id}/transactions/{transactionId}": "user",
+    "GET /api/portfolios/{id}/holdings": "user",
+    "GET /api/portfolio/history": "user",
+    "GET /api/portfolio/history-data/{period}": "user",
+    "GET /api/portfolio/performance": "user",
 }
 
 
@@ -135,6 +153,7 @@ async def test_every_route_lets_in_whom_it_should(guarded: ApiDaemon, caller: st
     for route in ROUTES:
         scope = EXPECTED[f"{route.method} {route.path}"]
         path = route.path.replace("{symbol}", "NOPE").replace("{id}", "nope").replace("{name}", "docs.js")
+        path = path.replace("{accountId}", "nope").replace("{transactionId}", "nope").replace("{period}", "1Y")
         guarded.services.identity.attempts = type(guarded.services.identity.attempts)()
         status, answer = await guarded.call(
             route.method, path + "?nothing=1" * (route.method == "POST"), headers=headers_of(guarded, caller)
@@ -564,6 +583,7 @@ async def test_no_answer_carries_a_secret(guarded: ApiDaemon) -> None:
     async with aiohttp.ClientSession() as session:
         for route in ROUTES:
             path = route.path.replace("{symbol}", "AAPL").replace("{id}", "x").replace("{name}", "docs.js")
+            path = path.replace("{accountId}", "x").replace("{transactionId}", "x").replace("{period}", "1Y")
             async with session.request(route.method, guarded.base + path, headers=key("admin")) as response:
                 seen.append(await response.text() + str(response.headers))
     for secret in (SECRET, "admin-key", "ops-key", "mongod.sock", "Traceback", "aiohttp"):

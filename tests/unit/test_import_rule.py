@@ -1,4 +1,7 @@
-"""Imports point one way: errors, clock ← core ← {providers, stores, cache} ← sync ← {jobs, api} ← app ← cli."""
+"""Imports point one way.
+
+errors, clock ← core ← {providers, stores, cache} ← {sync, portfolio} ← {jobs, api} ← app ← cli
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage"}),
     frozenset({"providers", "stores", "cache"}),
-    frozenset({"sync"}),
+    frozenset({"sync", "portfolio"}),
     frozenset({"background", "health", "jobs", "api"}),
     frozenset({"app", "daemon", "parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),

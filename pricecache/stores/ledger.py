@@ -1,0 +1,240 @@
+"""The ledgers of portfolios: their transactions, exact, and the one document that every change of a ledger moves on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from bson import ObjectId
+from pymongo import DeleteOne, InsertOne, ReplaceOne
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure, PyMongoError
+
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import ZERO, Transaction
+from pricecache.errors import Unavailable
+
+Document = dict[str, Any]
+
+BEGINNING = -719162
+"""The day 0001-01-01: what a change of the rules of a portfolio makes doubtful from."""
+RACES = 40
+"""How often a change is planned anew when other writers are faster."""
+ROWS_AT_ONCE = 500
+"""Rows that are decoded before the event loop gets its turn."""
+_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
+_AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "ratio")
+
+
+class LedgerMoved(Exception):
+    """Another writer changed the ledger between reading and writing it: plan anew from what it is now."""
+
+
+def new_id() -> str:
+    """24 hexadecimal digits that nothing else has; later ones are greater."""
+    return str(ObjectId())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored transaction. `series`: the id of its instrument, which outlives a renaming; `place`: the order of
+    entry, which a row keeps when it is changed. Times are seconds since 1970 UTC."""
+
+    transaction: Transaction
+    series: int | None
+    place: int
+    version: int
+    created_at: float
+    updated_at: float
+
+    @property
+    def id(self) -> str:
+        return self.transaction.id
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """Where a ledger stands. `generation` grows with every change; histories computed before `dirty_from` (days since
+    1970-01-01, None: nothing is) still hold. `places`: how many rows were ever entered."""
+
+    generation: int
+    dirty_from: int | None
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerChange:
+    """Rows to put in, to put in the place of those with the same id, and to take out; `affected_from`: the first day
+    whose history may be another afterwards, None where none is."""
+
+    inserted: Sequence[Row] = ()
+    replaced: Sequence[Row] = ()
+    deleted: Sequence[Row] = ()
+    affected_from: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.inserted or self.replaced or self.deleted)
+
+
+class LedgerStore:
+    """The collections `transactions` and `ledger_state`. Loop-only; safe against writers in any process.
+
+    Who asks has made sure that the portfolio is theirs.
+    """
+
+    def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
+        self._transactions = database["transactions"]
+        self._states = database["ledger_state"]
+
+    async def state(self, portfolio: str) -> LedgerState | None:
+        """None when there is no such portfolio any more."""
+        document = await self._states.find_one({"_id": portfolio})
+        return None if document is None else _state_of(document)
+
+    async def rows(self, portfolio: str) -> list[Row]:
+        """Every row, by day and order of entry."""
+        found = self._transactions.find({"portfolio": portfolio}, batch_size=ROWS_AT_ONCE)
+        documents = await found.sort([("day", 1), ("place", 1)]).to_list()
+        if len(documents) <= ROWS_AT_ONCE:
+            return [row_of(document) for document in documents]
+        return await asyncio.to_thread(lambda: [row_of(document) for document in documents])
+
+    async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> None:
+        """Make all of `change` durable in one transaction, if the ledger is still at `base`.
+
+        Raises `LedgerMoved` when it is not, or when the outcome is not known: whoever plans anew looks for the ids of
+        his rows first. Raises `Unavailable` when the database stays away, and what the server refuses for good.
+        """
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                await move_on(self._states, session, portfolio, base.generation, change.affected_from,
+                              places=len(change.inserted))  # fmt: skip
+                operations = _operations(portfolio, change)
+                if operations:
+                    await self._transactions.bulk_write(operations, session=session, ordered=False)
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+
+
+async def move_on(
+    states: Any, session: AsyncClientSession, portfolio: str, generation: int | None, day: int | None, *,
+    places: int = 0,
+) -> None:  # fmt: skip
+    """One step of a ledger's state within a transaction: the compare-and-set that every writer passes through.
+
+    `generation`: what it has to be at, None: at any. `day`: the first day that is doubtful from now on, or None.
+    """
+    key = {"_id": portfolio} if generation is None else {"_id": portfolio, "generation": generation}
+    update: Document = {"$inc": {"generation": 1, "places": places}}
+    if day is not None:
+        update["$min"] = {"dirtyFrom": day}
+    moved = await states.update_one(key, update, session=session)
+    if not moved.matched_count:
+        raise LedgerMoved
+
+
+def as_moved(error: PyMongoError) -> Exception:
+    """What to raise for an error of a transaction: `LedgerMoved` where trying again helps, else the error itself."""
+    if not isinstance(error, OperationFailure):
+        return LedgerMoved()
+    if any(map(error.has_error_label, ("TransientTransactionError", "UnknownTransactionCommitResult"))):
+        return LedgerMoved()
+    codes = {error.code} | {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
+    return LedgerMoved() if codes & {_DUPLICATE_KEY, _WRITE_CONFLICT} else error
+
+
+def gave_up() -> Unavailable:
+    """After too many attempts."""
+    return Unavailable("Too many writers on one portfolio, or the database does not answer.", code="ledger_busy")
+
+
+def _operations(portfolio: str, change: LedgerChange) -> list[Any]:
+    operations: list[Any] = [InsertOne(_document(portfolio, row)) for row in change.inserted]
+    operations += [ReplaceOne({"_id": row.id}, _document(portfolio, row)) for row in change.replaced]
+    operations += [DeleteOne({"_id": row.id}) for row in change.deleted]
+    return operations
+
+
+def _state_of(document: Document) -> LedgerState:
+    return LedgerState(document["generation"], document.get("dirtyFrom"), document["places"])
+
+
+def _document(portfolio: str, row: Row) -> Document:
+    one = row.transaction
+    facts: Document = {
+        "symbol": None if one.instrument is None else one.instrument.symbol,
+        "market": None if one.instrument is None else one.instrument.market,
+        "series": row.series,
+        "currency": one.currency,
+        "fxRate": _text(one.fx_rate),
+        "account": one.account or None,
+        "toAccount": one.to_account,
+        "exDate": one.ex_date,
+        "acquiredOn": one.acquired_on,
+        "adjustedAsOf": one.adjusted_as_of,
+        "link": one.link,
+        "externalId": one.external_id,
+        "note": one.note,
+        **{name: _text(getattr(one, name)) for name in _AMOUNTS},
+    }
+    return {
+        "_id": one.id,
+        "portfolio": portfolio,
+        "day": one.day,
+        "place": row.place,
+        "type": one.type,
+        **{name: value for name, value in facts.items() if value is not None},
+        "version": row.version,
+        "createdAt": instant_of(row.created_at),
+        "updatedAt": instant_of(row.updated_at),
+    }
+
+
+def row_of(document: Document) -> Row:
+    """The inverse of what is stored, exactly."""
+    get = document.get
+    symbol = get("symbol")
+    transaction = Transaction(
+        document["day"],
+        document["type"],
+        None if symbol is None else Instrument(symbol, document["market"]),
+        quantity=_exact(get("quantity")),
+        price=_exact(get("price")),
+        amount=_exact(get("amount")),
+        fees=_exact(get("fees")) or ZERO,
+        taxes=_exact(get("taxes")) or ZERO,
+        currency=get("currency"),
+        fx_rate=_exact(get("fxRate")),
+        account=get("account") or "",
+        to_account=get("toAccount"),
+        ratio=_exact(get("ratio")),
+        ex_date=get("exDate"),
+        acquired_on=get("acquiredOn"),
+        adjusted_as_of=get("adjustedAsOf"),
+        link=get("link"),
+        external_id=get("externalId"),
+        note=get("note"),
+        id=document["_id"],
+    )
+    times = document["createdAt"].timestamp(), document["updatedAt"].timestamp()
+    return Row(transaction, get("series"), document["place"], document["version"], *times)
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount)
+
+
+def _exact(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def instant_of(seconds: float) -> datetime:
+    """For BSON, which keeps milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC)

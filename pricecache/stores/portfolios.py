@@ -1,0 +1,263 @@
+"""Portfolios and the accounts in them: whose they are, how their ledgers are read, and their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+from pricecache.core.ledger import Rules
+from pricecache.errors import Conflict, NotFound, VersionMismatch
+from pricecache.stores.commits import pause
+from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+
+Document = dict[str, Any]
+
+RULES = ("baseCurrency", "costBasis", "cashTracking", "feesInCost", "allowShort")
+"""Fields of a portfolio that its history depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """One ledger and how it is read. `quantity_basis`: what rows that say nothing are in, `asTraded` or `adjusted`;
+    `time_zone`: where its days begin and end. Times are seconds since 1970 UTC."""
+
+    id: str
+    owner: str
+    name: str
+    rules: Rules
+    quantity_basis: str
+    time_zone: str
+    is_archived: bool
+    version: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A part of a portfolio: where it is kept (`institution`) and what `kind` it is (401k, IRA)."""
+
+    id: str
+    portfolio: str
+    name: str
+    institution: str | None
+    kind: str | None
+    is_archived: bool
+    version: int
+    created_at: float
+    updated_at: float
+
+
+class PortfolioStore:
+    """The collections `portfolios` and `accounts`. Loop-only; safe against writers in any process.
+
+    Every portfolio belongs to a user: to all others it is not there. `version`, where it is given, is what the thing
+    has to be at for a change of it, else `VersionMismatch`.
+    """
+
+    def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
+        self._portfolios = database["portfolios"]
+        self._accounts = database["accounts"]
+        self._transactions = database["transactions"]
+        self._states = database["ledger_state"]
+
+    # portfolios
+
+    async def create(self, owner: str, facts: Mapping[str, Any], now: float) -> Portfolio:
+        """`facts`: the stored fields of a portfolio but for ids, version and times."""
+        document = {"_id": new_id(), "owner": owner, **facts, **_born(now)}
+        async with self._client.start_session() as session, await session.start_transaction():
+            await self._portfolios.insert_one(document, session=session)
+            await self._states.insert_one({"_id": document["_id"], "generation": 0, "places": 0}, session=session)
+        return _portfolio(document)
+
+    async def all_of(self, owner: str) -> list[Portfolio]:
+        """Oldest first."""
+        found = await self._portfolios.find({"owner": owner}).sort("_id", 1).to_list()
+        return [_portfolio(document) for document in found]
+
+    async def get(self, owner: str, portfolio_id: str) -> Portfolio:
+        """Raises `NotFound` with code `unknown_portfolio`."""
+        document = await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})
+        if document is None:
+            raise _unknown_portfolio()
+        return _portfolio(document)
+
+    async def change(
+        self,
+        before: Portfolio,
+        facts: Mapping[str, Any],
+        now: float,
+        *,
+        version: int | None = None,
+        generation: int | None = None,
+    ) -> Portfolio:
+        """Set some of a portfolio's fields. Where its history depends on one, its ledger is dirty from the beginning
+        on. `generation`: what the ledger has to be at, else `LedgerMoved`."""
+        if version not in (None, before.version):
+            raise VersionMismatch
+        key = {"_id": before.id, "owner": before.owner, "version": before.version}
+        update = {"$set": {**facts, "updatedAt": instant_of(now)}, "$inc": {"version": 1}}
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                after = await self._portfolios.find_one_and_update(
+                    key, update, session=session, return_document=ReturnDocument.AFTER
+                )
+                if after is None:
+                    raise LedgerMoved
+                if facts.keys() & set(RULES):
+                    await move_on(self._states, session, before.id, generation, BEGINNING)
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+        return _portfolio(after)
+
+    async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
+        """With all its accounts and transactions. Raises `NotFound`, `VersionMismatch`."""
+        for attempt in range(RACES):
+            before = await self.get(owner, portfolio_id)
+            if version not in (None, before.version):
+                raise VersionMismatch
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    key = {"_id": portfolio_id, "version": before.version}
+                    if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
+                        raise LedgerMoved
+                    await self._states.delete_one({"_id": portfolio_id}, session=session)
+                    for collection in (self._accounts, self._transactions):
+                        await collection.delete_many({"portfolio": portfolio_id}, session=session)
+            except (PyMongoError, LedgerMoved) as exc:
+                await _again(exc, attempt)
+            else:
+                return
+        raise gave_up()
+
+    # accounts
+
+    async def create_account(self, portfolio: Portfolio, facts: Mapping[str, Any], now: float) -> Account:
+        """`facts`: the stored fields of an account but for ids, version and times. Raises `NotFound` when the
+        portfolio goes meanwhile."""
+        document = {"_id": new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
+        for attempt in range(RACES):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    # so that a deletion of the portfolio going on does not leave it behind
+                    await move_on(self._states, session, portfolio.id, None, None)
+                    await self._accounts.insert_one(document, session=session)
+            except (PyMongoError, LedgerMoved) as exc:
+                await _again(exc, attempt)
+                await self.get(portfolio.owner, portfolio.id)
+                if await self._accounts.find_one({"_id": document["_id"]}) is not None:
+                    return _account(document)
+            else:
+                return _account(document)
+        raise gave_up()
+
+    async def accounts(self, portfolio_id: str) -> list[Account]:
+        """Oldest first."""
+        found = await self._accounts.find({"portfolio": portfolio_id}).sort("_id", 1).to_list()
+        return [_account(document) for document in found]
+
+    async def account(self, portfolio_id: str, account_id: str) -> Account:
+        """Raises `NotFound` with code `unknown_account`."""
+        document = await self._accounts.find_one({"_id": account_id, "portfolio": portfolio_id})
+        if document is None:
+            raise _unknown_account()
+        return _account(document)
+
+    async def change_account(
+        self, portfolio_id: str, account_id: str, facts: Mapping[str, Any], now: float, version: int | None = None
+    ) -> Account:
+        """Set some of an account's fields. Raises `NotFound`, `VersionMismatch`."""
+        key: Document = {"_id": account_id, "portfolio": portfolio_id}
+        if version is not None:
+            key["version"] = version
+        update = {"$set": {**facts, "updatedAt": instant_of(now)}, "$inc": {"version": 1}}
+        after = await self._accounts.find_one_and_update(key, update, return_document=ReturnDocument.AFTER)
+        if after is None:
+            await self.account(portfolio_id, account_id)
+            raise VersionMismatch
+        return _account(after)
+
+    async def delete_account(self, portfolio_id: str, account_id: str, version: int | None = None) -> None:
+        """Raises `NotFound`, `VersionMismatch`, and `Conflict` with code `account_in_use` while transactions name
+        it."""
+        for attempt in range(RACES):
+            before = await self.account(portfolio_id, account_id)
+            if version not in (None, before.version):
+                raise VersionMismatch
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    # whoever writes a row that names it meanwhile has to plan anew, and finds it gone
+                    await move_on(self._states, session, portfolio_id, None, None)
+                    await self._refuse_in_use(session, portfolio_id, account_id)
+                    await self._accounts.delete_one({"_id": account_id}, session=session)
+            except (PyMongoError, LedgerMoved) as exc:
+                await _again(exc, attempt)
+            else:
+                return
+        raise gave_up()
+
+    async def _refuse_in_use(self, session: Any, portfolio_id: str, account_id: str) -> None:
+        names = {"$or": [{"account": account_id}, {"toAccount": account_id}]}
+        if await self._transactions.find_one({"portfolio": portfolio_id, **names}, {"_id": 1}, session=session):
+            raise Conflict("Transactions name this account: move or delete them first.", code="account_in_use")
+
+
+async def _again(error: Exception, attempt: int) -> None:
+    if isinstance(error, PyMongoError) and not isinstance(as_moved(error), LedgerMoved):
+        raise error
+    await pause(attempt)
+
+
+def _born(now: float) -> Document:
+    return {"version": 1, "createdAt": instant_of(now), "updatedAt": instant_of(now)}
+
+
+def _portfolio(document: Document) -> Portfolio:
+    rules = Rules(
+        document["baseCurrency"],
+        document["costBasis"],
+        document["cashTracking"],
+        document["feesInCost"],
+        document["allowShort"],
+    )
+    return Portfolio(
+        document["_id"],
+        document["owner"],
+        document["name"],
+        rules,
+        document["quantityBasis"],
+        document["timeZone"],
+        document["isArchived"],
+        document["version"],
+        document["createdAt"].timestamp(),
+        document["updatedAt"].timestamp(),
+    )
+
+
+def _account(document: Document) -> Account:
+    return Account(
+        document["_id"],
+        document["portfolio"],
+        document["name"],
+        document["institution"],
+        document["kind"],
+        document["isArchived"],
+        document["version"],
+        document["createdAt"].timestamp(),
+        document["updatedAt"].timestamp(),
+    )
+
+
+def _unknown_portfolio() -> NotFound:
+    return NotFound("There is no such portfolio of yours. GET /api/portfolios lists them.", code="unknown_portfolio")
+
+
+def _unknown_account() -> NotFound:
+    return NotFound("There is no such account in this portfolio.", code="unknown_account")
