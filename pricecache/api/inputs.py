@@ -234,7 +234,7 @@ class LiveQuery(MarketQuery):
 
 
 class SymbolsQuery(MarketQuery):
-    state: Literal["ok", "new", "failing", "quarantined", "delisted", "untracked"] | None = Field(
+    state: Literal["ok", "new", "pending", "failing", "quarantined", "delisted", "untracked"] | None = Field(
         None, description="Only these."
     )
 
