@@ -43,7 +43,7 @@ def filled(daemon: DaemonProcess) -> bool:
 
 def test_a_newcomers_daemon_fills_itself_and_its_prices_move(daemon: DaemonProcess) -> None:
     daemon.start()
-    daemon.wait(lambda: filled(daemon), "filled")
+    daemon.wait(lambda: filled(daemon) and daemon.get("/cache/live/AAPL")[0] == 200, "filled")
     _, history = daemon.get("/cache/historical/AAPL?period=1Y")
     assert history["coverage"]["complete"]
     assert history["notice"].startswith("sample prices")
