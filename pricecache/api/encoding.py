@@ -335,7 +335,7 @@ def _tidied(prices: NDArray[np.float64], adjust: Adjust) -> NDArray[np.float64]:
         scale = 10.0 ** np.clip(digits, 0, 22)  # powers of ten up to here are exact in a float64
         rounded = np.round(prices * scale) / scale
     # what is too small for so few digits is told as it is, and never as nothing
-    return np.where(np.isfinite(rounded) & (rounded != 0), rounded, prices)
+    return np.where(np.isfinite(rounded) & (digits <= 22), rounded, prices)
 
 
 def _whole_numbers(volume: NDArray[np.float64]) -> NDArray[Any] | list[Any]:

@@ -99,7 +99,7 @@ def test_a_daemon_killed_in_the_middle_of_backfills_ends_with_every_bar_once(
     try:
         for _ in range(kills):
             daemon.wait(lambda: bars_held(daemon) > 0, "filling")
-            time.sleep(moments.uniform(0.0, 0.35))
+            time.sleep(moments.uniform(0.0, 0.7))
             try:
                 acknowledged = bars_held(daemon)
             except OSError:
