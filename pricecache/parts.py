@@ -44,6 +44,7 @@ from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore, new_owner
 from pricecache.stores.ledger import LedgerStore
+from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.quarantine import QuarantineStore
 from pricecache.stores.quotes import QuoteStore
@@ -130,6 +131,8 @@ class Parts:
         )
         self.runs = RunStore(database)
         self.keys = KeyStore(database)
+        self.heads = PortfolioHeads()
+        self.heads.trusted = shared_as is None  # else from when the watcher follows
         self.calendars = CalendarLoader(clock, database["calendars"], self._book)
         self._chain.spell(self.catalog.asked_as)
 
@@ -155,6 +158,7 @@ class Parts:
             self._owner,
             self._publish,
             self._clock,
+            self.heads,
         )
 
     # ---- jobs
@@ -280,9 +284,9 @@ class Parts:
 
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
-        self.portfolios = PortfolioStore(self._database)
+        self.portfolios = PortfolioStore(self._database, self.heads)
         self.ledgers = Ledgers(
-            LedgerStore(self._database),
+            LedgerStore(self._database, self.heads),
             self.portfolios,
             self.catalog,
             self.instruments,

@@ -133,11 +133,12 @@ class Catalog:
     """Every instrument the database holds, by name and by id. Loop-only.
 
     `trusted` is False while changes by other daemons may be going unseen: whoever answers from here then asks the
-    database first.
+    database first. `renames` grows with every instrument that gets another symbol, or goes.
     """
 
     def __init__(self) -> None:
         self.trusted = True
+        self.renames = 0
         self._by_instrument: dict[Instrument, Entry] = {}
         self._by_id: dict[int, Entry] = {}
         self._by_alias: dict[Instrument, list[Entry]] = {}
@@ -201,6 +202,7 @@ class Catalog:
 
     def rename(self, entry: Entry, instrument: Instrument, aliases: tuple[Alias, ...]) -> None:
         """Give an entry another symbol, and the symbols it had before."""
+        self.renames += 1
         self._forget_names(entry)
         entry.instrument, entry.aliases = instrument, aliases
         entry.touch()
@@ -208,6 +210,7 @@ class Catalog:
 
     def remove(self, entry: Entry) -> None:
         """Know it no longer."""
+        self.renames += 1
         self._by_id.pop(entry.id, None)
         self._forget_names(entry)
         entry.touch()

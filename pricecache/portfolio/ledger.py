@@ -42,9 +42,11 @@ _FACTS = attrgetter(*(one.name for one in fields(Transaction) if one.compare and
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LedgerView:
-    """A ledger as it was at one moment. `rows`: by day and order of entry."""
+    """A ledger as it was at one moment. `rows`: by day and order of entry. `names`: the state of the catalog's names
+    that its instruments are called by."""
 
     state: LedgerState
+    names: int
     rows: tuple[Row, ...]
     ledger: Ledger
     by_id: dict[str, Row] = field(repr=False)
@@ -94,7 +96,7 @@ class Ledgers:
         self._kept: LRUCache[str, LedgerView] = LRUCache(ROWS_KEPT, getsizeof=lambda view: len(view.rows) + 1)
 
     async def read(self, portfolio: Portfolio) -> LedgerView:
-        """The ledger as it is in the database now. Raises `NotFound` when the portfolio has gone."""
+        """The ledger as it is now. Raises `NotFound` when the portfolio has gone."""
         for attempt in range(RACES):
             state = await self._store.state(portfolio.id)
             if state is None:
@@ -104,19 +106,23 @@ class Ledgers:
             if kept is not None and kept.state.generation == state.generation:
                 return self._current(portfolio, kept, state)
             rows = await self._store.rows(portfolio.id)
-            after = await self._store.state(portfolio.id)
+            after = await self._store.stored_state(portfolio.id)
             if after is not None and after.generation == state.generation:
-                view = self._view(state, rows, portfolio.rules)
-                if len(rows) < ROWS_KEPT:
-                    self._kept[portfolio.id] = view
-                return view
+                return self._keep(portfolio.id, self._view(after, rows, portfolio.rules))
             await pause(attempt)
         raise gave_up()
 
     def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
-        if kept.ledger.rules != portfolio.rules or any(self._renamed(row) for row in kept.rows):
-            kept = self._kept[portfolio.id] = self._view(state, kept.rows, portfolio.rules)
+        if kept.ledger.rules != portfolio.rules or kept.names != self._catalog.renames:
+            return self._keep(portfolio.id, self._view(state, kept.rows, portfolio.rules))
+        if kept.state != state:  # what was doubtful of it has been computed since
+            return self._keep(portfolio.id, replace(kept, state=state))
         return kept
+
+    def _keep(self, portfolio_id: str, view: LedgerView) -> LedgerView:
+        if len(view.rows) < ROWS_KEPT:
+            self._kept[portfolio_id] = view
+        return view
 
     def _renamed(self, row: Row) -> bool:
         entry = None if row.series is None else self._catalog.by_id(row.series)
@@ -126,6 +132,7 @@ class Ledgers:
         present = tuple(self._present(row) for row in rows)
         return LedgerView(
             state,
+            self._catalog.renames,
             present,
             _ledger_of(present, rules),
             {row.id: row for row in present},
@@ -230,7 +237,8 @@ class Ledgers:
                 return planned.outcome
             change = await self._checked(portfolio, view, planned, by)
             try:
-                await self._store.commit(portfolio.id, view.state, change)
+                state = await self._store.commit(portfolio.id, view.state, change)
+                self._keep(portfolio.id, self._view(state, _applied(view.rows, change), portfolio.rules))
                 return planned.outcome
             except LedgerMoved:
                 await pause(attempt)
@@ -321,7 +329,7 @@ class Ledgers:
         replaced: list[Row] = []
         touched: list[Row] = []
         names: list[str] = []
-        unchanged, created, now = 0, 0, self._clock.time()
+        unchanged, created, now = 0, 0, self._now()
         for number, transaction in given:
             held = view.by_external_id.get(transaction.external_id or "")
             if held is None:
@@ -346,8 +354,12 @@ class Ledgers:
     def _next(self, before: Row, transaction: Transaction) -> Row:
         return Row(
             replace(transaction, id=before.id), None, before.place, before.version + 1, before.created_at,
-            self._clock.time(),
+            self._now(),
         )  # fmt: skip
+
+    def _now(self) -> float:
+        """To the millisecond, as it is stored."""
+        return round(self._clock.time(), 3)
 
     def _faults_of(self, row: Transaction, accounts: set[str]) -> list[dict[str, Any]]:
         found = [{"code": fault["code"], "detail": fault["detail"]} for fault in faults([row])]

@@ -18,6 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
 from pricecache.errors import Unavailable
+from pricecache.stores.portfolio_heads import PortfolioHeads
 
 Document = dict[str, Any]
 
@@ -66,6 +67,11 @@ class LedgerState:
     dirty_from: int | None
     places: int
 
+    def moved(self, day: int | None, places: int) -> LedgerState:
+        """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
+        days = [known for known in (self.dirty_from, day) if known is not None]
+        return LedgerState(self.generation + 1, min(days, default=None), self.places + places)
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
@@ -88,15 +94,26 @@ class LedgerStore:
     Who asks has made sure that the portfolio is theirs.
     """
 
-    def __init__(self, database: AsyncDatabase[Document]) -> None:
+    def __init__(self, database: AsyncDatabase[Document], heads: PortfolioHeads) -> None:
         self._client = database.client
+        self._heads = heads
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
 
     async def state(self, portfolio: str) -> LedgerState | None:
         """None when there is no such portfolio any more."""
+        kept = self._heads.state(portfolio)
+        return kept if kept is not None else await self.stored_state(portfolio)
+
+    async def stored_state(self, portfolio: str) -> LedgerState | None:
+        """What the database says, whatever is known already."""
+        ticket = self._heads.ticket
         document = await self._states.find_one({"_id": portfolio})
-        return None if document is None else _state_of(document)
+        if document is None:
+            return None
+        state = state_of(document)
+        self._heads.keep_state(portfolio, state, ticket)
+        return state
 
     async def rows(self, portfolio: str) -> list[Row]:
         """Every row, by day and order of entry."""
@@ -106,21 +123,33 @@ class LedgerStore:
             return [row_of(document) for document in documents]
         return await asyncio.to_thread(lambda: [row_of(document) for document in documents])
 
-    async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> None:
-        """Make all of `change` durable in one transaction, if the ledger is still at `base`.
+    async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> LedgerState:
+        """Make all of `change` durable in one transaction, if the ledger is still at `base`; where it stands then.
 
         Raises `LedgerMoved` when it is not, or when the outcome is not known: whoever plans anew looks for the ids of
         his rows first. Raises `Unavailable` when the database stays away, and what the server refuses for good.
         """
-        try:
-            async with self._client.start_session() as session, await session.start_transaction():
-                await move_on(self._states, session, portfolio, base.generation, change.affected_from,
-                              places=len(change.inserted))  # fmt: skip
-                operations = _operations(portfolio, change)
-                if operations:
-                    await self._transactions.bulk_write(operations, session=session, ordered=False)
-        except PyMongoError as exc:
-            raise as_moved(exc) from exc
+        with self._heads.changing(portfolio):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    await move_on(self._states, session, portfolio, base.generation, change.affected_from,
+                                  places=len(change.inserted))  # fmt: skip
+                    operations = _operations(portfolio, change)
+                    if operations:
+                        await self._transactions.bulk_write(operations, session=session, ordered=False)
+            except PyMongoError as exc:
+                raise as_moved(exc) from exc
+        return base.moved(change.affected_from, len(change.inserted))
+
+    async def doubt(self, portfolio: str, day: int) -> None:
+        """Let what was computed of `day` and the days after it be computed again. Raises `LedgerMoved` as `commit`
+        does, also when the portfolio is gone."""
+        with self._heads.changing(portfolio):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    await move_on(self._states, session, portfolio, None, day)
+            except PyMongoError as exc:
+                raise as_moved(exc) from exc
 
 
 async def move_on(
@@ -162,7 +191,8 @@ def _operations(portfolio: str, change: LedgerChange) -> list[Any]:
     return operations
 
 
-def _state_of(document: Document) -> LedgerState:
+def state_of(document: Document) -> LedgerState:
+    """A document of `ledger_state` as a value."""
     return LedgerState(document["generation"], document.get("dirtyFrom"), document["places"])
 
 

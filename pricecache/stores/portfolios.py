@@ -14,6 +14,7 @@ from pricecache.core.ledger import Rules
 from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
 from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+from pricecache.stores.portfolio_heads import PortfolioHeads
 
 Document = dict[str, Any]
 
@@ -60,12 +61,14 @@ class PortfolioStore:
     has to be at for a change of it, else `VersionMismatch`.
     """
 
-    def __init__(self, database: AsyncDatabase[Document]) -> None:
+    def __init__(self, database: AsyncDatabase[Document], heads: PortfolioHeads) -> None:
         self._client = database.client
+        self._heads = heads
         self._portfolios = database["portfolios"]
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
+        self._history = database["history"]
 
     # portfolios
 
@@ -84,10 +87,17 @@ class PortfolioStore:
 
     async def get(self, owner: str, portfolio_id: str) -> Portfolio:
         """Raises `NotFound` with code `unknown_portfolio`."""
-        document = await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})
-        if document is None:
+        found = self._heads.portfolio(portfolio_id)
+        if found is None:
+            ticket = self._heads.ticket
+            document = await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})
+            if document is None:
+                raise _unknown_portfolio()
+            found = _portfolio(document)
+            self._heads.keep_portfolio(found, ticket)
+        if found.owner != owner:
             raise _unknown_portfolio()
-        return _portfolio(document)
+        return found
 
     async def change(
         self,
@@ -104,17 +114,18 @@ class PortfolioStore:
             raise VersionMismatch
         key = {"_id": before.id, "owner": before.owner, "version": before.version}
         update = {"$set": {**facts, "updatedAt": instant_of(now)}, "$inc": {"version": 1}}
-        try:
-            async with self._client.start_session() as session, await session.start_transaction():
-                after = await self._portfolios.find_one_and_update(
-                    key, update, session=session, return_document=ReturnDocument.AFTER
-                )
-                if after is None:
-                    raise LedgerMoved
-                if facts.keys() & set(RULES):
-                    await move_on(self._states, session, before.id, generation, BEGINNING)
-        except PyMongoError as exc:
-            raise as_moved(exc) from exc
+        with self._heads.changing(before.id):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    after = await self._portfolios.find_one_and_update(
+                        key, update, session=session, return_document=ReturnDocument.AFTER
+                    )
+                    if after is None:
+                        raise LedgerMoved
+                    if facts.keys() & set(RULES):
+                        await move_on(self._states, session, before.id, generation, BEGINNING)
+            except PyMongoError as exc:
+                raise as_moved(exc) from exc
         return _portfolio(after)
 
     async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
@@ -124,18 +135,22 @@ class PortfolioStore:
             if version not in (None, before.version):
                 raise VersionMismatch
             try:
-                async with self._client.start_session() as session, await session.start_transaction():
-                    key = {"_id": portfolio_id, "version": before.version}
-                    if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
-                        raise LedgerMoved
-                    await self._states.delete_one({"_id": portfolio_id}, session=session)
-                    for collection in (self._accounts, self._transactions):
-                        await collection.delete_many({"portfolio": portfolio_id}, session=session)
+                with self._heads.changing(portfolio_id):
+                    await self._delete(before)
             except (PyMongoError, LedgerMoved) as exc:
                 await _again(exc, attempt)
             else:
                 return
         raise gave_up()
+
+    async def _delete(self, before: Portfolio) -> None:
+        async with self._client.start_session() as session, await session.start_transaction():
+            key = {"_id": before.id, "version": before.version}
+            if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
+                raise LedgerMoved
+            await self._states.delete_one({"_id": before.id}, session=session)
+            for collection in (self._accounts, self._transactions, self._history):
+                await collection.delete_many({"portfolio": before.id}, session=session)
 
     # accounts
 
@@ -145,10 +160,11 @@ class PortfolioStore:
         document = {"_id": new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
         for attempt in range(RACES):
             try:
-                async with self._client.start_session() as session, await session.start_transaction():
-                    # so that a deletion of the portfolio going on does not leave it behind
-                    await move_on(self._states, session, portfolio.id, None, None)
-                    await self._accounts.insert_one(document, session=session)
+                with self._heads.changing(portfolio.id):
+                    async with self._client.start_session() as session, await session.start_transaction():
+                        # so that a deletion of the portfolio going on does not leave it behind
+                        await move_on(self._states, session, portfolio.id, None, None)
+                        await self._accounts.insert_one(document, session=session)
             except (PyMongoError, LedgerMoved) as exc:
                 await _again(exc, attempt)
                 await self.get(portfolio.owner, portfolio.id)
@@ -192,11 +208,12 @@ class PortfolioStore:
             if version not in (None, before.version):
                 raise VersionMismatch
             try:
-                async with self._client.start_session() as session, await session.start_transaction():
-                    # whoever writes a row that names it meanwhile has to plan anew, and finds it gone
-                    await move_on(self._states, session, portfolio_id, None, None)
-                    await self._refuse_in_use(session, portfolio_id, account_id)
-                    await self._accounts.delete_one({"_id": account_id}, session=session)
+                with self._heads.changing(portfolio_id):
+                    async with self._client.start_session() as session, await session.start_transaction():
+                        # whoever writes a row that names it meanwhile has to plan anew, and finds it gone
+                        await move_on(self._states, session, portfolio_id, None, None)
+                        await self._refuse_in_use(session, portfolio_id, account_id)
+                        await self._accounts.delete_one({"_id": account_id}, session=session)
             except (PyMongoError, LedgerMoved) as exc:
                 await _again(exc, attempt)
             else:

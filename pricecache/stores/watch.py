@@ -16,19 +16,20 @@ from pricecache.core.quotes import Quote
 from pricecache.errors import Corrupt
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.quotes import QuoteStore, quote_from
 
 log = structlog.get_logger(__name__)
 
-_WATCHED = ("series", "actions", "sync_state", "instruments", "quote_batches")
+_WATCHED = ("series", "actions", "sync_state", "instruments", "quote_batches", "portfolios", "ledger_state")
 RETRY_SECONDS = 1.0
 
 
 class ChangeWatcher:
     """One change stream over the small collections. Loop-only.
 
-    An event is a hint: what it names is read again from the database. The catalog is trusted only while the stream is
-    open, and everything is loaded anew each time that it opens. What others committed is announced by `bars` to its
+    An event is a hint: what it names is read again from the database. The catalog and the `heads` of portfolios are
+    trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed is announced by `bars` to its
     subscribers. `owner`: this daemon, whose own batches of quotes are
     passed over. `on_quotes` is given what others published.
     """
@@ -43,12 +44,14 @@ class ChangeWatcher:
         owner: str,
         on_quotes: Callable[[Sequence[Quote]], object],
         clock: Clock,
+        heads: PortfolioHeads,
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._instruments = instruments
         self._bars = bars
         self._quotes = quotes
+        self._heads = heads
         self._owner = owner
         self._on_quotes = on_quotes
         self._clock = clock
@@ -58,11 +61,13 @@ class ChangeWatcher:
             "sync_state": self._on_state,
             "instruments": self._on_instrument,
             "quote_batches": self._on_batch,
+            "portfolios": self._on_portfolio,
+            "ledger_state": self._on_portfolio,
         }
 
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
         """Follow the stream until cancelled. `started` is called each time that nothing can go unseen any more."""
-        self._catalog.trusted = False
+        self._trust(False)
         down = False
         while True:
             try:
@@ -73,7 +78,7 @@ class ChangeWatcher:
                 tell("change stream lost", error=f"{type(exc).__name__}: {exc}"[:300])
                 down = True
             finally:
-                self._catalog.trusted = False
+                self._trust(False)
             await self._clock.sleep(RETRY_SECONDS)
 
     async def _follow(self, started: Callable[[], object]) -> None:
@@ -83,7 +88,7 @@ class ChangeWatcher:
             await self._instruments.load_all()
             await self._bars.announcer.catch_up(self._catalog)
             self._on_quotes(await self._quotes.load())
-            self._catalog.trusted = True
+            self._trust(True)
             started()
             while stream.alive:
                 event = await stream.try_next()
@@ -91,6 +96,10 @@ class ChangeWatcher:
                     await asyncio.sleep(0)
                 elif "documentKey" in event:
                     await self._handlers[event["ns"]["coll"]](event)
+
+    def _trust(self, is_followed: bool) -> None:
+        self._heads.forget_all()
+        self._catalog.trusted = self._heads.trusted = is_followed
 
     async def _on_series(self, event: dict[str, Any]) -> None:
         entry = self._catalog.by_id(event["documentKey"]["_id"])
@@ -119,3 +128,6 @@ class ChangeWatcher:
         batch = event.get("fullDocument") or {}
         if batch.get("owner") not in (None, self._owner):
             self._on_quotes([quote_from(document) for document in batch["quotes"]])
+
+    async def _on_portfolio(self, event: dict[str, Any]) -> None:
+        self._heads.forget(event["documentKey"]["_id"])

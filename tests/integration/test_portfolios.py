@@ -296,12 +296,12 @@ async def test_an_outcome_that_is_not_known_is_found_out(
     """The connection breaks in the commit: the rows are there once, whether it was before the end of it or after."""
     portfolio, commit, broken = await made(daemon), LedgerStore.commit, []
 
-    async def breaking(self: LedgerStore, *given: Any) -> None:
-        if is_stored or broken:
-            await commit(self, *given)
+    async def breaking(self: LedgerStore, *given: Any) -> Any:
+        state = await commit(self, *given) if is_stored or broken else None
         if not broken:
             broken.append(given)
             raise LedgerMoved
+        return state
 
     monkeypatch.setattr(LedgerStore, "commit", breaking)
     status, added = await add(daemon, portfolio, BUY, {**BUY, "externalId": "x"})

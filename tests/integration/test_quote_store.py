@@ -12,6 +12,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.quotes import QUOTES_AT_ONCE, QuoteStore
 from pricecache.stores.watch import ChangeWatcher
 from tests.clock import ManualClock
@@ -43,6 +44,7 @@ async def test_other_daemons_hear_of_every_batch_though_only_the_last_is_kept(da
         "other:1:x",
         lambda batch: heard.extend(quote.price for quote in batch),
         clock,
+        PortfolioHeads(),
     )
     watching = asyncio.create_task(watcher.run(started.set))
     await started.wait()

@@ -20,6 +20,7 @@ from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.core.sessions import CalendarBook, every_day
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.watch import ChangeWatcher
 from tests.clock import ManualClock
@@ -159,7 +160,7 @@ async def test_what_another_daemon_writes_is_heard(database: Database, clock: Ma
     mine, theirs = Parts(database, clock), Parts(database, clock)
     heard: list[Quote] = []
     quotes = QuoteStore(database, clock, shared_as="me")
-    watcher = ChangeWatcher(database, mine.catalog, mine.instruments, mine.bars, quotes, "me", heard.extend, clock)
+    watcher = ChangeWatcher(database, mine.catalog, mine.instruments, mine.bars, quotes, "me", heard.extend, clock, PortfolioHeads())
     following = asyncio.Event()
     task = asyncio.create_task(watcher.run(following.set))
     await asyncio.wait_for(following.wait(), 10)

@@ -20,6 +20,7 @@ from pricecache.core.quotes import Quote
 from pricecache.errors import Conflict
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.publish import presently
@@ -195,8 +196,9 @@ async def test_another_daemon_learns_of_a_rename(daemon: ApiDaemon, database: As
     instruments.on_renamed = on_renamed
     opened = asyncio.Event()
     watcher = ChangeWatcher(
-        database, catalog, instruments, BarStore(database), QuoteStore(database, clock), "other", lambda q: None, clock
-    )
+        database, catalog, instruments, BarStore(database), QuoteStore(database, clock), "other", lambda q: None, clock,
+        PortfolioHeads(),
+    )  # fmt: skip
     task = asyncio.create_task(watcher.run(opened.set))
     try:
         async with asyncio.timeout(10):
