@@ -36,10 +36,12 @@ from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
+from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore, new_owner
@@ -294,7 +296,17 @@ class Parts:
             markets,
             self._clock,
         )
-        self.histories = Histories(self.ledgers, markets, self._clock)
+        self.stored_histories = HistoryStore(self._database)
+        self.wholes = Wholes(
+            self.ledgers,
+            markets,
+            self.heads,
+            self._database,
+            self.stored_histories if self._settings.use_materialized else None,
+            self._clock,
+            int(self._settings.history_cache_mb * MIB),
+        )
+        self.histories = Histories(self.ledgers, markets, self.wholes)
 
     # ---- the API
 

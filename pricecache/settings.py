@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     column_cache_mb: float = Field(256, gt=0, description="RAM for decoded bars, in MiB.")
     response_cache_mb: float = Field(64, gt=0, description="RAM for encoded answers, in MiB.")
 
+    history_cache_mb: float = Field(128, gt=0, description="RAM for histories of portfolios, in MiB.")
+    use_materialized: bool = Field(
+        True, description="Keep and store the rows of histories; false: compute every one from its ledger."
+    )
+    materialize_seconds: float = Field(
+        600, ge=1, le=LONGEST_SECONDS, description="Seconds between two runs of materialize_history."
+    )
+
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys as name:scopes:secret, comma-separated; scopes read, ops, admin joined by +."
     )

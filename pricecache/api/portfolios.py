@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.wire import instant
+from pricecache.core.portfolios import Account, Portfolio
 from pricecache.errors import Forbidden, Invalid
-from pricecache.stores.portfolios import Account, Portfolio
 
 
 async def create(call: Call) -> Answer:

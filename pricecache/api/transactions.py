@@ -18,7 +18,7 @@ from pricecache.errors import NotFound
 from pricecache.stores.ledger import Row
 
 if TYPE_CHECKING:
-    from pricecache.stores.portfolios import Portfolio
+    from pricecache.core.portfolios import Portfolio
 
 
 async def add(call: Call) -> Answer:

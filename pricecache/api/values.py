@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pricecache.core.history import History
     from pricecache.core.holdings import CashHolding, Holding
     from pricecache.core.lots import Lot
+    from pricecache.core.portfolios import Portfolio
     from pricecache.core.returns import Performance
     from pricecache.portfolio.history import HistoryRange
-    from pricecache.stores.portfolios import Portfolio
 
 IN_THREAD_FROM = 400
 """Days from which on the rows of an answer are put together in a thread."""

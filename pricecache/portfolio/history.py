@@ -1,76 +1,77 @@
-"""Histories, holdings and returns of portfolios, computed when they are asked for."""
+"""Histories, holdings and returns of portfolios, for whoever asks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TypeVar
-from zoneinfo import ZoneInfo
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.clock import Clock
-from pricecache.core.bars import day_number
+from pricecache.core.chunks import between
 from pricecache.core.grid import rate_row
-from pricecache.core.history import PORTFOLIO, History, book_at, history
+from pricecache.core.history import PORTFOLIO, History, book_at
 from pricecache.core.holdings import Holdings, holdings
-from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
+from pricecache.core.portfolios import Portfolio
 from pricecache.core.returns import Performance, performance
 from pricecache.core.totals import Part, total
-from pricecache.core.valuation import Scope
+from pricecache.core.valuation import NET_FLOW, Scope
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
-from pricecache.stores.portfolios import Portfolio
+from pricecache.portfolio.wholes import Whole, Wholes
 
-IN_THREAD_FROM = 20_000
-"""Prices (days × instruments) from which on a computation leaves the event loop."""
 ROWS_IN_THREAD_FROM = 300
+"""Rows of a ledger from which on it is replayed in a thread."""
+Source = Literal["materialized", "computed", "mixed"]
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HistoryRange:
     """The rows of one scope from `start` to `end` (days since 1970-01-01, both included). `found` None: there is not
-    one day. `today`: the day that is not over yet, where the portfolio is."""
+    one day. `source`: where they are from; `whole`: what they are part of, with the day that is not over yet."""
 
     portfolio: Portfolio
     scope: Scope
     start: int
     end: int
-    today: int
     found: History | None
-    generation: int
+    source: Source
+    whole: Whole
+
+    @property
+    def today(self) -> int:
+        return self.whole.today
 
 
 class Histories:
     """Answers what portfolios were and are worth. Loop-only; long computations run in a thread."""
 
-    def __init__(self, ledgers: Ledgers, markets: Markets, clock: Clock) -> None:
+    def __init__(self, ledgers: Ledgers, markets: Markets, wholes: Wholes) -> None:
         self._ledgers = ledgers
         self._markets = markets
-        self._clock = clock
+        self.wholes = wholes
 
     def today(self, portfolio: Portfolio) -> int:
         """The date where the portfolio's days begin and end."""
-        zone = ZoneInfo(portfolio.time_zone)
-        return day_number(datetime.fromtimestamp(self._clock.time(), zone).date())
+        return self.wholes.today(portfolio)
 
     async def history(
-        self, portfolio: Portfolio, account: str | None = None, start: int | None = None, end: int | None = None
+        self,
+        portfolio: Portfolio,
+        account: str | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        use_materialized: bool = True,
     ) -> HistoryRange:
         """Of the portfolio or one account of it. `start` None, or before: the first transaction's day; `end` None, or
-        later: today."""
-        view = await self._ledgers.read(portfolio)
-        today, scope = self.today(portfolio), _scope(account)
-        last = today if end is None else min(end, today)
-        whole = await self._whole(view.ledger, last)
-        first = last if whole is None else max(whole.start if start is None else start, whole.start)
-        found = None if whole is None or scope not in whole.scopes else _between(whole, first, last)
-        return HistoryRange(portfolio, scope, first, last, today, found, view.state.generation)
+        later: today. Without `use_materialized` every row is computed from the ledger."""
+        whole = await self.wholes.of(portfolio, use_materialized=use_materialized)
+        return ranged(whole, account, start, end)
 
     async def total(
         self, portfolios: Sequence[Portfolio], currency: str, start: int | None = None, end: int | None = None
@@ -99,8 +100,9 @@ class Histories:
         market = await self._markets.rates({one.rules.currency for one in portfolios}, currency)
         parts = []
         for one in portfolios:
-            found = await self._whole((await self._ledgers.read(one)).ledger, last)
-            if found is not None:
+            whole = (await self.wholes.of(one)).history
+            if whole is not None and whole.start <= last:
+                found = _until(whole, last)
                 parts.append(Part(one.id, found, _rates(market, currency, one.rules.currency, found)))
         return total(parts, currency) if parts else None
 
@@ -108,11 +110,10 @@ class Histories:
         self, portfolio: Portfolio, account: str | None = None, start: int | None = None, end: int | None = None
     ) -> Performance | None:
         """Over (start, end], by default from the first transaction's day to today; None without any day."""
-        view = await self._ledgers.read(portfolio)
-        today, scope = self.today(portfolio), _scope(account)
-        last = today if end is None else min(end, today)
-        whole = await self._whole(view.ledger, last)
-        if whole is None or scope not in whole.scopes:
+        scope = _scope(account)
+        found = await self.wholes.of(portfolio)
+        last, whole = found.today if end is None else min(end, found.today), found.history
+        if whole is None or whole.start > last or scope not in whole.scopes:
             return None
         return performance(whole, scope, None if start is None else min(start, last), last)
 
@@ -120,23 +121,32 @@ class Histories:
         self, portfolio: Portfolio, day: int | None = None, account: str | None = None
     ) -> tuple[Holdings, MarketData]:
         """At the end of `day`, by default and at the latest today."""
-        view = await self._ledgers.read(portfolio)
-        market = await self._markets.of(view.ledger)
-        today = self.today(portfolio)
-        on = today if day is None else min(day, today)
+        whole = await self.wholes.of(portfolio)
+        ledger, market = whole.view.ledger, whole.market.market
+        on = whole.today if day is None else min(day, whole.today)
+        point = None if whole.kept is None else whole.kept.point_before(on)
 
         def compute() -> Holdings:
-            return holdings(book_at(view.ledger, market, on), market, view.ledger.rules, account)
+            since = None if point is None else point.checkpoint().book
+            return holdings(book_at(ledger, market, on, since=since), market, ledger.rules, account)
 
-        return await _computed(compute, len(view.rows) >= ROWS_IN_THREAD_FROM), market
+        return await _computed(compute, point is None and len(whole.view.rows) >= ROWS_IN_THREAD_FROM), market
 
-    async def _whole(self, ledger: Ledger, last: int) -> History | None:
-        if ledger.first_day is None or ledger.first_day > last:
-            return None
-        market = await self._markets.of(ledger)
-        prices = (last - ledger.first_day + 1) * len(market.prices)
-        is_long = prices >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_IN_THREAD_FROM
-        return await _computed(lambda: history(ledger, market, last), is_long)
+
+def ranged(whole: Whole, account: str | None, start: int | None, end: int | None) -> HistoryRange:
+    """Some of the rows of a whole; arguments as for `Histories.history`."""
+    scope, found = _scope(account), whole.history
+    last = whole.today if end is None else min(end, whole.today)
+    first = last if found is None or found.start > last else max(found.start if start is None else start, found.start)
+    rows = None if found is None or scope not in found.scopes else _between(found, first, last)
+    return HistoryRange(whole.portfolio, scope, first, last, rows, _source(whole, first, last), whole)
+
+
+def _source(whole: Whole, first: int, last: int) -> Source:
+    reused = whole.reused_through
+    if reused is None or reused < first:
+        return "computed"
+    return "materialized" if last <= reused else "mixed"
 
 
 async def _computed(compute: Callable[[], _Value], is_long: bool) -> _Value:
@@ -148,13 +158,23 @@ def _rates(market: MarketData, base: str, currency: str, found: History) -> NDAr
     return np.where(rates > 0, rates, np.nan)
 
 
+def _until(whole: History, last: int) -> History:
+    """Up to day `last`, which has begun somewhere else: what is held then is worth what it was."""
+    if last <= whole.end:
+        return between(whole, whole.start, last)
+    more = np.repeat(whole.values[:, :, -1:], last - whole.end, axis=2)
+    more[NET_FLOW] = 0.0
+    carried = np.repeat(whole.estimated[:, -1:], last - whole.end, axis=1)
+    return replace(
+        whole,
+        values=np.concatenate([whole.values, more], axis=2),
+        estimated=np.concatenate([whole.estimated, carried], axis=1),
+    )
+
+
 def _scope(account: str | None) -> Scope:
     return PORTFOLIO if account is None else (account, None)
 
 
 def _between(whole: History, first: int, last: int) -> History | None:
-    if first > last:
-        return None
-    low, high = first - whole.start, last - whole.start + 1
-    days = np.s_[..., low:high]
-    return replace(whole, start=first, values=whole.values[days], estimated=whole.estimated[days])
+    return None if first > last else between(whole, first, last)

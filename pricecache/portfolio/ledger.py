@@ -19,12 +19,13 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
+from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.errors import Invalid, NotFound, VersionMismatch
 from pricecache.portfolio.market import Markets, currencies_of, pair_of
 from pricecache.stores.commits import pause
 from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerState, LedgerStore, Row, gave_up, new_id
-from pricecache.stores.portfolios import RULES, Portfolio, PortfolioStore
+from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up, new_id
+from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
 
 ROWS_KEPT = 200_000

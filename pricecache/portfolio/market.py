@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +21,47 @@ from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
+from pricecache.core.quotes import Quote
 from pricecache.core.running import running_session
 from pricecache.core.sessions import CalendarBook, SessionCalendar
+from pricecache.core.stamps import SeriesFacts
 from pricecache.errors import Invalid
 
 MOST_KEPT = 10_000
+FOR_EVER = 1 << 40
+"""The last settled day of what depends on no market."""
+AHEAD_SECONDS = 14 * 3600
+"""How far ahead of UTC a day begins on Earth."""
 _NO_DAYS: NDArray[np.int64] = np.empty(0, np.int64)
 _NO_PRICES: NDArray[np.float64] = np.empty(0, np.float64)
 _NEVER_TRADED = Column(_NO_DAYS, _NO_PRICES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
     version: int
+    today: int
     due_until: int
     column: PriceColumn
+    facts: SeriesFacts
+    settled: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MarketView:
+    """What a ledger is told of the market at one moment, and for how long it is still told that.
+
+    `facts`: by key of instrument and pair of currencies, None where nothing is known of one. `settled`: the last day
+    (since 1970-01-01) that only a new revision can change: every session up to it is due, and none of them has a
+    provisional bar. `versions`, `quotes`: of everything that was looked at; `until`: seconds since 1970 UTC.
+    """
+
+    market: MarketData
+    facts: Mapping[str, SeriesFacts | None]
+    settled: int
+    versions: tuple[tuple[Entry, int], ...]
+    quotes: tuple[tuple[str, Quote | None], ...]
+    until: float
 
 
 class Markets:
@@ -77,19 +104,71 @@ class Markets:
 
     async def of(self, ledger: Ledger) -> MarketData:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
+        return (await self.view(ledger)).market
+
+    async def view(self, ledger: Ledger) -> MarketView:
+        """The same, with what tells how long it holds."""
         base = ledger.rules.currency
-        entries = {i: entry for i in sorted(ledger.instruments()) if (entry := self._catalog.find(i)) is not None}
-        pairs = {c: entry for c in self._currencies(ledger) if (entry := self._pair(c, base)) is not None}
-        await self._load([*entries.values(), *pairs.values()])
-        prices = {instrument: await self._column(entry) for instrument, entry in entries.items()}
-        rates = {currency: (await self._column(entry)).closes for currency, entry in pairs.items()}
-        return MarketData(prices, rates)
+        names = sorted(ledger.instruments())
+        pairs = {c: pair for c in self._currencies(ledger) if (pair := pair_of(c, base)) is not None}
+        asked = (*names, *pairs.values())
+        found = {one: entry for one in asked if (entry := self._catalog.find(one)) is not None}
+        await self._load(list(found.values()))
+        kept = await self._current(found.values())
+        now = self._clock.time()
+        quotes = {one: self._live.get(entry.instrument.key) for one, entry in found.items()}
+        columns = {
+            one: self._with_running(entry, kept[entry.id].column, quotes[one], now) for one, entry in found.items()
+        }
+        return MarketView(
+            MarketData(
+                {one: columns[one] for one in names if one in found},
+                {currency: columns[pair].closes for currency, pair in pairs.items() if pair in found},
+            ),
+            {one.key: kept[found[one].id].facts if one in found else None for one in asked},
+            min((one.settled for one in kept.values()), default=FOR_EVER),
+            tuple((entry, entry.version) for entry in found.values()),
+            tuple((entry.instrument.key, quotes[one]) for one, entry in found.items()),
+            self._until(found.values(), quotes.values(), now),
+        )
+
+    def holds(self, view: MarketView, now: float) -> bool:
+        """Whether a ledger would be told the same at instant `now`. Cheap: it stands before every answer."""
+        return (
+            now < view.until
+            and self._catalog.trusted
+            and all(entry.version == version and entry.current for entry, version in view.versions)
+            and all(self._live.get(key) is quote for key, quote in view.quotes)
+        )
+
+    def settled(self, facts: Mapping[str, SeriesFacts | None]) -> tuple[dict[str, SeriesFacts | None], int] | None:
+        """What is known now of what `facts` are of, and until which day that is settled, without any bars; None while
+        some of it has to be read first."""
+        now_known: dict[str, SeriesFacts | None] = {}
+        last, now = FOR_EVER, self._clock.time()
+        for key in facts:
+            symbol, _, market = key.rpartition(":")
+            entry = self._catalog.find(Instrument(symbol, market))
+            if entry is None:
+                now_known[key] = None
+                continue
+            if not entry.current or not self._catalog.trusted:
+                return None
+            calendar = self._calendars.get(entry.instrument.place.calendar)
+            now_known[key] = _facts(entry, self._today())
+            last = min(last, _settled(entry, calendar, self._due_until(entry, calendar, now)))
+        return now_known, last
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
         """How much of `base` one of each of these whole currencies was."""
         pairs = {c: entry for c in currencies if (entry := self._pair(c, base)) is not None}
         await self._load(list(pairs.values()))
-        return MarketData({}, {currency: (await self._column(entry)).closes for currency, entry in pairs.items()})
+        kept, now = await self._current(pairs.values()), self._clock.time()
+        columns = {
+            currency: self._with_running(entry, kept[entry.id].column, self._live.get(entry.instrument.key), now)
+            for currency, entry in pairs.items()
+        }
+        return MarketData({}, {currency: column.closes for currency, column in columns.items()})
 
     def _currencies(self, ledger: Ledger) -> list[str]:
         return sorted(currencies_of(ledger, self.currency_of))
@@ -106,18 +185,28 @@ class Markets:
         # side by side; whatever goes wrong is told by the second look
         await asyncio.gather(*(self._columns.get(entry) for entry in cold), return_exceptions=True)
 
-    async def _column(self, entry: Entry) -> PriceColumn:
-        now = self._clock.time()
+    async def _current(self, entries: Iterable[Entry]) -> dict[int, _Kept]:
+        """By id what each is at, all at one moment."""
+        while True:
+            kept = {entry.id: await self._kept_of(entry) for entry in entries}
+            if all(kept[entry.id].version == entry.version for entry in entries):
+                return kept
+
+    async def _kept_of(self, entry: Entry) -> _Kept:
         calendar = self._calendars.get(entry.instrument.place.calendar)
-        closed = calendar.last_closed(now, entry.lag(self._lag))
-        due_until = -1 if closed is None else closed
+        due_until = self._due_until(entry, calendar, self._clock.time())
         kept = self._kept.get(entry.id)
-        if kept is None or kept.version != entry.version or kept.due_until != due_until:
+        state = entry.version, self._today(), due_until
+        if kept is None or (kept.version, kept.today, kept.due_until) != state:
             kept = await self._made(entry, calendar, due_until)
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
             self._kept[entry.id] = kept
-        return self._with_running(entry, kept.column, calendar, now)
+        return kept
+
+    def _due_until(self, entry: Entry, calendar: SessionCalendar, now: float) -> int:
+        closed = calendar.last_closed(now, entry.lag(self._lag))
+        return -1 if closed is None else closed
 
     async def _made(self, entry: Entry, calendar: SessionCalendar, due_until: int) -> _Kept:
         while True:
@@ -130,13 +219,14 @@ class Markets:
                 np.concatenate([tail.sessions, bars.sessions]), np.concatenate([tail.values, bars.values], axis=1)
             )
         closes = Column(bars.sessions, bars.close, _due(entry, calendar, bars, due_until))
-        column = PriceColumn(closes, entry.currency, _ratios(entry, self._today()))
-        return _Kept(version, due_until, column)
+        today = self._today()
+        column, facts = PriceColumn(closes, entry.currency, _ratios(entry, today)), _facts(entry, today)
+        return _Kept(version, today, due_until, column, facts, _settled(entry, calendar, due_until))
 
-    def _with_running(self, entry: Entry, column: PriceColumn, calendar: SessionCalendar, now: float) -> PriceColumn:
-        quote = self._live.get(entry.instrument.key)
+    def _with_running(self, entry: Entry, column: PriceColumn, quote: Quote | None, now: float) -> PriceColumn:
         if quote is None:
             return column
+        calendar = self._calendars.get(entry.instrument.place.calendar)
         session = running_session(quote, calendar, entry.currency, now, entry.lag(self._lag))
         held = column.closes.sessions
         if session is None or (len(held) and session <= held[-1]):
@@ -146,10 +236,20 @@ class Markets:
         )  # fmt: skip
         return PriceColumn(closes, column.currency, column.actions)
 
+    def _until(self, entries: Iterable[Entry], quotes: Iterable[Quote | None], now: float) -> float:
+        """When the next session opens or is due, a quote becomes stale, or a day begins on which a split may be."""
+        moments = [(self._today() + 1) * 86400.0 - AHEAD_SECONDS]
+        moments += [quote.stale_at for quote in quotes if quote is not None and quote.stale_at > now]
+        for name, lag in {(entry.instrument.place.calendar, entry.lag(self._lag)) for entry in entries}:
+            calendar = self._calendars.get(name)
+            moments += [one for one in (calendar.next_due(now, lag), calendar.next_open(now)) if one is not None]
+        return min(moments)
+
     def _today(self) -> int:
-        return int((self._clock.time() + 14 * 3600) // 86400)
+        return int((self._clock.time() + AHEAD_SECONDS) // 86400)
 
 
+@lru_cache(4096)
 def pair_of(currency: str, base: str) -> Instrument | None:
     """What the rate of `currency` into `base` is kept as (`EURUSD=X`: dollars for one euro); None where none can be."""
     whole = major(currency)
@@ -179,3 +279,17 @@ def _due(entry: Entry, calendar: SessionCalendar, bars: Bars, until: int) -> NDA
     due = calendar.between(int(bars.sessions[0]), until if last is None else min(until, last))
     absent = entry.state.absent
     return due[~np.isin(due, list(absent))] if absent else due
+
+
+def _facts(entry: Entry, today: int) -> SeriesFacts:
+    ratios = tuple((action.ex_date, action.kind, action.value) for action in _ratios(entry, today))
+    state = entry.state
+    return SeriesFacts(
+        entry.id, entry.head.rev, entry.currency, ratios, tuple(sorted(state.absent)), state.delisted_after
+    )
+
+
+def _settled(entry: Entry, calendar: SessionCalendar, due_until: int) -> int:
+    following = int(calendar.sessions.searchsorted(due_until, side="right"))
+    last = int(calendar.sessions[following]) - 1 if following < len(calendar.sessions) else due_until
+    return min(last, int(entry.tail.sessions[0]) - 1) if len(entry.tail) else last

@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.portfolios import LedgerState
 from pricecache.errors import Unavailable
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
@@ -56,21 +57,6 @@ class Row:
     @property
     def id(self) -> str:
         return self.transaction.id
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
-    """Where a ledger stands. `generation` grows with every change; histories computed before `dirty_from` (days since
-    1970-01-01, None: nothing is) still hold. `places`: how many rows were ever entered."""
-
-    generation: int
-    dirty_from: int | None
-    places: int
-
-    def moved(self, day: int | None, places: int) -> LedgerState:
-        """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
-        days = [known for known in (self.dirty_from, day) if known is not None]
-        return LedgerState(self.generation + 1, min(days, default=None), self.places + places)
 
 
 @dataclass(frozen=True, slots=True)

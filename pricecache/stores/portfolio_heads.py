@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-if TYPE_CHECKING:
-    from pricecache.stores.ledger import LedgerState
-    from pricecache.stores.portfolios import Portfolio
+from pricecache.core.portfolios import LedgerState, Portfolio
 
 MOST_KEPT = 100_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -11,8 +10,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from pricecache.core.ledger import Rules
+from pricecache.core.portfolios import Account, Portfolio
 from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
+from pricecache.stores.history import drop_history
 from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
@@ -20,38 +21,6 @@ Document = dict[str, Any]
 
 RULES = ("baseCurrency", "costBasis", "cashTracking", "feesInCost", "allowShort")
 """Fields of a portfolio that its history depends on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Portfolio:
-    """One ledger and how it is read. `quantity_basis`: what rows that say nothing are in, `asTraded` or `adjusted`;
-    `time_zone`: where its days begin and end. Times are seconds since 1970 UTC."""
-
-    id: str
-    owner: str
-    name: str
-    rules: Rules
-    quantity_basis: str
-    time_zone: str
-    is_archived: bool
-    version: int
-    created_at: float
-    updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A part of a portfolio: where it is kept (`institution`) and what `kind` it is (401k, IRA)."""
-
-    id: str
-    portfolio: str
-    name: str
-    institution: str | None
-    kind: str | None
-    is_archived: bool
-    version: int
-    created_at: float
-    updated_at: float
 
 
 class PortfolioStore:
@@ -68,7 +37,6 @@ class PortfolioStore:
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
-        self._history = database["history"]
 
     # portfolios
 
@@ -149,8 +117,9 @@ class PortfolioStore:
             if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
                 raise LedgerMoved
             await self._states.delete_one({"_id": before.id}, session=session)
-            for collection in (self._accounts, self._transactions, self._history):
+            for collection in (self._accounts, self._transactions):
                 await collection.delete_many({"portfolio": before.id}, session=session)
+            await drop_history(self._portfolios.database, before.id, session)
 
     # accounts
 

@@ -17,6 +17,8 @@ from pricecache.errors import Corrupt
 from pricecache.stores.series import actions_from
 
 _PARTS = ("added", "replaced", "removed")
+NO_SESSION = 1 << 40
+"""Later than any session."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +86,38 @@ async def revisions_between(
     low, high = {"s": series_id, "rev": after}, {"s": series_id, "rev": up_to}
     found = database["revisions"].find({"_id": {"$gt": low, "$lte": high}}).sort("_id", 1)
     return [revision_from(document) for document in await found.to_list()]
+
+
+async def first_changed(
+    database: AsyncDatabase[dict[str, Any]], spans: Mapping[int, tuple[int, int]]
+) -> dict[int, int | None]:
+    """For each series the first session that had another bar after a revision of its span `(after, up_to]` than before
+    it; None where nobody can tell, `NO_SESSION` where none had. With one query for all of them."""
+    clauses = [
+        {"_id": {"$gt": {"s": series, "rev": after}, "$lte": {"s": series, "rev": up_to}}}
+        for series, (after, up_to) in spans.items()
+    ]
+    if not clauses:
+        return {}
+    counts = dict.fromkeys(spans, 0)
+    first: dict[int, int | None] = dict.fromkeys(spans, NO_SESSION)
+    for document in await database["revisions"].find({"$or": clauses}, {"from": 1, "changed": 1}).to_list():
+        series = document["_id"]["s"]
+        counts[series] += 1
+        day, known = _first_of(document), first[series]
+        first[series] = None if day is None or known is None else min(day, known)
+    return {
+        series: first[series] if counts[series] == up_to - after else None for series, (after, up_to) in spans.items()
+    }
+
+
+def _first_of(document: Mapping[str, Any]) -> int | None:
+    changed = changed_from(document)
+    if changed is None:  # of before this was kept, or of a rebuilding
+        day: int | None = document["from"]
+        return day
+    firsts = [int(sessions[0]) for sessions in (changed.added, changed.replaced, changed.removed) if len(sessions)]
+    return min(firsts, default=NO_SESSION)
 
 
 def pack_sessions(sessions: NDArray[np.int64]) -> bytes:

@@ -29,9 +29,9 @@ class ChangeWatcher:
     """One change stream over the small collections. Loop-only.
 
     An event is a hint: what it names is read again from the database. The catalog and the `heads` of portfolios are
-    trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed is announced by `bars` to its
-    subscribers. `owner`: this daemon, whose own batches of quotes are
-    passed over. `on_quotes` is given what others published.
+    trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed
+    is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes are passed over.
+    `on_quotes` is given what others published.
     """
 
     def __init__(

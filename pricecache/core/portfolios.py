@@ -1,0 +1,54 @@
+"""Portfolios, the accounts in them, and where a ledger stands, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pricecache.core.ledger import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """One ledger and how it is read. `quantity_basis`: what rows that say nothing are in, `asTraded` or `adjusted`;
+    `time_zone`: where its days begin and end. Times are seconds since 1970 UTC."""
+
+    id: str
+    owner: str
+    name: str
+    rules: Rules
+    quantity_basis: str
+    time_zone: str
+    is_archived: bool
+    version: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A part of a portfolio: where it is kept (`institution`) and what `kind` it is (401k, IRA)."""
+
+    id: str
+    portfolio: str
+    name: str
+    institution: str | None
+    kind: str | None
+    is_archived: bool
+    version: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """Where a ledger stands. `generation` grows with every change; histories computed before `dirty_from` (days since
+    1970-01-01, None: nothing is) still hold. `places`: how many rows were ever entered."""
+
+    generation: int
+    dirty_from: int | None
+    places: int
+
+    def moved(self, day: int | None, places: int) -> LedgerState:
+        """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
+        days = [known for known in (self.dirty_from, day) if known is not None]
+        return LedgerState(self.generation + 1, min(days, default=None), self.places + places)

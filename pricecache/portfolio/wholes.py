@@ -1,0 +1,254 @@
+"""The history of a portfolio up to this moment: what is kept of it where that still holds, the rest computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+from zoneinfo import ZoneInfo
+
+import structlog
+from cachetools import LRUCache
+from pymongo.asynchronous.database import AsyncDatabase
+
+from pricecache.clock import Clock
+from pricecache.core.bars import day_number
+from pricecache.core.chunks import joined
+from pricecache.core.history import ENGINE_VERSION, History, history
+from pricecache.core.ledger import Ledger
+from pricecache.core.materialised import Materialised, brought_up
+from pricecache.core.portfolios import Portfolio
+from pricecache.core.stamps import ALWAYS, NEVER, Stamp, changed_series, doubtful_from
+from pricecache.errors import Corrupt
+from pricecache.portfolio.ledger import Ledgers, LedgerView
+from pricecache.portfolio.market import Markets, MarketView
+from pricecache.stores.history import HistoryStore
+from pricecache.stores.ledger import RACES, gave_up
+from pricecache.stores.portfolio_heads import PortfolioHeads
+from pricecache.stores.revisions import first_changed
+
+log = structlog.get_logger(__name__)
+
+IN_THREAD_FROM = 150_000
+"""Prices (days × instruments) from which on a computation leaves the event loop: below, it takes a few ms."""
+ROWS_IN_THREAD_FROM = 3000
+_Value = TypeVar("_Value")
+
+
+@dataclass(slots=True, eq=False)
+class Whole:
+    """Every day of a portfolio from its first transaction to `today` (days since 1970-01-01), which goes on.
+
+    `history`: None where there is not one day. `kept`: what of it is settled, None where nothing is, or nothing is to
+    be kept. `reused_through`: the last day that was not computed for whoever asks now, None for none.
+    """
+
+    portfolio: Portfolio
+    view: LedgerView
+    market: MarketView
+    today: int
+    history: History | None
+    kept: Materialised | None
+    reused_through: int | None
+    until: float
+
+    @property
+    def nbytes(self) -> int:
+        size = 5000 if self.kept is None else self.kept.nbytes
+        return size + (0 if self.history is None else self.history.values.nbytes)
+
+
+class Wholes:
+    """Makes and keeps them. Loop-only; long computations run in a thread.
+
+    `store`: None switches all keeping off, and every whole is computed from its ledger. `on_advanced` is told the id of
+    a portfolio of which more is settled than is stored, or something else.
+    """
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        markets: Markets,
+        heads: PortfolioHeads,
+        database: AsyncDatabase[dict[str, Any]],
+        store: HistoryStore | None,
+        clock: Clock,
+        max_bytes: int,
+    ) -> None:
+        self._ledgers = ledgers
+        self._markets = markets
+        self._heads = heads
+        self._database = database
+        self._store = store
+        self._clock = clock
+        self._kept: LRUCache[str, Whole] = LRUCache(max_bytes, getsizeof=lambda whole: whole.nbytes)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.on_advanced: Callable[[str], object] = lambda portfolio: None
+        self.hits = 0
+        self.computed_days = 0
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._kept.currsize)
+
+    def today(self, portfolio: Portfolio) -> int:
+        """The date where the portfolio's days begin and end."""
+        return day_number(self._now(portfolio).date())
+
+    def _now(self, portfolio: Portfolio) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), ZoneInfo(portfolio.time_zone))
+
+    def standing(self, portfolio: Portfolio) -> Whole | None:
+        """The one that is kept, if it is still right."""
+        whole = self._kept.get(portfolio.id)
+        return whole if whole is not None and self.stands(whole, self._clock.time()) else None
+
+    def stands(self, whole: Whole, now: float) -> bool:
+        """Whether another one made at instant `now` would be the same. Cheap: it stands before every answer."""
+        portfolio = whole.portfolio
+        return (
+            now < whole.until
+            and self._heads.portfolio(portfolio.id) == portfolio
+            and (state := self._heads.state(portfolio.id)) is not None
+            and state.generation == whole.view.state.generation
+            and self._markets.holds(whole.market, now)
+        )
+
+    async def of(self, portfolio: Portfolio, *, use_materialized: bool = True) -> Whole:
+        """Raises `NotFound` when the portfolio goes meanwhile."""
+        if not use_materialized or self._store is None:
+            return await self._computed(portfolio)
+        lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
+        async with lock:  # who comes second finds what the first has made
+            whole = self.standing(portfolio)
+            if whole is None:
+                whole = await self._made(portfolio, self._store)
+                self._keep(whole)
+            else:
+                self.hits += 1
+                whole.reused_through = None if whole.kept is None else whole.kept.through
+        return whole
+
+    def _keep(self, whole: Whole) -> None:
+        if whole.nbytes <= self._kept.maxsize:
+            self._kept[whole.portfolio.id] = whole
+
+    async def _computed(self, portfolio: Portfolio) -> Whole:
+        view = await self._ledgers.read(portfolio)
+        market, today = await self._markets.view(view.ledger), self.today(portfolio)
+        found = None
+        if view.ledger.first_day is not None and view.ledger.first_day <= today:
+            found = await _run(lambda: history(view.ledger, market.market, today), _is_long(view.ledger, market, today))
+        return Whole(portfolio, view, market, today, found, None, None, self._until(portfolio, market))
+
+    async def _made(self, portfolio: Portfolio, store: HistoryStore) -> Whole:
+        before = self._kept.get(portfolio.id)
+        for _ in range(RACES):
+            view = await self._ledgers.read(portfolio)
+            kept = before.kept if before is not None and before.kept is not None else await self._load(portfolio, store)
+            market, today = await self._markets.view(view.ledger), self.today(portfolio)
+            stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
+            if kept is None or kept.stamp.generation <= stamp.generation:
+                doubtful = await self._doubtful_from(kept, stamp, view)
+                return await self._brought_up(portfolio, view, market, today, kept, stamp, doubtful)
+            self._heads.forget(portfolio.id)  # what is stored is of a later ledger than the one that was known here
+            before = None
+        raise gave_up()
+
+    async def _load(self, portfolio: Portfolio, store: HistoryStore) -> Materialised | None:
+        try:
+            stored = await store.load(portfolio.id, portfolio.rules.cash_tracking)
+        except Corrupt as exc:
+            log.error("stored history cannot be read and is computed again", portfolio=portfolio.id, error=exc.detail)
+            return None
+        return None if stored is None else stored.kept
+
+    async def _doubtful_from(self, kept: Materialised | None, stamp: Stamp, view: LedgerView) -> int:
+        if kept is None:
+            return ALWAYS
+        is_moved = kept.stamp.generation != stamp.generation
+        day = doubtful_from(kept.stamp, stamp, view.ledger, view.state.dirty_from if is_moved else None)
+        return min(day, await revised_from(self._database, kept.stamp, stamp))
+
+    async def _brought_up(
+        self,
+        portfolio: Portfolio,
+        view: LedgerView,
+        market: MarketView,
+        today: int,
+        kept: Materialised | None,
+        stamp: Stamp,
+        doubtful: int,
+    ) -> Whole:
+        through, ledger = min(today - 1, market.settled), view.ledger
+
+        def compute() -> tuple[Materialised | None, History | None]:
+            settled = brought_up(kept, stamp, ledger, market.market, through, doubtful)
+            return settled, _to_today(settled, ledger, market, today)
+
+        is_long = _is_long(ledger, market, today, None if kept is None else min(doubtful - 1, kept.through))
+        try:
+            settled, found = await _run(compute, is_long)
+        except Corrupt as exc:
+            log.error("a stored checkpoint cannot be read and is computed again", portfolio=portfolio.id,
+                      error=exc.detail)  # fmt: skip
+            kept, doubtful = None, ALWAYS
+            settled, found = await _run(compute, True)
+        reused = None if settled is None else settled.reused_through
+        if found is not None:
+            self.computed_days += found.end - (found.start - 1 if reused is None else reused)
+        if settled is not None and _is_news(settled):
+            self.on_advanced(portfolio.id)
+        return Whole(portfolio, view, market, today, found, settled, reused, self._until(portfolio, market))
+
+    def _until(self, portfolio: Portfolio, market: MarketView) -> float:
+        now = self._now(portfolio)
+        tomorrow = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), now.tzinfo)
+        return min(market.until, tomorrow.timestamp())
+
+    def forget(self, portfolio_id: str) -> None:
+        """Keep it no longer."""
+        self._kept.pop(portfolio_id, None)
+
+    def stored(self, portfolio_id: str, kept: Materialised, version: int) -> None:
+        """`kept` is what is stored now, as `version`."""
+        whole = self._kept.get(portfolio_id)
+        if whole is not None and whole.kept is kept:
+            whole.kept = replace(kept, stored=(version, kept.through))
+
+
+async def revised_from(database: AsyncDatabase[dict[str, Any]], before: Stamp, after: Stamp) -> int:
+    """The first day of which a price or a rate was revised between two stamps."""
+    changed = changed_series(before, after)
+    if not changed:
+        return NEVER
+    found = await first_changed(database, {new.series: (old.rev, new.rev) for old, new in changed.values()})
+    return min(ALWAYS if day is None else day for day in found.values())
+
+
+def _to_today(settled: Materialised | None, ledger: Ledger, market: MarketView, today: int) -> History | None:
+    if ledger.first_day is None or ledger.first_day > today:
+        return None
+    if settled is None:
+        return history(ledger, market.market, today)
+    tail = history(ledger, market.market, today, since=settled.points[-1].checkpoint())
+    return settled.history if tail is None else joined([settled.history, tail], ledger.rules.cash_tracking)
+
+
+def _is_news(settled: Materialised) -> bool:
+    return settled.stored is None or settled.stored[1] < settled.through
+
+
+def _is_long(ledger: Ledger, market: MarketView, today: int, known: int | None = None) -> bool:
+    first = ledger.first_day if ledger.first_day is not None else today
+    if known is not None and known >= first:
+        return (today - known) * len(market.market.prices) >= IN_THREAD_FROM
+    prices = (today - first + 1) * len(market.market.prices)
+    return prices >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_IN_THREAD_FROM
+
+
+async def _run(compute: Callable[[], _Value], is_long: bool) -> _Value:
+    return await asyncio.to_thread(compute) if is_long else compute()

@@ -1,0 +1,236 @@
+"""Stored histories: one document for each portfolio that says what is there, one for each of its years and months."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Binary
+from pymongo import DeleteOne, ReplaceOne
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from pricecache.core.chunks import Span, between, joined, spans
+from pricecache.core.history import History
+from pricecache.core.materialised import Materialised, Point
+from pricecache.core.stamps import SeriesFacts, Stamp
+from pricecache.core.valuation import Scope
+from pricecache.errors import Corrupt
+from pricecache.stores.ledger import LedgerMoved, as_moved
+from pricecache.stores.packed_history import pack_rows, unpack_rows
+
+Document = dict[str, Any]
+LOOKS = 4
+"""How often a reader looks again when what it read was being written."""
+IN_THREAD_FROM = 200_000
+"""Bytes of rows from which on they are unpacked in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One stored year or month, and the version of the history that it was written in."""
+
+    span: Span
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """What is stored of a portfolio: the days `start` to `through`, computed from what `stamp` says, in `chunks`.
+
+    `version` grows with every write. `stored_at`: seconds since 1970 UTC.
+    """
+
+    portfolio: str
+    version: int
+    stamp: Stamp
+    start: int
+    through: int
+    chunks: tuple[Chunk, ...]
+    currency: str
+    stored_at: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    head: StoredHead
+    kept: Materialised
+
+
+class HistoryStore:
+    """The collections `history_heads` and `history`. Loop-only; safe against writers in any process.
+
+    A write is one transaction with the ledger's state: it goes through only while the ledger is at the generation that
+    the rows were computed from, and takes the ledger's `dirtyFrom` back.
+    """
+
+    def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
+        self._heads = database["history_heads"]
+        self._chunks = database["history"]
+        self._states = database["ledger_state"]
+
+    async def head(self, portfolio: str) -> StoredHead | None:
+        document = await self._heads.find_one({"_id": portfolio})
+        return None if document is None else _head_of(document)
+
+    async def heads(self, portfolios: Sequence[str] | None = None) -> list[StoredHead]:
+        """Of these portfolios, or of all."""
+        key: Document = {} if portfolios is None else {"_id": {"$in": list(portfolios)}}
+        return [_head_of(document) for document in await self._heads.find(key).to_list()]
+
+    async def load(self, portfolio: str, cash_tracking: bool) -> Stored | None:
+        """What is stored, as one; None where nothing is. Raises `Corrupt` when it cannot be read."""
+        for _ in range(LOOKS):
+            head, documents = await asyncio.gather(self.head(portfolio), self._documents(portfolio))
+            if head is None:
+                return None
+            found = {document["_id"]["c"]: document for document in documents}
+            chosen = [found.get(chunk.span.first) for chunk in head.chunks]
+            if all(
+                document is not None and document["version"] == chunk.version
+                for document, chunk in zip(chosen, head.chunks, strict=True)
+            ):
+                whole = [document for document in chosen if document is not None]
+                if sum(len(document["rows"]) for document in whole) < IN_THREAD_FROM:
+                    return Stored(head, _joined(head, whole, cash_tracking))
+                return Stored(head, await asyncio.to_thread(_joined, head, whole, cash_tracking))
+            await asyncio.sleep(0)  # it was being written: the next look sees it whole
+        raise Corrupt(f"The stored history of {portfolio} is not what its head says.")
+
+    async def _documents(self, portfolio: str) -> list[Document]:
+        return await self._chunks.find(_all_of(portfolio)).to_list()
+
+    async def write(self, portfolio: str, before: StoredHead | None, kept: Materialised, now: float) -> StoredHead:
+        """Make `kept` what is stored, where `before` was. What of it is there already is not written again.
+
+        Raises `LedgerMoved` when the ledger or what is stored is not as it was, or the outcome is not known.
+        """
+        version = 1 if before is None else before.version + 1
+        standing = _standing(before, kept)
+        chunks = [standing.get(span) or Chunk(span, version) for span in spans(kept.start, kept.through)]
+        head = StoredHead(
+            portfolio, version, kept.stamp, kept.start, kept.through, tuple(chunks), kept.history.currency, now
+        )
+        new = [chunk.span for chunk in chunks if chunk.version == version]
+        documents = await asyncio.to_thread(lambda: [_chunk_document(portfolio, kept, span, version) for span in new])
+        gone = [] if before is None else [one.span.first for one in before.chunks]
+        firsts = {chunk.span.first for chunk in chunks}
+        operations: list[Any] = [ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents]
+        operations += [DeleteOne({"_id": _key(portfolio, first)}) for first in gone if first not in firsts]
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                await self._write_head(session, before, head)
+                if operations:
+                    await self._chunks.bulk_write(operations, session=session, ordered=False)
+        except DuplicateKeyError as exc:
+            raise LedgerMoved from exc
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+        return head
+
+    async def _write_head(self, session: Any, before: StoredHead | None, head: StoredHead) -> None:
+        key = {"_id": head.portfolio, "generation": head.stamp.generation}
+        state = await self._states.find_one_and_update(key, {"$unset": {"dirtyFrom": ""}}, session=session)
+        if state is None:
+            raise LedgerMoved
+        document = _head_document(head)
+        if before is None:
+            await self._heads.insert_one(document, session=session)
+            return
+        replaced = await self._heads.replace_one(
+            {"_id": head.portfolio, "version": before.version}, document, session=session
+        )
+        if not replaced.matched_count:
+            raise LedgerMoved
+
+    async def drop(self, portfolio: str) -> None:
+        """Store nothing of a portfolio any more: what is left behind when it has gone, or cannot be read."""
+        async with self._client.start_session() as session, await session.start_transaction():
+            await drop_history(self._heads.database, portfolio, session)
+
+
+async def drop_history(database: AsyncDatabase[Document], portfolio: str, session: Any) -> None:
+    """As part of a transaction."""
+    await database["history_heads"].delete_one({"_id": portfolio}, session=session)
+    await database["history"].delete_many(_all_of(portfolio), session=session)
+
+
+def _standing(before: StoredHead | None, kept: Materialised) -> dict[Span, Chunk]:
+    """Chunks of `before` that hold what `kept` has of these days."""
+    if before is None or kept.stored is None or kept.stored[0] != before.version:
+        return {}
+    return {chunk.span: chunk for chunk in before.chunks if chunk.span.last <= kept.stored[1]}
+
+
+def _key(portfolio: str, first: int) -> Document:
+    return {"p": portfolio, "c": first}
+
+
+def _all_of(portfolio: str) -> Document:
+    return {"_id": {"$gte": _key(portfolio, -(1 << 40)), "$lte": _key(portfolio, 1 << 40)}}
+
+
+def _chunk_document(portfolio: str, kept: Materialised, span: Span, version: int) -> Document:
+    part = between(kept.history, span.first, span.last)
+    rows = pack_rows(part.values, part.estimated)
+    point = next(point for point in kept.points if point.day == span.last).pack()
+    return {
+        "_id": _key(portfolio, span.first),
+        "last": span.last,
+        "version": version,
+        "scopes": [account for account, _ in part.scopes],
+        "rows": Binary(rows),
+        "point": Binary(point),
+        "check": zlib.crc32(point, zlib.crc32(rows)),
+    }
+
+
+def _joined(head: StoredHead, documents: Sequence[Document], cash_tracking: bool) -> Materialised:
+    parts = [_part(head, document) for document in documents]
+    points = tuple(Point(document["last"], bytes(document["point"])) for document in documents)
+    stored = head.version, head.through
+    return Materialised(head.stamp, joined(parts, cash_tracking), points, head.through, stored)
+
+
+def _part(head: StoredHead, document: Document) -> History:
+    rows, point = bytes(document["rows"]), bytes(document["point"])
+    if zlib.crc32(point, zlib.crc32(rows)) != document["check"]:
+        raise Corrupt(f"A stored chunk of the history of {head.portfolio} is damaged.")
+    first = document["_id"]["c"]
+    scopes: tuple[Scope, ...] = tuple((account, None) for account in document["scopes"])
+    values, estimated = unpack_rows(rows, len(scopes), document["last"] + 1 - first)
+    return History(head.currency, first, scopes, values, estimated, {}, ())
+
+
+def _head_document(head: StoredHead) -> Document:
+    stamp = head.stamp
+    return {
+        "_id": head.portfolio,
+        "version": head.version,
+        "generation": stamp.generation,
+        "engine": stamp.engine,
+        "series": [[key, None if facts is None else facts.to_list()] for key, facts in stamp.series.items()],
+        "start": head.start,
+        "through": head.through,
+        "chunks": [[chunk.span.first, chunk.span.last, chunk.version] for chunk in head.chunks],
+        "currency": head.currency,
+        "storedAt": head.stored_at,
+    }
+
+
+def _head_of(document: Document) -> StoredHead:
+    series = {key: None if plain is None else SeriesFacts.from_list(plain) for key, plain in document["series"]}
+    return StoredHead(
+        document["_id"],
+        document["version"],
+        Stamp(document["generation"], document["engine"], series),
+        document["start"],
+        document["through"],
+        tuple(Chunk(Span(first, last), version) for first, last, version in document["chunks"]),
+        document["currency"],
+        document["storedAt"],
+    )
