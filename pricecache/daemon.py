@@ -142,6 +142,9 @@ class Daemon:
         if parts.stream is not None:
             self.background.start(parts.stream.run(), "stream")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
+        if self._settings.use_materialized:
+            self.background.start(parts.materialiser.run(), "histories")
+            self.background.start(parts.sampler.run(), "sampler")
         if self._mongod is None:
             self.background.start(parts.watcher.run(), "watch")
 
@@ -166,6 +169,12 @@ class Daemon:
             read("pricecache_stream_connected", lambda: float(stream.connected))
             read("pricecache_stream_messages_total", lambda: float(stream.messages))
             read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
+        read("pricecache_history_cache_bytes", lambda: float(parts.wholes.nbytes))
+        read("pricecache_history_days_computed_total", lambda: float(parts.wholes.computed_days))
+        read("pricecache_history_stored_total", lambda: float(parts.materialiser.stats.stored))
+        read("pricecache_history_store_failures_total", lambda: float(parts.materialiser.stats.failed))
+        read("pricecache_history_sampled_total", lambda: float(parts.sampler.sampled))
+        read("pricecache_history_drift_total", lambda: float(parts.sampler.drifted))
         read("pricecache_event_loop_lag_max_seconds", self.loop_watch.recent_worst)
         pools, now = self.chain.pools, self.clock.time
         by_provider = self.metrics.read_by_provider

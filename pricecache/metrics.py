@@ -62,6 +62,12 @@ READINGS = (
     Reading("pricecache_stream_connected", "gauge", "1 while a price stream is connected and subscribed, else 0."),
     Reading("pricecache_stream_messages_total", "counter", "Messages that price streams have brought."),
     Reading("pricecache_stream_reconnects_total", "counter", "Times a price stream was opened again after a drop."),
+    Reading("pricecache_history_cache_bytes", "gauge", "RAM held by histories of portfolios, in bytes."),
+    Reading("pricecache_history_days_computed_total", "counter", "Days of histories that were computed for readers."),
+    Reading("pricecache_history_stored_total", "counter", "Times the settled rows of a portfolio were stored."),
+    Reading("pricecache_history_store_failures_total", "counter", "Times they could not be stored."),
+    Reading("pricecache_history_sampled_total", "counter", "Stored histories held against computed ones."),
+    Reading("pricecache_history_drift_total", "counter", "Those of them that differed; each is a fault."),
     Reading(
         "pricecache_event_loop_lag_max_seconds", "gauge", "Longest lag of the event loop in the last minute or two."
     ),

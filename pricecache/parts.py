@@ -10,6 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.api.auth import Identity
 from pricecache.api.dispatch import Dispatcher
+from pricecache.api.histories import PageCache
 from pricecache.api.kept import KeptResponses
 from pricecache.api.origins import Origins, is_loopback
 from pricecache.api.routes import ROUTES
@@ -36,6 +37,8 @@ from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
+from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
@@ -68,6 +71,10 @@ from pricecache.sync.verify import VERIFY_JOB, Verifier
 MIB = 1 << 20
 REFRESHES_KEPT = 96
 """Runs of `live_price_update` that are kept when nothing happened in them: a day of them by default."""
+RUNS_KEPT = 144
+"""The same of `materialize_history`."""
+MATERIALIZE_AFTER_SECONDS = 60.0
+"""After the start, when the first sync has brought what was missing."""
 
 
 class Parts:
@@ -287,8 +294,9 @@ class Parts:
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
         self.portfolios = PortfolioStore(self._database, self.heads)
+        ledgers = LedgerStore(self._database, self.heads)
         self.ledgers = Ledgers(
-            LedgerStore(self._database, self.heads),
+            ledgers,
             self.portfolios,
             self.catalog,
             self.instruments,
@@ -301,12 +309,31 @@ class Parts:
             self.ledgers,
             markets,
             self.heads,
-            self._database,
             self.stored_histories if self._settings.use_materialized else None,
             self._clock,
             int(self._settings.history_cache_mb * MIB),
         )
         self.histories = Histories(self.ledgers, markets, self.wholes)
+        self._make_materialiser(ledgers, markets)
+
+    def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
+        stored, settings = self.stored_histories, self._settings
+        self.materialiser = Materialiser(
+            self.wholes, stored, self.portfolios, ledgers, markets, self.heads, self._clock
+        )
+        self.sampler = Sampler(stored, self.portfolios, self.ledgers, markets, self.wholes, self._clock)
+        if not settings.use_materialized:
+            return
+        self.wholes.on_advanced = self.materialiser.want
+        self.jobs.define(
+            JobDefinition(
+                MATERIALIZE_JOB,
+                self.materialiser.run_job,
+                every=settings.materialize_seconds,
+                first_after=min(MATERIALIZE_AFTER_SECONDS, settings.materialize_seconds),
+                uneventful_kept_seconds=RUNS_KEPT * settings.materialize_seconds,
+            )
+        )
 
     # ---- the API
 
@@ -363,5 +390,9 @@ class Parts:
             portfolios=self.portfolios,
             ledgers=self.ledgers,
             histories=self.histories,
+            pages=PageCache(int(self._settings.response_cache_mb * MIB / 2)),
+            materialiser=self.materialiser,
+            sampler=self.sampler,
+            stored_histories=self.stored_histories,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

@@ -102,7 +102,7 @@ class Dispatcher:
         headers = request.headers
         if kept.scope is not None:
             principal = self._identity.known(headers)
-            if principal is None or kept.scope not in principal.scopes:
+            if principal is None or not kept.is_for(principal):
                 return None
         elif "Origin" in headers:
             return None
@@ -152,7 +152,7 @@ class Dispatcher:
         call.query = _query(route, request.rel_url.raw_query_string)
         call.body = await self._body(request, route)
         kept = self._standing(request.raw_path) if request.method == "GET" else None
-        if kept is None:
+        if kept is None or not kept.is_for(call.principal):
             answer = await self._answer(route, call)
             if not isinstance(answer, Kept):
                 return await self._response(request, answer)
@@ -170,7 +170,7 @@ class Dispatcher:
             return kept
         renewed = kept.renewed(now)
         if renewed is not None:
-            renewed.scope, renewed.counter = kept.scope, kept.counter
+            renewed.scope, renewed.counter, renewed.user = kept.scope, kept.counter, kept.user
             self._kept.put(target, renewed)
         return renewed
 

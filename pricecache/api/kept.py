@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from pricecache.api.problem import SERVER
 
 if TYPE_CHECKING:
-    from pricecache.api.auth import Scope
+    from pricecache.api.auth import Principal, Scope
     from pricecache.metrics import RouteCounter
 
 GZIP_FROM = 1024
@@ -90,10 +90,11 @@ class WireResponse:
 class Kept:
     """One answer to keep: how it is sent, and (in subclasses) how it knows that it is still right. Loop-only.
 
-    `etag`: quoted, weak with W/ before it. `scope` and `counter` are filled in by the dispatcher.
+    `etag`: quoted, weak with W/ before it. `user`: whose it is, None: everybody's who has the scope. `scope` and
+    `counter` are filled in by the dispatcher.
     """
 
-    __slots__ = ("_gzip", "_headers", "_plain", "_unchanged", "_unchanged_gzip", "counter", "etag", "scope")
+    __slots__ = ("_gzip", "_headers", "_plain", "_unchanged", "_unchanged_gzip", "counter", "etag", "scope", "user")
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Kept:
     ) -> None:
         self.etag = etag
         self.scope: Scope | None = None
+        self.user: str | None = None
         self.counter: RouteCounter | None = None
         self._headers = {
             "Content-Type": content_type,
@@ -123,6 +125,10 @@ class Kept:
     @property
     def nbytes(self) -> int:
         return len(self._plain) + 2 * len(self._unchanged) + (len(self._gzip) if self._gzip else 0) + 1000
+
+    def is_for(self, principal: Principal) -> bool:
+        """Whether `principal` may have it."""
+        return (self.scope is None or self.scope in principal.scopes) and self.user in (None, principal.user)
 
     def current(self, now: float) -> bool:
         """Whether this is still the answer at instant `now`. Cheap: it stands before every request."""

@@ -183,3 +183,38 @@ class PerformanceOut(Output):
     net_flow: float | None
     gain: float | None
     reasons: dict[str, str]
+
+
+class DriftOut(Output):
+    portfolio_id: str
+    account_id: str | None
+    date_: str = Field(alias="date")
+    field: str
+    stored: float | None
+    computed: float | None
+
+
+class MaterializedOut(Output):
+    enabled: bool
+    total_records: int = Field(description="Stored days, one for each portfolio and account.")
+    portfolios: int = Field(description="With stored rows.")
+    portfolios_with_data: int = Field(description="With transactions.")
+    days: int
+    start: IsoDay
+    end: IsoDay
+    coverage: float | None = Field(description="Days stored of those up to yesterday, a fraction.")
+    data_bytes: int
+    disk_bytes: int
+    bytes_per_record: float | None
+    pending: int = Field(description="Portfolios that wait to be stored.")
+    stored: int = Field(description="Times one was stored since this daemon started.")
+    failures: int
+    sampled: int = Field(description="Stored histories held against computed ones since this daemon started.")
+    drift: int = Field(description="Those that differed: 0, or there is a fault.")
+    last_drift: DriftOut | None
+
+
+class InvalidatedOut(Output):
+    portfolio_id: str
+    from_date: str
+    recalculated: bool

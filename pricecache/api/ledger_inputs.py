@@ -232,7 +232,14 @@ class ValueRangeQuery(WhoseQuery):
         return self
 
 
+class HistoryQuery(ValueRangeQuery):
+    format: Literal["json", "columns", "csv"] = Field("json", description="Rows, an array for each field, or CSV.")
+    use_materialized: bool = Field(True, description="false: compute every row from the ledger.")
+
+
 class PeriodQuery(WhoseQuery):
+    format: Literal["json", "columns", "csv"] = Field("json", description="Rows, an array for each field, or CSV.")
+    use_materialized: bool = Field(True, description="false: compute every row from the ledger.")
     end: Day | None = Field(None, description="Last day; today by default, and at the latest.")
 
 
@@ -248,3 +255,14 @@ def _refuse_nothing(body: Input, may_be_null: frozenset[str] = frozenset()) -> N
     for name in given - may_be_null:
         if getattr(body, name) is None:
             raise PydanticCustomError("invalid_value", "this cannot be null", {"field": name})
+
+
+class MaterializeBody(Input):
+    portfolio_id: Identifier | None = Field(None, description="Only this one; all that are behind by default.")
+    force: bool = Field(False, description="true: compute all of it again, whatever is stored.")
+
+
+class InvalidateBody(Input):
+    portfolio_id: Identifier
+    from_date: Day = Field(description="What is stored of this day and after is computed again.")
+    recalculate: bool = Field(False, description="true: at once, and answer when it is stored.")

@@ -8,9 +8,11 @@ from pricecache.api import (
     cache,
     changes,
     corrections,
+    histories,
     inputs,
     ledger_answers,
     ledger_inputs,
+    materialized,
     ops,
     portfolios,
     providers,
@@ -313,12 +315,12 @@ def _portfolio_routes() -> tuple[Route, ...]:
             answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
         ),
         Route(
-            "GET", "/api/portfolio/history", values.history, scope="user", query=ledger_inputs.ValueRangeQuery,
+            "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.HistoryQuery,
             answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
             summary="What a portfolio or an account was worth on each calendar day.",
         ),
         Route(
-            "GET", "/api/portfolio/history-data/{period}", values.period, scope="user",
+            "GET", "/api/portfolio/history-data/{period}", histories.period, scope="user",
             query=ledger_inputs.PeriodQuery, answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
             summary="The same for a period that ends today.",
         ),
@@ -330,6 +332,28 @@ def _portfolio_routes() -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+def _materialized_routes() -> tuple[Route, ...]:
+    tags, base = ("materialized history",), "/api/admin/history"
+    return (
+        Route(
+            "POST", base + "/materialize", materialized.materialize, scope="ops", query=inputs.WaitQuery,
+            body=ledger_inputs.MaterializeBody, body_optional=True, waits=True,
+            answers={200: answers.RunOut, 202: answers.RunOut}, tags=tags,
+            summary="Store the settled rows of one portfolio, or of all that are behind.",
+        ),
+        Route(
+            "GET", base + "/stats", materialized.stats, scope="ops",
+            answers={200: ledger_answers.MaterializedOut}, tags=tags,
+            summary="What is stored of histories, how much of what could be, and drift.",
+        ),
+        Route(
+            "POST", base + "/invalidate", materialized.invalidate, scope="ops", body=ledger_inputs.InvalidateBody,
+            answers={200: ledger_answers.InvalidatedOut}, tags=tags,
+            summary="Let rows be computed again from a date on.",
+        ),
+    )  # fmt: skip
+
+
 ROUTES: tuple[Route, ...] = (
     *_cache_routes(),
     *_change_routes(),
@@ -337,4 +361,5 @@ ROUTES: tuple[Route, ...] = (
     *_access_routes(),
     *_ops_routes(),
     *_portfolio_routes(),
+    *_materialized_routes(),
 )

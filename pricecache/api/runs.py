@@ -21,13 +21,13 @@ SYNC_JOB = "historical_sync"
 async def refresh_live(call: Call) -> Answer:
     symbols: list[Instrument] | None = call.body.symbols
     if symbols is None:
-        return await _run(call, REFRESH_JOB, FORCED)
+        return await run_answer(call, REFRESH_JOB, FORCED)
     require_all(call.services.catalog, symbols)
-    return await _run(call, REFRESH_JOB, {"symbols": sorted({str(instrument) for instrument in symbols})})
+    return await run_answer(call, REFRESH_JOB, {"symbols": sorted({str(instrument) for instrument in symbols})})
 
 
 async def sync_historical(call: Call) -> Answer:
-    return await _run(call, SYNC_JOB, FORCED)
+    return await run_answer(call, SYNC_JOB, FORCED)
 
 
 async def backfill_symbol(call: Call) -> Answer:
@@ -40,11 +40,11 @@ async def backfill_symbol(call: Call) -> Answer:
         )
     start = None if call.body.start is None else day_number(call.body.start)
     call.services.tracker.check_start(start)
-    return await _run(call, BACKFILL_JOB, backfill_parameters([instrument], start))
+    return await run_answer(call, BACKFILL_JOB, backfill_parameters([instrument], start))
 
 
 async def verify(call: Call) -> Answer:
-    return await _run(call, VERIFY_JOB, {"rebuild": call.body.rebuild})
+    return await run_answer(call, VERIFY_JOB, {"rebuild": call.body.rebuild})
 
 
 async def recent_runs(call: Call) -> Answer:
@@ -63,7 +63,8 @@ async def scheduler_status(call: Call) -> Answer:
     return Answer(call.services.jobs.status())
 
 
-async def _run(call: Call, job: str, parameters: dict[str, Any]) -> Answer:
+async def run_answer(call: Call, job: str, parameters: dict[str, Any]) -> Answer:
+    """Run a job, or join the equal run that goes on: its report when it is done in time, else where to follow it."""
     ticket = await call.services.jobs.run(job, parameters, call.principal.name)
     finished = await ticket.finished(call.query.wait)
     fields = run_fields(ticket.run, call.services.clock.time())

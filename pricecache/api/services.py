@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pricecache.api.auth import Identity
+    from pricecache.api.histories import PageCache
     from pricecache.api.kept import KeptResponses
     from pricecache.cache.as_known import AsKnown
     from pricecache.cache.intraday import IntradayReader
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from pricecache.metrics import Metrics
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.materialiser import Materialiser
+    from pricecache.portfolio.sampler import Sampler
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
+    from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
     from pricecache.stores.portfolios import PortfolioStore
@@ -77,4 +81,8 @@ class Services:
     portfolios: PortfolioStore
     ledgers: Ledgers
     histories: Histories
+    pages: PageCache
+    materialiser: Materialiser
+    sampler: Sampler
+    stored_histories: HistoryStore
     stream: StreamFeed | None = None

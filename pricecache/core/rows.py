@@ -61,9 +61,14 @@ def rows(history: History, scope: Scope = PORTFOLIO, values: NDArray[np.float64]
     return found
 
 
+def reason_of(field: int) -> str:
+    """Why a field of a day is null."""
+    return _REASONS.get(field, _UNKNOWN)
+
+
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
 def _reasons(nulls: NDArray[np.bool_]) -> dict[str, str]:
-    return {FIELDS[field]: _REASONS.get(field, _UNKNOWN) for field in np.flatnonzero(nulls).tolist()}
+    return {FIELDS[field]: reason_of(field) for field in np.flatnonzero(nulls).tolist()}

@@ -73,7 +73,6 @@ class Wholes:
         ledgers: Ledgers,
         markets: Markets,
         heads: PortfolioHeads,
-        database: AsyncDatabase[dict[str, Any]],
         store: HistoryStore | None,
         clock: Clock,
         max_bytes: int,
@@ -81,7 +80,6 @@ class Wholes:
         self._ledgers = ledgers
         self._markets = markets
         self._heads = heads
-        self._database = database
         self._store = store
         self._clock = clock
         self._kept: LRUCache[str, Whole] = LRUCache(max_bytes, getsizeof=lambda whole: whole.nbytes)
@@ -93,6 +91,10 @@ class Wholes:
     @property
     def nbytes(self) -> int:
         return int(self._kept.currsize)
+
+    @property
+    def is_keeping(self) -> bool:
+        return self._store is not None
 
     def today(self, portfolio: Portfolio) -> int:
         """The date where the portfolio's days begin and end."""
@@ -117,8 +119,9 @@ class Wholes:
             and self._markets.holds(whole.market, now)
         )
 
-    async def of(self, portfolio: Portfolio, *, use_materialized: bool = True) -> Whole:
-        """Raises `NotFound` when the portfolio goes meanwhile."""
+    async def of(self, portfolio: Portfolio, *, use_materialized: bool = True, keep: bool = True) -> Whole:
+        """Without `use_materialized` everything is computed; without `keep` it takes no other's place in memory.
+        Raises `NotFound` when the portfolio goes meanwhile."""
         if not use_materialized or self._store is None:
             return await self._computed(portfolio)
         lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
@@ -126,7 +129,8 @@ class Wholes:
             whole = self.standing(portfolio)
             if whole is None:
                 whole = await self._made(portfolio, self._store)
-                self._keep(whole)
+                if keep or portfolio.id in self._kept:
+                    self._keep(whole)
             else:
                 self.hits += 1
                 whole.reused_through = None if whole.kept is None else whole.kept.through
@@ -152,7 +156,7 @@ class Wholes:
             market, today = await self._markets.view(view.ledger), self.today(portfolio)
             stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
             if kept is None or kept.stamp.generation <= stamp.generation:
-                doubtful = await self._doubtful_from(kept, stamp, view)
+                doubtful = await self._doubtful_from(store, kept, stamp, view)
                 return await self._brought_up(portfolio, view, market, today, kept, stamp, doubtful)
             self._heads.forget(portfolio.id)  # what is stored is of a later ledger than the one that was known here
             before = None
@@ -166,12 +170,14 @@ class Wholes:
             return None
         return None if stored is None else stored.kept
 
-    async def _doubtful_from(self, kept: Materialised | None, stamp: Stamp, view: LedgerView) -> int:
+    async def _doubtful_from(
+        self, store: HistoryStore, kept: Materialised | None, stamp: Stamp, view: LedgerView
+    ) -> int:
         if kept is None:
             return ALWAYS
         is_moved = kept.stamp.generation != stamp.generation
         day = doubtful_from(kept.stamp, stamp, view.ledger, view.state.dirty_from if is_moved else None)
-        return min(day, await revised_from(self._database, kept.stamp, stamp))
+        return min(day, await revised_from(store.database, kept.stamp, stamp))
 
     async def _brought_up(
         self,
@@ -215,6 +221,7 @@ class Wholes:
 
     def stored(self, portfolio_id: str, kept: Materialised, version: int) -> None:
         """`kept` is what is stored now, as `version`."""
+        self._heads.cleaned(portfolio_id, kept.stamp.generation)
         whole = self._kept.get(portfolio_id)
         if whole is not None and whole.kept is kept:
             whole.kept = replace(kept, stored=(version, kept.through))

@@ -41,7 +41,8 @@ class Chunk:
 class StoredHead:
     """What is stored of a portfolio: the days `start` to `through`, computed from what `stamp` says, in `chunks`.
 
-    `version` grows with every write. `stored_at`: seconds since 1970 UTC.
+    `version` grows with every write. `scopes`: the portfolio and its accounts, counted. `stored_at`: seconds since 1970
+    UTC.
     """
 
     portfolio: str
@@ -51,6 +52,7 @@ class StoredHead:
     through: int
     chunks: tuple[Chunk, ...]
     currency: str
+    scopes: int
     stored_at: float
 
 
@@ -58,6 +60,23 @@ class StoredHead:
 class Stored:
     head: StoredHead
     kept: Materialised
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of all that is stored: `portfolios` with rows and with a ledger, `rows` (days times scopes), `days`, and how many
+    days there could be up to the day before today; `first`, `last` of them (days since 1970-01-01), None without
+    any; `data_bytes` uncompressed, `disk_bytes` with its share of free space."""
+
+    portfolios: int
+    ledgers: int
+    rows: int
+    days: int
+    days_due: int
+    first: int | None
+    last: int | None
+    data_bytes: int
+    disk_bytes: int
 
 
 class HistoryStore:
@@ -68,6 +87,7 @@ class HistoryStore:
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self.database = database
         self._client = database.client
         self._heads = database["history_heads"]
         self._chunks = database["history"]
@@ -113,7 +133,15 @@ class HistoryStore:
         standing = _standing(before, kept)
         chunks = [standing.get(span) or Chunk(span, version) for span in spans(kept.start, kept.through)]
         head = StoredHead(
-            portfolio, version, kept.stamp, kept.start, kept.through, tuple(chunks), kept.history.currency, now
+            portfolio,
+            version,
+            kept.stamp,
+            kept.start,
+            kept.through,
+            tuple(chunks),
+            kept.history.currency,
+            len(kept.history.scopes),
+            now,
         )
         new = [chunk.span for chunk in chunks if chunk.version == version]
         documents = await asyncio.to_thread(lambda: [_chunk_document(portfolio, kept, span, version) for span in new])
@@ -147,10 +175,50 @@ class HistoryStore:
         if not replaced.matched_count:
             raise LedgerMoved
 
+    async def any(self) -> str | None:
+        """The id of a portfolio with stored rows, by chance."""
+        found = await (await self._heads.aggregate([{"$sample": {"size": 1}}, {"$project": {"_id": 1}}])).to_list()
+        return found[0]["_id"] if found else None
+
+    async def totals(self, today: int) -> Totals:
+        """`today`: days since 1970-01-01."""
+        days = {"$subtract": [{"$add": ["$through", 1]}, "$start"]}
+        group = {
+            "_id": None,
+            "portfolios": {"$sum": 1},
+            "rows": {"$sum": {"$multiply": [days, "$scopes"]}},
+            "days": {"$sum": days},
+            "due": {"$sum": {"$max": [{"$subtract": [today, "$start"]}, 0]}},
+            "first": {"$min": "$start"},
+            "last": {"$max": "$through"},
+        }
+        found = await (await self._heads.aggregate([{"$group": group}])).to_list()
+        sums: Document = (
+            found[0] if found else {"portfolios": 0, "rows": 0, "days": 0, "due": 0, "first": None, "last": None}
+        )
+        ledgers = await self._states.count_documents({"places": {"$gt": 0}})
+        sizes = [await self._sizes(collection.name) for collection in (self._heads, self._chunks)]
+        data, disk = (sum(size) for size in zip(*sizes, strict=True))
+        return Totals(
+            sums["portfolios"],
+            ledgers,
+            sums["rows"],
+            sums["days"],
+            sums["due"],
+            sums["first"],
+            sums["last"],
+            data,
+            disk,
+        )
+
+    async def _sizes(self, collection: str) -> tuple[int, int]:
+        found = await self.database.command("collStats", collection)
+        return int(found["size"]), int(found["storageSize"] + found["totalIndexSize"])
+
     async def drop(self, portfolio: str) -> None:
         """Store nothing of a portfolio any more: what is left behind when it has gone, or cannot be read."""
         async with self._client.start_session() as session, await session.start_transaction():
-            await drop_history(self._heads.database, portfolio, session)
+            await drop_history(self.database, portfolio, session)
 
 
 async def drop_history(database: AsyncDatabase[Document], portfolio: str, session: Any) -> None:
@@ -218,6 +286,7 @@ def _head_document(head: StoredHead) -> Document:
         "through": head.through,
         "chunks": [[chunk.span.first, chunk.span.last, chunk.version] for chunk in head.chunks],
         "currency": head.currency,
+        "scopes": head.scopes,
         "storedAt": head.stored_at,
     }
 
@@ -232,5 +301,6 @@ def _head_of(document: Document) -> StoredHead:
         document["through"],
         tuple(Chunk(Span(first, last), version) for first, last, version in document["chunks"]),
         document["currency"],
+        document["scopes"],
         document["storedAt"],
     )

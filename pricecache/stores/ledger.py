@@ -101,6 +101,11 @@ class LedgerStore:
         self._heads.keep_state(portfolio, state, ticket)
         return state
 
+    async def states(self, portfolios: Sequence[str]) -> dict[str, LedgerState]:
+        """Of these portfolios, as they are in the database."""
+        found = await self._states.find({"_id": {"$in": list(portfolios)}}).to_list()
+        return {document["_id"]: state_of(document) for document in found}
+
     async def rows(self, portfolio: str) -> list[Row]:
         """Every row, by day and order of entry."""
         found = self._transactions.find({"portfolio": portfolio}, batch_size=ROWS_AT_ONCE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -54,6 +54,12 @@ class PortfolioHeads:
     def keep_state(self, portfolio_id: str, state: LedgerState, ticket: int) -> None:
         if self._may_keep(portfolio_id, ticket):
             self._kept.setdefault(portfolio_id, Head()).state = state
+
+    def cleaned(self, portfolio_id: str, generation: int) -> None:
+        """Nothing computed of the ledger at `generation` is doubtful any more."""
+        head = self._kept.get(portfolio_id)
+        if head is not None and head.state is not None and head.state.generation == generation:
+            head.state = replace(head.state, dirty_from=None)
 
     def _may_keep(self, portfolio_id: str, ticket: int) -> bool:
         return self.trusted and ticket == self._changes and portfolio_id not in self._changing

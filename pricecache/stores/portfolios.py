@@ -67,6 +67,25 @@ class PortfolioStore:
             raise _unknown_portfolio()
         return found
 
+    async def find(self, portfolio_id: str) -> Portfolio:
+        """Whoever it belongs to. Raises `NotFound` with code `unknown_portfolio`."""
+        found = self._heads.portfolio(portfolio_id)
+        if found is not None:
+            return found
+        document = await self._portfolios.find_one({"_id": portfolio_id})
+        if document is None:
+            raise NotFound("There is no such portfolio.", code="unknown_portfolio")
+        return _portfolio(document)
+
+    async def page(self, after: str, count: int) -> list[Portfolio]:
+        """The next `count` of all users' portfolios, by id, from that of `after` on without it."""
+        found = await self._portfolios.find({"_id": {"$gt": after}}).sort("_id", 1).limit(count).to_list()
+        return [_portfolio(document) for document in found]
+
+    async def count(self) -> int:
+        """About how many there are, of all users."""
+        return await self._portfolios.estimated_document_count()
+
     async def change(
         self,
         before: Portfolio,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -68,15 +68,15 @@ class RunHandle:
     """What a routine has of its run. Loop-only.
 
     What it tells is stored at most once a second, and at the end. Once `stopping` is True the routine should return
-    soon; with `done` short of `total` the run then counts as interrupted. `failed`: the instruments of which at least
-    one failure was told.
+    soon; with `done` short of `total` the run then counts as interrupted. `failed`: the instruments (or ids of
+    portfolios) of which at least one failure was told.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.stopping = False
         self.changed = False
-        self.failed: set[Instrument] = set()
+        self.failed: set[Hashable] = set()
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -94,12 +94,17 @@ class RunHandle:
 
     def fail(self, instrument: Instrument, code: str, detail: str) -> None:
         """One instrument failed, which does not fail the run."""
-        self.failed.add(instrument)
+        self._fail(instrument, {"symbol": instrument.symbol, "market": instrument.market}, code, detail)
+
+    def fail_portfolio(self, portfolio_id: str, code: str, detail: str) -> None:
+        """The same for a portfolio."""
+        self._fail(portfolio_id, {"portfolio_id": portfolio_id}, code, detail)
+
+    def _fail(self, who: Hashable, names: dict[str, str], code: str, detail: str) -> None:
+        self.failed.add(who)
         self.run.failures_total += 1
         if len(self.run.failures) < FAILURES_KEPT:
-            self.run.failures.append(
-                {"symbol": instrument.symbol, "market": instrument.market, "code": code, "detail": plain_text(detail)}
-            )
+            self.run.failures.append({**names, "code": code, "detail": plain_text(detail)})
         self.changed = True
 
 

@@ -141,6 +141,7 @@ async def api_daemon(
     routes: Sequence[Route] = ROUTES,
     clock: Any = None,
     search: SearchSource | None = None,
+    use_materialized: bool = True,
 ) -> AsyncIterator[ApiDaemon]:
     """The parts as the daemon composes them, with their door. `search`: whom a search asks instead of the provider."""
     clock = clock or ManualClock()
@@ -157,6 +158,7 @@ async def api_daemon(
         max_symbols=50,
         drain_seconds=1,
         response_cache_mb=8,
+        use_materialized=use_materialized,
     )
     background = BackgroundTasks()
     parts = Parts(settings, database, clock, xnys_book(), chain, Metrics("0"), background)

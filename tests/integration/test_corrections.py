@@ -376,7 +376,9 @@ async def test_commits_of_another_daemon_are_announced_once_each_and_in_order(da
     await others.commit([Change(theirs, flat([DAY0], 10.0), "before", NOW)])
     await instruments.load_all()
     quotes = QuoteStore(database, clock, shared_as="me")
-    watcher = ChangeWatcher(database, catalog, instruments, store, quotes, "me", lambda _: None, clock, PortfolioHeads())
+    watcher = ChangeWatcher(
+        database, catalog, instruments, store, quotes, "me", lambda _: None, clock, PortfolioHeads()
+    )
     heard: list[tuple[Any, ...]] = []
     store.subscribe(lambda event: heard.append(facts(event)))
     following = asyncio.Event()
@@ -417,7 +419,9 @@ async def test_what_was_committed_while_nobody_listened_is_announced_when_the_st
     others, [theirs] = await opened(database)
     await instruments.load_all()
     quotes = QuoteStore(database, clock, shared_as="me")
-    watcher = ChangeWatcher(database, catalog, instruments, store, quotes, "me", lambda _: None, clock, PortfolioHeads())
+    watcher = ChangeWatcher(
+        database, catalog, instruments, store, quotes, "me", lambda _: None, clock, PortfolioHeads()
+    )
     heard: list[tuple[Any, ...]] = []
     store.subscribe(lambda event: heard.append(facts(event)))
     for _ in range(2):

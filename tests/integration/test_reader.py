@@ -160,7 +160,9 @@ async def test_what_another_daemon_writes_is_heard(database: Database, clock: Ma
     mine, theirs = Parts(database, clock), Parts(database, clock)
     heard: list[Quote] = []
     quotes = QuoteStore(database, clock, shared_as="me")
-    watcher = ChangeWatcher(database, mine.catalog, mine.instruments, mine.bars, quotes, "me", heard.extend, clock, PortfolioHeads())
+    watcher = ChangeWatcher(
+        database, mine.catalog, mine.instruments, mine.bars, quotes, "me", heard.extend, clock, PortfolioHeads()
+    )
     following = asyncio.Event()
     task = asyncio.create_task(watcher.run(following.set))
     await asyncio.wait_for(following.wait(), 10)

@@ -1,0 +1,224 @@
+"""What portfolios were worth on each day: rows, columns or CSV, kept as bytes until something of them changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from cachetools import LRUCache
+
+from pricecache.api.call import Answer, Call
+from pricecache.api.history_pages import COLUMNS, HEADER, NO_CASH, Format, Pages
+from pricecache.api.kept import Kept
+from pricecache.api.whose import asked_for, counted
+from pricecache.api.wire import iso_day
+from pricecache.core.bars import day_number, day_of
+from pricecache.core.chunks import between
+from pricecache.core.history import PORTFOLIO, History
+from pricecache.core.periods import period_start
+from pricecache.core.valuation import Scope
+
+if TYPE_CHECKING:
+    from pricecache.core.portfolios import Portfolio
+    from pricecache.portfolio.history import HistoryRange
+    from pricecache.portfolio.wholes import Whole, Wholes
+
+IN_THREAD_FROM = 500
+"""Days from which on rows are encoded in a thread."""
+_CSV = "text/csv; charset=utf-8"
+Piece = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One portfolio's answer in pieces, and what tells it from every other (its source aside)."""
+
+    pieces: list[Piece]
+    tag: bytes
+
+
+class PageCache:
+    """The encoded settled days of portfolios, bounded in bytes. Loop-only; long ones are encoded in a thread.
+
+    Kept for as long as the very same settled history is: nothing is compared but which object it is.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: LRUCache[tuple[Any, ...], tuple[History, Pages]] = LRUCache(
+            max_bytes, getsizeof=lambda kept: kept[1].nbytes
+        )
+
+    async def of(self, history: History, whose: Portfolio, scope: Scope, form: Format) -> Pages:
+        key = (whose.id, scope, form, whose.is_archived, whose.rules.cash_tracking)
+        held = self._kept.get(key)
+        if held is not None and held[0] is history:
+            return held[1]
+        pages = await encoded(history, scope, form, whose.is_archived, whose.rules.cash_tracking)
+        if pages.nbytes <= self._kept.maxsize:
+            self._kept[key] = history, pages
+        return pages
+
+
+async def encoded(history: History, scope: Scope, form: Format, is_archived: bool, tracks_cash: bool) -> Pages:
+    if history.days < IN_THREAD_FROM:
+        return Pages(history, scope, form, is_archived, tracks_cash)
+    return await asyncio.to_thread(Pages, history, scope, form, is_archived, tracks_cash)
+
+
+class KeptValues(Kept):
+    """The history of one portfolio: right for as long as the whole that it is cut from."""
+
+    __slots__ = ("_is_first", "_whole", "_wholes")
+
+    def __init__(self, wholes: Wholes, whole: Whole, body: bytes, etag: str, content_type: str) -> None:
+        super().__init__(body, etag, content_type=content_type)
+        self.user = whole.portfolio.owner
+        self._wholes = wholes
+        self._whole = whole
+        # who asks next is told that these rows were there already
+        self._is_first = whole.kept is not None and whole.reused_through != whole.kept.through
+
+    def current(self, now: float) -> bool:
+        return not self._is_first and self._wholes.stands(self._whole, now)
+
+
+class KeptOnce(Kept):
+    """An answer with a tag, which is made anew each time."""
+
+    __slots__ = ()
+
+    def current(self, now: float) -> bool:
+        return False
+
+
+async def history(call: Call) -> Answer | Kept:
+    return await _history(call, _day(call.query.start), _day(call.query.end))
+
+
+async def period(call: Call) -> Answer | Kept:
+    wanted = await asked_for(call)
+    today = call.services.histories.today(wanted[0])
+    end = today if call.query.end is None else min(day_number(call.query.end), today)
+    first = period_start(call.path["period"], day_of(end))
+    return await _history(call, None if first is None else day_number(first), end)
+
+
+async def _history(call: Call, start: int | None, end: int | None) -> Kept:
+    wanted, query, histories = await asked_for(call), call.query, call.services.histories
+    found = [
+        await histories.history(one, query.account_id, start, end, use_materialized=query.use_materialized)
+        for one in wanted
+    ]
+    if len(found) == 1:
+        return await _alone(call, found[0])
+    parts = [await _encoded(call, one) for one in found]
+    total = await _total(call, counted(call, wanted), start, end)
+    if query.format == "csv":
+        body = b"".join([b"portfolioId,", HEADER, *(piece for part in (*parts, total) for piece in part.pieces)])
+        return KeptOnce(body, _tag([part.tag for part in (*parts, total)]), content_type=_CSV)
+    pieces: list[Piece] = [b'{"portfolios":[']
+    for number, part in enumerate(parts):
+        pieces += [b"," if number else b"", *part.pieces]
+    body = b"".join([*pieces, b'],"total":', *total.pieces, b"}\n"])
+    return KeptOnce(body, _tag([part.tag for part in (*parts, total)]))
+
+
+async def _alone(call: Call, found: HistoryRange) -> Kept:
+    part, form = await _encoded(call, found), call.query.format
+    etag, kind = _tag([part.tag]), _CSV if form == "csv" else "application/json"
+    body = b"".join([HEADER, *part.pieces] if form == "csv" else [*part.pieces, b"\n"])
+    if call.query.use_materialized:
+        return KeptValues(call.services.histories.wholes, found.whole, body, etag, kind)
+    return KeptOnce(body, etag, content_type=kind)
+
+
+async def _encoded(call: Call, found: HistoryRange) -> Encoded:
+    portfolio, form, account = found.portfolio, call.query.format, call.query.account_id
+    tracks_cash = portfolio.rules.cash_tracking
+    pages, cuts = await _cut(call, found)
+    facts = {"portfolioId": portfolio.id, "accountId": account, "baseCurrency": portfolio.rules.currency}
+    has_days = found.found is not None
+    facts |= {"start": iso_day(found.start) if has_days else None, "end": iso_day(found.end) if has_days else None}
+    provisional = [iso_day(found.today)] if has_days and found.end == found.today else []
+    reasons = {} if tracks_cash else dict(NO_CASH)
+    if form == "columns":
+        for page in pages:
+            reasons |= page.reasons
+    last = {"provisional": provisional, "reasons": reasons}
+    tag = b"".join([orjson.dumps([facts, last, form, portfolio.is_archived]), *(page.digest for page in pages)])
+    if form == "csv":
+        named = len(await asked_for(call)) > 1
+        return Encoded(_named(cuts, portfolio.id) if named else [piece for cut in cuts for piece in cut], tag)
+    head = orjson.dumps({**facts, "source": found.source})[:-1]
+    return Encoded(_around(head, cuts, form, orjson.dumps(last), portfolio.is_archived), tag)
+
+
+async def _cut(call: Call, found: HistoryRange) -> tuple[list[Pages], list[list[Piece]]]:
+    """The pages that the days are in, and what of each: those that are settled, and those after them."""
+    if found.found is None:
+        return [], []
+    portfolio, form, whole = found.portfolio, call.query.format, found.whole
+    options = portfolio.is_archived, portfolio.rules.cash_tracking
+    kept = None if whole.kept is None else whole.kept.history
+    if kept is None or found.scope not in kept.scopes or found.start > kept.end:
+        page = await encoded(found.found, found.scope, form, *options)
+        return [page], [page.cut(found.start, found.end)]
+    settled = await call.services.pages.of(kept, portfolio, found.scope, form)
+    cuts = [settled.cut(found.start, min(found.end, kept.end))]
+    if found.end <= kept.end:
+        return [settled], cuts
+    rest = await encoded(between(found.found, kept.end + 1, found.end), found.scope, form, *options)
+    return [settled, rest], [*cuts, rest.cut(kept.end + 1, found.end)]
+
+
+def _around(head: bytes, cuts: Sequence[list[Piece]], form: Format, last: bytes, is_archived: bool) -> list[Piece]:
+    """The pieces of one JSON answer."""
+    if form == "json":
+        pieces: list[Piece] = [head, b',"history":[']
+        for number, cut in enumerate(cuts):
+            pieces += [b"," if number else b"", *cut]
+        return [*pieces, b"],", last[1:]]
+    pieces = [head, b',"isArchived":true' if is_archived else b',"isArchived":false']
+    for place, name in enumerate(COLUMNS):
+        pieces.append(b',"%b":[' % name.encode())
+        for number, cut in enumerate(cuts):
+            pieces += [b"," if number else b"", cut[place]]
+        pieces.append(b"]")
+    return [*pieces, b",", last[1:]]
+
+
+def _named(cuts: Sequence[list[Piece]], name: str) -> list[Piece]:
+    lines = b"".join(piece for cut in cuts for piece in cut).splitlines(keepends=True)
+    return [b"%b,%b" % (name.encode(), line) for line in lines]
+
+
+async def _total(call: Call, whose: list[Portfolio], start: int | None, end: int | None) -> Encoded:
+    form = call.query.format
+    currency = call.query.currency or (await asked_for(call))[0].rules.currency
+    found = await call.services.histories.total(whose, currency, start, end)
+    tracks_cash, archived = any(one.rules.cash_tracking for one in whose), all(one.is_archived for one in whose)
+    facts = {
+        "baseCurrency": currency,
+        "start": None if found is None else iso_day(found.start),
+        "end": None if found is None else iso_day(found.end),
+    }
+    page = None if found is None else await encoded(found, PORTFOLIO, form, archived, tracks_cash)
+    cuts = [] if page is None or found is None else [page.cut(found.start, found.end)]
+    reasons = ({} if tracks_cash else dict(NO_CASH)) | (page.reasons if page is not None and form == "columns" else {})
+    last, tag = {"reasons": reasons}, b"" if page is None else page.digest
+    if form == "csv":
+        return Encoded(_named(cuts, "total"), tag)
+    head = orjson.dumps({**facts, "source": "computed"})[:-1]
+    return Encoded(_around(head, cuts, form, orjson.dumps(last), archived), orjson.dumps([facts, last]) + tag)
+
+
+def _tag(parts: Sequence[bytes]) -> str:
+    return f'W/"{hashlib.blake2b(b"".join(parts), digest_size=12).hexdigest()}"'
+
+
+def _day(day: Any) -> int | None:
+    return None if day is None else day_number(day)

@@ -1,0 +1,119 @@
+"""Days of a history as the bytes they are sent as, in rows, columns or CSV: encoded once, cut to what is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from pricecache.api.wire import camel
+from pricecache.core.history import History
+from pricecache.core.rows import reason_of, rounded
+from pricecache.core.valuation import CASH, FIELDS, Scope
+
+Format = Literal["json", "columns", "csv"]
+NAMES: tuple[str, ...] = tuple(camel(dict.fromkeys(FIELDS)))
+COLUMNS = ("date", *NAMES, "estimated")
+HEADER = ",".join((*COLUMNS, "isArchived", "reasons")).encode() + b"\n"
+NO_CASH = {"cash": "cash_not_tracked"}
+
+
+class Pages:
+    """The days of one scope of `history`, encoded in one format, without what stands around them. Immutable.
+
+    `reasons`: why fields are null, by name, wherever they are on any of the days.
+    """
+
+    def __init__(self, history: History, scope: Scope, form: Format, is_archived: bool, tracks_cash: bool) -> None:
+        place = history.scopes.index(scope)
+        values = rounded(history)[:, place]
+        usual = {} if tracks_cash else NO_CASH
+        self.start = history.start
+        self.days = history.days
+        nulls = np.isnan(values)
+        self.reasons = {NAMES[n]: reason_of(n) for n in range(len(NAMES)) if NAMES[n] not in usual and nulls[n].any()}
+        if not tracks_cash:
+            nulls[CASH] = False
+        tokens = _tokens(history.start, values, history.estimated[place])
+        if form == "columns":
+            self._parts = [_Part(column, b",") for column in tokens]
+        elif form == "csv":
+            self._parts = [_Part(_csv_rows(tokens, nulls, is_archived), b"")]
+        else:
+            self._parts = [_Part(_json_rows(tokens, nulls, is_archived), b",")]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(part.blob) + part.ends.nbytes for part in self._parts) + 500
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that it says."""
+        return self._parts[0].digest if len(self._parts) == 1 else b"".join(part.digest for part in self._parts)
+
+    def cut(self, first: int, last: int) -> list[bytes | memoryview]:
+        """From day `first` to day `last`, both included, both in it: one piece, or one for each of `COLUMNS`."""
+        return [part.cut(first - self.start, last - self.start) for part in self._parts]
+
+
+@dataclass(init=False, slots=True)
+class _Part:
+    """Pieces one after another. `ends`: int64, where each ends, the mark behind it not counted."""
+
+    blob: bytes
+    ends: NDArray[np.int64]
+    gap: int
+    digest: bytes
+
+    def __init__(self, pieces: Sequence[bytes], mark: bytes) -> None:
+        self.blob = mark.join(pieces)
+        self.gap = len(mark)
+        self.ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)) + self.gap) - self.gap
+        self.digest = hashlib.blake2b(self.blob, digest_size=16).digest()
+
+    def cut(self, first: int, last: int) -> bytes | memoryview:
+        if first > last:
+            return b""
+        low = 0 if first == 0 else int(self.ends[first - 1]) + self.gap
+        return memoryview(self.blob)[low : int(self.ends[last])]
+
+
+def _tokens(start: int, values: NDArray[np.float64], estimated: NDArray[np.bool_]) -> list[list[bytes]]:
+    """The columns in the order of `COLUMNS`, each value as JSON."""
+    days = np.arange(start, start + values.shape[1]).astype("datetime64[D]").astype(str).tolist()
+    found = [[b'"%b"' % day.encode() for day in days]]
+    for row in values:
+        found.append(orjson.dumps(np.ascontiguousarray(row), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b","))
+    found.append([b"true" if one else b"false" for one in estimated.tolist()])
+    return found
+
+
+_ROW = b"{%b" % b",".join(b'"%b":%%b' % name.encode() for name in COLUMNS)
+
+
+def _json_rows(tokens: list[list[bytes]], nulls: NDArray[np.bool_], is_archived: bool) -> list[bytes]:
+    end = b',"isArchived":true' if is_archived else b',"isArchived":false'
+    row = _ROW + end + b"}"
+    rows = [row % one for one in zip(*tokens, strict=True)]
+    for column in np.flatnonzero(nulls.any(axis=0)).tolist():
+        rows[column] = rows[column][:-1] + b',"reasons":%b}' % orjson.dumps(_reasons(nulls[:, column]))
+    return rows
+
+
+def _csv_rows(tokens: list[list[bytes]], nulls: NDArray[np.bool_], is_archived: bool) -> list[bytes]:
+    end = b",true," if is_archived else b",false,"
+    plain = [[b"" if token == b"null" else token for token in column] for column in tokens]
+    plain[0] = [day.strip(b'"') for day in plain[0]]
+    rows = [b",".join(one) + end for one in zip(*plain, strict=True)]
+    for column in np.flatnonzero(nulls.any(axis=0)).tolist():
+        rows[column] += ";".join(f"{name}={why}" for name, why in _reasons(nulls[:, column]).items()).encode()
+    return [row + b"\n" for row in rows]
+
+
+def _reasons(nulls: NDArray[np.bool_]) -> dict[str, str]:
+    return {NAMES[field]: reason_of(field) for field in np.flatnonzero(nulls).tolist()}

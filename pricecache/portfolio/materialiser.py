@@ -1,0 +1,232 @@
+"""Stores what is settled of histories: soon after somebody asked, and of all portfolios by a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from pricecache.clock import Clock
+from pricecache.core.materialised import Materialised
+from pricecache.core.portfolios import LedgerState, Portfolio
+from pricecache.errors import NotFound, PricecacheError, Unavailable
+from pricecache.portfolio.market import Markets
+from pricecache.portfolio.wholes import Wholes
+from pricecache.stores.commits import pause
+from pricecache.stores.history import HistoryStore, StoredHead
+from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, LedgerStore, gave_up
+from pricecache.stores.portfolio_heads import PortfolioHeads
+from pricecache.stores.portfolios import PortfolioStore
+from pricecache.stores.runs import RunHandle
+
+log = structlog.get_logger(__name__)
+
+MATERIALIZE_JOB = "materialize_history"
+SOON_SECONDS = 1.0
+"""How long the rows of a portfolio wait in memory, so that several changes of it are stored at once."""
+PAGE = 200
+"""Portfolios that are looked at with one query."""
+AT_ONCE = 4
+"""Portfolios that are stored side by side: while the database works on one, another is computed."""
+
+
+@dataclass(slots=True)
+class MaterialiserStats:
+    """Since the start: portfolios stored, those found as they should be, and failures."""
+
+    stored: int = 0
+    unchanged: int = 0
+    failed: int = 0
+
+
+class Materialiser:
+    """Loop-only. One write a portfolio is one transaction, so that it may be killed at any moment."""
+
+    def __init__(
+        self,
+        wholes: Wholes,
+        store: HistoryStore,
+        portfolios: PortfolioStore,
+        ledgers: LedgerStore,
+        markets: Markets,
+        heads: PortfolioHeads,
+        clock: Clock,
+    ) -> None:
+        self._wholes = wholes
+        self._store = store
+        self._portfolios = portfolios
+        self._ledgers = ledgers
+        self._markets = markets
+        self._heads = heads
+        self._clock = clock
+        self._wanted: dict[str, None] = {}
+        self._is_wanted = asyncio.Event()
+        self._is_failing = False
+        self.stats = MaterialiserStats()
+
+    @property
+    def pending(self) -> int:
+        return len(self._wanted)
+
+    def want(self, portfolio_id: str) -> None:
+        """Store what is settled of this portfolio soon."""
+        self._wanted[portfolio_id] = None
+        self._is_wanted.set()
+
+    async def run(self) -> None:
+        """Store what is wanted until cancelled. What a stop leaves is found by the job, or by who asks next."""
+        while True:
+            await self._is_wanted.wait()
+            await self._clock.sleep(SOON_SECONDS)
+            self._is_wanted.clear()
+            wanted, self._wanted = list(self._wanted), {}
+            for portfolio_id in wanted:
+                await self._try(portfolio_id)
+
+    async def _try(self, portfolio_id: str) -> None:
+        try:
+            await self.materialise(await self._portfolios.find(portfolio_id))
+        except NotFound:
+            return
+        except (PyMongoError, PricecacheError) as exc:
+            self.stats.failed += 1
+            tell = log.debug if self._is_failing else log.warning
+            tell("history is not stored", portfolio=portfolio_id, error=str(exc)[:300])
+            self._is_failing = True
+        except Exception:  # one portfolio's fault is not the next one's
+            self.stats.failed += 1
+            log.exception("history is not stored", portfolio=portfolio_id)
+        else:
+            if self._is_failing:
+                log.info("history is stored again")
+            self._is_failing = False
+
+    async def materialise(self, portfolio: Portfolio) -> bool:
+        """Store what is settled of one portfolio; whether anything had to be written."""
+        for attempt in range(RACES):
+            whole = await self._wholes.of(portfolio, keep=False)
+            before = await self._store.head(portfolio.id)
+            if _is_stored(before, whole.kept) or _is_older(before, whole.kept):
+                self.stats.unchanged += 1
+                return False
+            try:
+                await self._write(portfolio, before, whole.kept)
+            except LedgerMoved:
+                self._heads.forget(portfolio.id)
+                self._wholes.forget(portfolio.id)
+                await pause(attempt)
+                portfolio = await self._portfolios.find(portfolio.id)
+                continue
+            self.stats.stored += 1
+            return True
+        raise gave_up()
+
+    async def _write(self, portfolio: Portfolio, before: StoredHead | None, kept: Materialised | None) -> None:
+        if kept is None:
+            await self._store.drop(portfolio.id)
+            return
+        head = await self._store.write(portfolio.id, before, kept, self._clock.time())
+        self._wholes.stored(portfolio.id, kept, head.version)
+
+    async def doubt(self, portfolio: Portfolio, day: int) -> None:
+        """Let the rows of `day` (since 1970-01-01) and after be computed again. Raises `NotFound`."""
+        for attempt in range(RACES):
+            try:
+                await self._ledgers.doubt(portfolio.id, day)
+            except LedgerMoved:
+                await pause(attempt)
+                await self._portfolios.find(portfolio.id)
+            else:
+                self.want(portfolio.id)
+                return
+        raise gave_up()
+
+    # the job
+
+    async def run_job(self, run: RunHandle) -> None:
+        """Parameters: `portfolioId` for one, else all that are behind; `force` computes everything again."""
+        force, one = bool(run.parameters.get("force")), run.parameters.get("portfolioId")
+        if one is not None:
+            portfolio = await self._portfolios.find(str(one))
+            await self._do(run, portfolio, force)
+            run.progress(1, 1)
+            return
+        after, done, total = "", 0, await self._portfolios.count()
+        while (page := await self._portfolios.page(after, PAGE)) and not run.stopping:
+            after = page[-1].id
+            behind = page if force else await self._behind(page)
+            run.count("upToDate", len(page) - len(behind))
+            await self._do_all(run, behind, force)
+            done += len(page)
+            run.progress(done, max(done, total))
+        if not run.stopping:
+            run.progress(done, done)
+
+    async def _do_all(self, run: RunHandle, portfolios: Sequence[Portfolio], force: bool) -> None:
+        waiting = iter(portfolios)
+
+        async def work() -> None:
+            for portfolio in waiting:
+                if run.stopping:
+                    return
+                await self._do(run, portfolio, force)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(min(AT_ONCE, len(portfolios))):
+                group.create_task(work(), name=f"materialise {number}")
+
+    async def _do(self, run: RunHandle, portfolio: Portfolio, force: bool) -> None:
+        try:
+            if force:
+                await self.doubt(portfolio, BEGINNING)
+            written = await self.materialise(portfolio)
+        except NotFound:
+            return
+        except (PyMongoError, PricecacheError) as exc:
+            self.stats.failed += 1
+            code = exc.code if isinstance(exc, PricecacheError) else "database_unavailable"
+            run.fail_portfolio(portfolio.id, code, str(exc)[:300])
+        else:
+            run.count("stored" if written else "unchanged")
+
+    async def _behind(self, page: Sequence[Portfolio]) -> list[Portfolio]:
+        ids = [portfolio.id for portfolio in page]
+        states = await self._ledgers.states(ids)
+        heads = {head.portfolio: head for head in await self._store.heads(ids)}
+        return [one for one in page if self._is_behind(one, states.get(one.id), heads.get(one.id))]
+
+    def _is_behind(self, portfolio: Portfolio, state: LedgerState | None, head: StoredHead | None) -> bool:
+        if state is None:
+            return False
+        if head is None:
+            return state.places > 0
+        if head.stamp.generation != state.generation:
+            return True
+        try:
+            known = self._markets.settled(head.stamp.series)
+        except Unavailable:  # a calendar is being built: the next run sees to it
+            return False
+        if known is None:
+            return True
+        facts, settled = known
+        return facts != head.stamp.series or head.through < min(settled, self._wholes.today(portfolio) - 1)
+
+
+def _is_stored(before: StoredHead | None, kept: Materialised | None) -> bool:
+    if before is None or kept is None:
+        return before is None and kept is None
+    return kept.stored == (before.version, kept.through) and before.stamp == kept.stamp
+
+
+def _is_older(before: StoredHead | None, kept: Materialised | None) -> bool:
+    """Whether `kept` was computed from less than what is stored: another daemon has heard of more."""
+    if before is None or kept is None:
+        return False
+    ours, theirs = kept.stamp.series, before.stamp.series
+    return any(
+        facts is not None and (own := ours.get(key)) is not None and own.rev < facts.rev
+        for key, facts in theirs.items()
+    )
