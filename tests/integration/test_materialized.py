@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pricecache.core.actions import Action
-from pricecache.core.bars import Bars, day_of
+from pricecache.core.bars import Bars, day_number, day_of
 from pricecache.core.history import History
 from pricecache.core.instruments import Instrument
 from pricecache.core.portfolios import Portfolio
