@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "serve", _serve, "run the daemon in the foreground")
     _add_questions(commands)
     _add_work(commands)
+    _add_histories(commands)
     _add_administration(commands)
     return parser
 
@@ -119,6 +120,20 @@ def _add_work(commands: Any) -> None:
     symbols.add_argument("symbols", nargs="*", metavar="SYMBOL", help=f"{_SYMBOL}; of search: any text; of rename: two")
     symbols.add_argument("--on", metavar="DATE", help="of rename: first day under the new symbol, YYYY-MM-DD (today)")
     symbols.add_argument("--market", help="market of symbols that name none (US)")
+
+
+def _add_histories(commands: Any) -> None:
+    meaning = "store the settled rows of portfolio histories"
+    store = _add(commands, "materialize-history", _remote("materialize"), meaning, _client_options(), _run_options())
+    store.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only this portfolio (all behind)")
+    store.add_argument("--force", action="store_true", help="compute all of it again, whatever is stored")
+    meaning = "what is stored of portfolio histories, and drift"
+    _add(commands, "materialized-stats", _remote("materialized"), meaning, _client_options())
+    name, meaning = "invalidate-materialized-history", "let rows of a portfolio be computed again from a date on"
+    doubt = _add(commands, name, _remote("invalidate"), meaning, _client_options())
+    doubt.add_argument("--portfolio-id", dest="portfolio", metavar="ID", required=True)
+    doubt.add_argument("--from-date", metavar="DATE", required=True, help="first day, YYYY-MM-DD")
+    doubt.add_argument("--recalculate", action="store_true", help="at once, and wait until it is stored")
 
 
 def _add_administration(commands: Any) -> None:

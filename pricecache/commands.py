@@ -180,6 +180,28 @@ def _create_key(daemon: Daemon, name: str, scopes: list[str]) -> dict[str, Any]:
     return answer
 
 
+def _materialize(daemon: Daemon, options: argparse.Namespace) -> int:
+    body = {"force": options.force} | ({"portfolioId": options.portfolio} if options.portfolio else {})
+    return _follow(daemon, [("materialize_history", daemon.start("/api/admin/history/materialize", body))], options)
+
+
+def _materialized(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get("/api/admin/history/stats")
+    if options.json:
+        return _print_json(answer)
+    display.show_mapping(answer)
+    return DONE
+
+
+def _invalidate(daemon: Daemon, options: argparse.Namespace) -> int:
+    body = {"portfolioId": options.portfolio, "fromDate": options.from_date, "recalculate": options.recalculate}
+    answer = daemon.post("/api/admin/history/invalidate", body)
+    if options.json:
+        return _print_json(answer)
+    display.show_mapping(answer)
+    return DONE
+
+
 _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "status": _status,
     "coverage": _coverage,
@@ -188,6 +210,9 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "refresh": _refresh,
     "backfill": _backfill,
     "symbols": _symbols,
+    "materialize": _materialize,
+    "materialized": _materialized,
+    "invalidate": _invalidate,
     "keys": _keys,
 }
 

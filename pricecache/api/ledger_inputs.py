@@ -232,7 +232,7 @@ class ValueRangeQuery(WhoseQuery):
         return self
 
 
-class HistoryQuery(ValueRangeQuery):
+class ValueHistoryQuery(ValueRangeQuery):
     format: Literal["json", "columns", "csv"] = Field("json", description="Rows, an array for each field, or CSV.")
     use_materialized: bool = Field(True, description="false: compute every row from the ledger.")
 

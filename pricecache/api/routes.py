@@ -315,7 +315,7 @@ def _portfolio_routes() -> tuple[Route, ...]:
             answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
         ),
         Route(
-            "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.HistoryQuery,
+            "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.ValueHistoryQuery,
             answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
             summary="What a portfolio or an account was worth on each calendar day.",
         ),
