@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.api.auth import Identity
 from pricecache.api.dispatch import Dispatcher
-from pricecache.api.histories import PageCache
+from pricecache.api.history_pages import PageCache
 from pricecache.api.kept import KeptResponses
 from pricecache.api.origins import Origins, is_loopback
 from pricecache.api.routes import ROUTES

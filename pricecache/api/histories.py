@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from cachetools import LRUCache
 
 from pricecache.api.call import Answer, Call
-from pricecache.api.history_pages import COLUMNS, HEADER, NO_CASH, Format, Pages
+from pricecache.api.history_pages import COLUMNS, HEADER, NO_CASH, Format, Pages, encoded
 from pricecache.api.kept import Kept
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import iso_day
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.chunks import between
-from pricecache.core.history import PORTFOLIO, History
+from pricecache.core.history import PORTFOLIO
 from pricecache.core.periods import period_start
-from pricecache.core.valuation import Scope
 
 if TYPE_CHECKING:
     from pricecache.core.portfolios import Portfolio
     from pricecache.portfolio.history import HistoryRange
     from pricecache.portfolio.wholes import Whole, Wholes
 
-IN_THREAD_FROM = 500
-"""Days from which on rows are encoded in a thread."""
 _CSV = "text/csv; charset=utf-8"
 Piece = bytes | memoryview
 
@@ -39,34 +34,6 @@ class Encoded:
 
     pieces: list[Piece]
     tag: bytes
-
-
-class PageCache:
-    """The encoded settled days of portfolios, bounded in bytes. Loop-only; long ones are encoded in a thread.
-
-    Kept for as long as the very same settled history is: nothing is compared but which object it is.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._kept: LRUCache[tuple[Any, ...], tuple[History, Pages]] = LRUCache(
-            max_bytes, getsizeof=lambda kept: kept[1].nbytes
-        )
-
-    async def of(self, history: History, whose: Portfolio, scope: Scope, form: Format) -> Pages:
-        key = (whose.id, scope, form, whose.is_archived, whose.rules.cash_tracking)
-        held = self._kept.get(key)
-        if held is not None and held[0] is history:
-            return held[1]
-        pages = await encoded(history, scope, form, whose.is_archived, whose.rules.cash_tracking)
-        if pages.nbytes <= self._kept.maxsize:
-            self._kept[key] = history, pages
-        return pages
-
-
-async def encoded(history: History, scope: Scope, form: Format, is_archived: bool, tracks_cash: bool) -> Pages:
-    if history.days < IN_THREAD_FROM:
-        return Pages(history, scope, form, is_archived, tracks_cash)
-    return await asyncio.to_thread(Pages, history, scope, form, is_archived, tracks_cash)
 
 
 class KeptValues(Kept):

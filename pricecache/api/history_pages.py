@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from pricecache.api.wire import camel
@@ -16,6 +18,11 @@ from pricecache.core.history import History
 from pricecache.core.rows import reason_of, rounded
 from pricecache.core.valuation import CASH, FIELDS, Scope
 
+if TYPE_CHECKING:
+    from pricecache.core.portfolios import Portfolio
+
+IN_THREAD_FROM = 500
+"""Days from which on rows are encoded in a thread."""
 Format = Literal["json", "columns", "csv"]
 NAMES: tuple[str, ...] = tuple(camel(dict.fromkeys(FIELDS)))
 COLUMNS = ("date", *NAMES, "estimated")
@@ -59,6 +66,34 @@ class Pages:
     def cut(self, first: int, last: int) -> list[bytes | memoryview]:
         """From day `first` to day `last`, both included, both in it: one piece, or one for each of `COLUMNS`."""
         return [part.cut(first - self.start, last - self.start) for part in self._parts]
+
+
+class PageCache:
+    """The encoded settled days of portfolios, bounded in bytes. Loop-only; long ones are encoded in a thread.
+
+    Kept for as long as the very same settled history is: nothing is compared but which object it is.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: LRUCache[tuple[Any, ...], tuple[History, Pages]] = LRUCache(
+            max_bytes, getsizeof=lambda kept: kept[1].nbytes
+        )
+
+    async def of(self, history: History, whose: Portfolio, scope: Scope, form: Format) -> Pages:
+        key = (whose.id, scope, form, whose.is_archived, whose.rules.cash_tracking)
+        held = self._kept.get(key)
+        if held is not None and held[0] is history:
+            return held[1]
+        pages = await encoded(history, scope, form, whose.is_archived, whose.rules.cash_tracking)
+        if pages.nbytes <= self._kept.maxsize:
+            self._kept[key] = history, pages
+        return pages
+
+
+async def encoded(history: History, scope: Scope, form: Format, is_archived: bool, tracks_cash: bool) -> Pages:
+    if history.days < IN_THREAD_FROM:
+        return Pages(history, scope, form, is_archived, tracks_cash)
+    return await asyncio.to_thread(Pages, history, scope, form, is_archived, tracks_cash)
 
 
 @dataclass(init=False, slots=True)

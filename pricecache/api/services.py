@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pricecache.api.auth import Identity
-    from pricecache.api.histories import PageCache
+    from pricecache.api.history_pages import PageCache
     from pricecache.api.kept import KeptResponses
     from pricecache.cache.as_known import AsKnown
     from pricecache.cache.intraday import IntradayReader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,7 +32,7 @@ class ColumnCache:
     def __init__(self, store: BarStore, max_bytes: int) -> None:
         self.store = store
         self._kept: LRUCache[tuple[int, Adjust], _Kept] = LRUCache(max_bytes, getsizeof=lambda kept: kept.bars.nbytes)
-        self._loading: dict[int, asyncio.Task[Record]] = {}
+        self._loading: dict[int, asyncio.Task[Mapping[int, Record]]] = {}
         self.hits = 0
         self.misses = 0
 
@@ -62,32 +63,41 @@ class ColumnCache:
         self._keep(entry, adjust, actions, Record(entry.head.rev, bars))
         return bars
 
+    async def load(self, entries: Iterable[Entry]) -> None:
+        """Read what is missing of several series as traded, with one query for all of it."""
+        cold = [entry for entry in entries if self._held(entry, "none", ()) is None]
+        if len(cold) > 1:
+            self._begin([entry for entry in cold if entry.id not in self._loading])
+        await asyncio.gather(*(self.get(entry) for entry in cold))
+
     async def _load(self, entry: Entry) -> Bars:
         record = Record(-1, Bars.empty())
         while record.rev != entry.head.rev:  # something was committed since it was read
-            task = self._loading.get(entry.id)
-            if task is None:
-                task = asyncio.create_task(self._read(entry), name=f"columns-{entry.id}")
-                self._loading[entry.id] = task
-                task.add_done_callback(partial(self._loaded, entry.id))
-            record = await asyncio.shield(task)
+            if entry.id not in self._loading:
+                self._begin([entry])
+            record = (await asyncio.shield(self._loading[entry.id]))[entry.id]
         self._keep(entry, "none", (), record)
         return record.bars
 
-    def _loaded(self, series_id: int, task: asyncio.Task[Record]) -> None:
-        self._loading.pop(series_id, None)
+    def _begin(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            task = asyncio.create_task(self.store.read_many(entries), name=f"columns of {len(entries)}")
+            self._loading |= dict.fromkeys((entry.id for entry in entries), task)
+            task.add_done_callback(partial(self._loaded, [entry.id for entry in entries]))
+
+    def _loaded(self, series: Sequence[int], task: asyncio.Task[Mapping[int, Record]]) -> None:
+        for series_id in series:
+            self._loading.pop(series_id, None)
         if not task.cancelled():
             task.exception()  # those who wait have it; there may be none left
 
-    async def _read(self, entry: Entry) -> Record:
-        return (await self.store.read_many([entry]))[entry.id]
-
     async def close(self) -> None:
         """End what is being loaded."""
-        for task in self._loading.values():
+        tasks = set(self._loading.values())
+        for task in tasks:
             task.cancel()
-        if self._loading:
-            await asyncio.wait(self._loading.values())
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _keep(self, entry: Entry, adjust: Adjust, applied: tuple[Action, ...], record: Record) -> None:
         if record.bars.nbytes <= self._kept.maxsize:

@@ -75,6 +75,14 @@ class Materialised:
         return next((point for point in reversed(self.points) if point.day <= day), None)
 
 
+def gone_on(kept: Materialised, stamp: Stamp, ledger: Ledger, market: MarketData, through: int) -> Materialised:
+    """`kept`, of which nothing is doubtful, up to day `through`, which is not before its end. `ledger`, `market`: all
+    there is after it. Pure. Raises `Corrupt` when its last point cannot be read."""
+    if through == kept.through:
+        return replace(kept, stamp=stamp, reused_through=through)
+    return _with_tail(kept, kept.points[-1], stamp, ledger, market, through)
+
+
 def brought_up(
     kept: Materialised | None, stamp: Stamp, ledger: Ledger, market: MarketData, through: int, doubtful_from: int
 ) -> Materialised | None:
@@ -89,21 +97,31 @@ def brought_up(
     point = None if kept is None or kept.start != first else kept.point_before(min(doubtful_from - 1, through))
     if kept is not None and point is not None and point.day == kept.through == through:
         return replace(kept, stamp=stamp, reused_through=through)
-    wanted = {span.last for span in spans(first, through)}
     if kept is None or point is None:
+        wanted = {span.last for span in spans(first, through)}
         whole = history(ledger, market, through, checkpoints=sorted(wanted))
         assert whole is not None
         return Materialised(stamp, _bare(whole), _points((), whole, wanted))
+    return _with_tail(kept, point, stamp, ledger, market, through)
+
+
+def _with_tail(
+    kept: Materialised, point: Point, stamp: Stamp, ledger: Ledger, market: MarketData, through: int
+) -> Materialised:
+    """What `kept` has up to `point`, and the days after it computed."""
+    first = kept.start
+    wanted = {span.last for span in spans(first, through)}
     head = between(kept.history, first, point.day)
     points = [one for one in kept.points if one.day <= point.day]
+    stored = _stored(kept, point.day)
     if point.day == through:
-        return Materialised(stamp, head, _points(points, None, wanted), through, _stored(kept, through))
+        return Materialised(stamp, head, _points(points, None, wanted), through, stored)
     tail = history(
         ledger, market, through, since=point.checkpoint(), checkpoints=sorted(day for day in wanted if day > point.day)
     )
     assert tail is not None
     whole = joined([head, tail], ledger.rules.cash_tracking)
-    return Materialised(stamp, _bare(whole), _points(points, tail, wanted), point.day, _stored(kept, point.day))
+    return Materialised(stamp, _bare(whole), _points(points, tail, wanted), point.day, stored)
 
 
 def _points(kept: Iterable[Point], computed: History | None, wanted: set[int]) -> tuple[Point, ...]:

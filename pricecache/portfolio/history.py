@@ -122,15 +122,19 @@ class Histories:
     ) -> tuple[Holdings, MarketData]:
         """At the end of `day`, by default and at the latest today."""
         whole = await self.wholes.of(portfolio)
-        ledger, market = whole.view.ledger, whole.market.market
         on = whole.today if day is None else min(day, whole.today)
         point = None if whole.kept is None else whole.kept.point_before(on)
+        ledger, market = whole.ledger, whole.market.market
+        if not whole.is_complete:
+            view = await self._ledgers.read(portfolio)
+            ledger, market = view.ledger, await self._markets.of(view.ledger)
+            point = point if view.state.generation == whole.state.generation else None
 
         def compute() -> Holdings:
             since = None if point is None else point.checkpoint().book
             return holdings(book_at(ledger, market, on, since=since), market, ledger.rules, account)
 
-        return await _computed(compute, point is None and len(whole.view.rows) >= ROWS_IN_THREAD_FROM), market
+        return await _computed(compute, point is None and len(ledger.transactions) >= ROWS_IN_THREAD_FROM), market
 
 
 def ranged(whole: Whole, account: str | None, start: int | None, end: int | None) -> HistoryRange:

@@ -113,6 +113,24 @@ class Ledgers:
             await pause(attempt)
         raise gave_up()
 
+    async def state(self, portfolio: Portfolio) -> LedgerState:
+        """Where the ledger stands. Raises `NotFound` when the portfolio has gone."""
+        state = await self._store.state(portfolio.id)
+        if state is None:
+            raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
+        return state
+
+    async def after(self, portfolio: Portfolio, state: LedgerState, day: int) -> Ledger | None:
+        """Its transactions after `day` only; None when the ledger is not at `state` any more."""
+        kept = self._kept.get(portfolio.id)
+        if kept is not None and kept.state.generation == state.generation:
+            return self._current(portfolio, kept, state).ledger
+        rows = await self._store.rows(portfolio.id, day)
+        now = await self._store.stored_state(portfolio.id)
+        if now is None or now.generation != state.generation:
+            return None
+        return _ledger_of(map(self._present, rows), portfolio.rules)
+
     def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
         if kept.ledger.rules != portfolio.rules or kept.names != self._catalog.renames:
             return self._keep(portfolio.id, self._view(state, kept.rows, portfolio.rules))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,8 +42,6 @@ class _Kept:
     today: int
     due_until: int
     column: PriceColumn
-    facts: SeriesFacts
-    settled: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,31 +103,59 @@ class Markets:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
         return (await self.view(ledger)).market
 
-    async def view(self, ledger: Ledger) -> MarketView:
-        """The same, with what tells how long it holds."""
+    async def view(
+        self,
+        ledger: Ledger,
+        *,
+        more: Iterable[Instrument] = (),
+        currencies: Iterable[str] = (),
+        watched: Iterable[str] = (),
+    ) -> MarketView:
+        """The same, with what tells how long it holds.
+
+        `more`, `currencies`: instruments and whole currencies that are needed beside those of the ledger; `watched`:
+        keys of what nothing is needed of but when it changes.
+        """
         base = ledger.rules.currency
-        names = sorted(ledger.instruments())
-        pairs = {c: pair for c in self._currencies(ledger) if (pair := pair_of(c, base)) is not None}
-        asked = (*names, *pairs.values())
-        found = {one: entry for one in asked if (entry := self._catalog.find(one)) is not None}
-        await self._load(list(found.values()))
-        kept = await self._current(found.values())
-        now = self._clock.time()
-        quotes = {one: self._live.get(entry.instrument.key) for one, entry in found.items()}
-        columns = {
-            one: self._with_running(entry, kept[entry.id].column, quotes[one], now) for one, entry in found.items()
+        names = sorted({*ledger.instruments(), *more})
+        units = {
+            *currencies_of(ledger, self.currency_of),
+            *(major(self.currency_of(one)) for one in names),
+            *currencies,
         }
+        pairs = {unit: pair for unit in sorted(units) if (pair := pair_of(unit, base)) is not None}
+        needed = self._found((*names, *pairs.values()))
+        looked_at = needed | self._found(map(_named, watched))
+        await self._load(list(needed.values()))
+        kept = await self._current(needed.values())
+        now, today = self._clock.time(), self._today()
+        quotes = {one: self._live.get(entry.instrument.key) for one, entry in needed.items()}
+        columns = {
+            one: self._with_running(entry, kept[entry.id].column, quotes[one], now) for one, entry in needed.items()
+        }
+        asked = {one.key: one for one in (*names, *pairs.values(), *map(_named, watched))}
+        entries = looked_at.values()
         return MarketView(
             MarketData(
-                {one: columns[one] for one in names if one in found},
-                {currency: columns[pair].closes for currency, pair in pairs.items() if pair in found},
+                {one: columns[one] for one in names if one in needed},
+                {unit: columns[pair].closes for unit, pair in pairs.items() if pair in needed},
             ),
-            {one.key: kept[found[one].id].facts if one in found else None for one in asked},
-            min((one.settled for one in kept.values()), default=FOR_EVER),
-            tuple((entry, entry.version) for entry in found.values()),
-            tuple((entry.instrument.key, quotes[one]) for one, entry in found.items()),
-            self._until(found.values(), quotes.values(), now),
+            {key: _facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
+            min((self._settled(entry, now) for entry in entries), default=FOR_EVER),
+            tuple((entry, entry.version) for entry in entries),
+            tuple((entry.instrument.key, quotes[one]) for one, entry in needed.items()),
+            self._until(entries, quotes.values(), now),
         )
+
+    def _found(self, instruments: Iterable[Instrument]) -> dict[Instrument, Entry]:
+        return {one: entry for one in instruments if (entry := self._catalog.find(one)) is not None}
+
+    def _settled(self, entry: Entry, now: float) -> int:
+        calendar = self._calendars.get(entry.instrument.place.calendar)
+        due_until = self._due_until(entry, calendar, now)
+        following = int(calendar.sessions.searchsorted(due_until, side="right"))
+        last = int(calendar.sessions[following]) - 1 if following < len(calendar.sessions) else due_until
+        return min(last, int(entry.tail.sessions[0]) - 1) if len(entry.tail) else last
 
     def holds(self, view: MarketView, now: float) -> bool:
         """Whether a ledger would be told the same at instant `now`. Cheap: it stands before every answer."""
@@ -147,16 +172,14 @@ class Markets:
         now_known: dict[str, SeriesFacts | None] = {}
         last, now = FOR_EVER, self._clock.time()
         for key in facts:
-            symbol, _, market = key.rpartition(":")
-            entry = self._catalog.find(Instrument(symbol, market))
+            entry = self._catalog.find(_named(key))
             if entry is None:
                 now_known[key] = None
                 continue
             if not entry.current or not self._catalog.trusted:
                 return None
-            calendar = self._calendars.get(entry.instrument.place.calendar)
             now_known[key] = _facts(entry, self._today())
-            last = min(last, _settled(entry, calendar, self._due_until(entry, calendar, now)))
+            last = min(last, self._settled(entry, now))
         return now_known, last
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
@@ -182,8 +205,8 @@ class Markets:
         if doubted:
             await self._columns.store.refresh(doubted)
         cold = [e for e in entries if (kept := self._kept.get(e.id)) is None or kept.version != e.version]
-        # side by side; whatever goes wrong is told by the second look
-        await asyncio.gather(*(self._columns.get(entry) for entry in cold), return_exceptions=True)
+        if cold:
+            await self._columns.load(cold)
 
     async def _current(self, entries: Iterable[Entry]) -> dict[int, _Kept]:
         """By id what each is at, all at one moment."""
@@ -220,8 +243,7 @@ class Markets:
             )
         closes = Column(bars.sessions, bars.close, _due(entry, calendar, bars, due_until))
         today = self._today()
-        column, facts = PriceColumn(closes, entry.currency, _ratios(entry, today)), _facts(entry, today)
-        return _Kept(version, today, due_until, column, facts, _settled(entry, calendar, due_until))
+        return _Kept(version, today, due_until, PriceColumn(closes, entry.currency, _ratios(entry, today)))
 
     def _with_running(self, entry: Entry, column: PriceColumn, quote: Quote | None, now: float) -> PriceColumn:
         if quote is None:
@@ -289,7 +311,6 @@ def _facts(entry: Entry, today: int) -> SeriesFacts:
     )
 
 
-def _settled(entry: Entry, calendar: SessionCalendar, due_until: int) -> int:
-    following = int(calendar.sessions.searchsorted(due_until, side="right"))
-    last = int(calendar.sessions[following]) - 1 if following < len(calendar.sessions) else due_until
-    return min(last, int(entry.tail.sessions[0]) - 1) if len(entry.tail) else last
+def _named(key: str) -> Instrument:
+    symbol, _, market = key.rpartition(":")
+    return Instrument(symbol, market)

@@ -19,8 +19,8 @@ from pricecache.core.bars import day_number
 from pricecache.core.chunks import joined
 from pricecache.core.history import ENGINE_VERSION, History, history
 from pricecache.core.ledger import Ledger
-from pricecache.core.materialised import Materialised, brought_up
-from pricecache.core.portfolios import Portfolio
+from pricecache.core.materialised import Materialised, brought_up, gone_on
+from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.core.stamps import ALWAYS, NEVER, Stamp, changed_series, doubtful_from
 from pricecache.errors import Corrupt
 from pricecache.portfolio.ledger import Ledgers, LedgerView
@@ -43,11 +43,14 @@ class Whole:
     """Every day of a portfolio from its first transaction to `today` (days since 1970-01-01), which goes on.
 
     `history`: None where there is not one day. `kept`: what of it is settled, None where nothing is, or nothing is to
-    be kept. `reused_through`: the last day that was not computed for whoever asks now, None for none.
+    be kept. `ledger`: at `state`, its transactions after `kept`, or all of them where `is_complete`; `market`: what
+    these are told of. `reused_through`: the last day that was not computed for whoever asks now, None for none.
     """
 
     portfolio: Portfolio
-    view: LedgerView
+    state: LedgerState
+    ledger: Ledger
+    is_complete: bool
     market: MarketView
     today: int
     history: History | None
@@ -115,7 +118,7 @@ class Wholes:
             now < whole.until
             and self._heads.portfolio(portfolio.id) == portfolio
             and (state := self._heads.state(portfolio.id)) is not None
-            and state.generation == whole.view.state.generation
+            and state.generation == whole.state.generation
             and self._markets.holds(whole.market, now)
         )
 
@@ -142,17 +145,21 @@ class Wholes:
 
     async def _computed(self, portfolio: Portfolio) -> Whole:
         view = await self._ledgers.read(portfolio)
-        market, today = await self._markets.view(view.ledger), self.today(portfolio)
+        ledger, market, today = view.ledger, await self._markets.view(view.ledger), self.today(portfolio)
         found = None
-        if view.ledger.first_day is not None and view.ledger.first_day <= today:
-            found = await _run(lambda: history(view.ledger, market.market, today), _is_long(view.ledger, market, today))
-        return Whole(portfolio, view, market, today, found, None, None, self._until(portfolio, market))
+        if ledger.first_day is not None and ledger.first_day <= today:
+            found = await _run(lambda: history(ledger, market.market, today), _is_long(ledger, market, today))
+        return Whole(
+            portfolio, view.state, ledger, True, market, today, found, None, None, self._until(portfolio, market)
+        )
 
     async def _made(self, portfolio: Portfolio, store: HistoryStore) -> Whole:
         before = self._kept.get(portfolio.id)
         for _ in range(RACES):
-            view = await self._ledgers.read(portfolio)
             kept = before.kept if before is not None and before.kept is not None else await self._load(portfolio, store)
+            if kept is not None and (whole := await self._gone_on(portfolio, kept, before)) is not None:
+                return whole
+            view = await self._ledgers.read(portfolio)
             market, today = await self._markets.view(view.ledger), self.today(portfolio)
             stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
             if kept is None or kept.stamp.generation <= stamp.generation:
@@ -161,6 +168,56 @@ class Wholes:
             self._heads.forget(portfolio.id)  # what is stored is of a later ledger than the one that was known here
             before = None
         raise gave_up()
+
+    async def _gone_on(self, portfolio: Portfolio, kept: Materialised, before: Whole | None) -> Whole | None:
+        """From what is kept without a look at what came before its end, where nothing of that can have changed."""
+        state = await self._ledgers.state(portfolio)
+        stamp = kept.stamp
+        is_moved = stamp.generation != state.generation
+        is_doubted = is_moved and state.dirty_from is not None and state.dirty_from <= kept.through
+        if stamp.generation > state.generation or is_doubted or stamp.engine != ENGINE_VERSION:
+            return None
+        known = self._markets.settled(stamp.series)
+        if known is None or known[0] != stamp.series:
+            return None
+        if before is not None and before.state.generation == state.generation:
+            ledger, is_complete = before.ledger, before.is_complete
+        else:
+            found = await self._ledgers.after(portfolio, state, kept.through)
+            if found is None:
+                return None
+            ledger, is_complete = found, found.first_day is not None and found.first_day <= kept.start
+        try:
+            book = kept.points[-1].checkpoint().book
+        except Corrupt:  # told by who computes it again
+            return None
+        held = [one.instrument for one in book.positions if one.quantity and one.instrument is not None]
+        market = await self._markets.view(
+            ledger, more=held, currencies=[one.currency for one in book.cash], watched=stamp.series
+        )
+        today = self.today(portfolio)
+        through = min(today - 1, market.settled)
+        if through < kept.through or any(market.facts[key] != facts for key, facts in stamp.series.items()):
+            return None
+        stamp = Stamp(state.generation, ENGINE_VERSION, market.facts)
+
+        def compute() -> tuple[Materialised, History | None]:
+            settled = gone_on(kept, stamp, ledger, market.market, through)
+            return settled, _to_today(settled, ledger, market, today)
+
+        settled, whole = await _run(compute, _is_long(ledger, market, today, kept.through))
+        self._count(settled, whole)
+        if _is_news(settled):
+            self.on_advanced(portfolio.id)
+        until = self._until(portfolio, market)
+        return Whole(
+            portfolio, state, ledger, is_complete, market, today, whole, settled, settled.reused_through, until
+        )
+
+    def _count(self, settled: Materialised | None, found: History | None) -> None:
+        reused = None if settled is None else settled.reused_through
+        if found is not None:
+            self.computed_days += found.end - (found.start - 1 if reused is None else reused)
 
     async def _load(self, portfolio: Portfolio, store: HistoryStore) -> Materialised | None:
         try:
@@ -204,11 +261,11 @@ class Wholes:
             kept, doubtful = None, ALWAYS
             settled, found = await _run(compute, True)
         reused = None if settled is None else settled.reused_through
-        if found is not None:
-            self.computed_days += found.end - (found.start - 1 if reused is None else reused)
+        self._count(settled, found)
         if settled is not None and _is_news(settled):
             self.on_advanced(portfolio.id)
-        return Whole(portfolio, view, market, today, found, settled, reused, self._until(portfolio, market))
+        until = self._until(portfolio, market)
+        return Whole(portfolio, view.state, ledger, True, market, today, found, settled, reused, until)
 
     def _until(self, portfolio: Portfolio, market: MarketView) -> float:
         now = self._now(portfolio)
@@ -237,8 +294,6 @@ async def revised_from(database: AsyncDatabase[dict[str, Any]], before: Stamp, a
 
 
 def _to_today(settled: Materialised | None, ledger: Ledger, market: MarketView, today: int) -> History | None:
-    if ledger.first_day is None or ledger.first_day > today:
-        return None
     if settled is None:
         return history(ledger, market.market, today)
     tail = history(ledger, market.market, today, since=settled.points[-1].checkpoint())

@@ -106,9 +106,10 @@ class LedgerStore:
         found = await self._states.find({"_id": {"$in": list(portfolios)}}).to_list()
         return {document["_id"]: state_of(document) for document in found}
 
-    async def rows(self, portfolio: str) -> list[Row]:
-        """Every row, by day and order of entry."""
-        found = self._transactions.find({"portfolio": portfolio}, batch_size=ROWS_AT_ONCE)
+    async def rows(self, portfolio: str, after: int | None = None) -> list[Row]:
+        """Every row, or those of days after `after`, by day and order of entry."""
+        key: Document = {"portfolio": portfolio} if after is None else {"portfolio": portfolio, "day": {"$gt": after}}
+        found = self._transactions.find(key, batch_size=ROWS_AT_ONCE)
         documents = await found.sort([("day", 1), ("place", 1)]).to_list()
         if len(documents) <= ROWS_AT_ONCE:
             return [row_of(document) for document in documents]
