@@ -28,6 +28,8 @@ from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerSto
 from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
 
+CHANGES_KEPT = 50
+"""Changes of a ledger of which it is known from when on they count."""
 ROWS_KEPT = 200_000
 """Transactions of all ledgers together that are kept in memory."""
 IN_THREAD_FROM = 300
@@ -44,14 +46,24 @@ _FACTS = attrgetter(*(one.name for one in fields(Transaction) if one.compare and
 @dataclass(frozen=True, slots=True, eq=False)
 class LedgerView:
     """A ledger as it was at one moment. `rows`: by day and order of entry. `names`: the state of the catalog's names
-    that its instruments are called by."""
+    that its instruments are called by. `changes`: from which day on each of the last changes counts, None for none, as
+    far as they were made here."""
 
     state: LedgerState
     names: int
+    changes: tuple[int | None, ...]
     rows: tuple[Row, ...]
     ledger: Ledger
     by_id: dict[str, Row] = field(repr=False)
     by_external_id: dict[str, Row] = field(repr=False)
+
+    def dirty_since(self, generation: int) -> int | None:
+        """The first day whose history may be another since the ledger was at `generation`; None: none is."""
+        number = self.state.generation - generation
+        if number > len(self.changes):
+            return self.state.dirty_from
+        recent = self.changes[len(self.changes) - number :]
+        return min((day for day in recent if day is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,14 @@ class Ledgers:
             raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
         return state
 
+    def dirty_since(self, portfolio: Portfolio, state: LedgerState, generation: int) -> int | None:
+        """From when on what was computed of the ledger at `generation` is doubtful at `state`; None: nowhere."""
+        if state.generation == generation:
+            return None
+        kept = self._kept.get(portfolio.id)
+        known = kept is not None and kept.state.generation == state.generation
+        return kept.dirty_since(generation) if kept is not None and known else state.dirty_from
+
     async def after(self, portfolio: Portfolio, state: LedgerState, day: int) -> Ledger | None:
         """Its transactions after `day` only; None when the ledger is not at `state` any more."""
         kept = self._kept.get(portfolio.id)
@@ -133,7 +153,7 @@ class Ledgers:
 
     def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
         if kept.ledger.rules != portfolio.rules or kept.names != self._catalog.renames:
-            return self._keep(portfolio.id, self._view(state, kept.rows, portfolio.rules))
+            return self._keep(portfolio.id, self._view(state, kept.rows, portfolio.rules, kept.changes))
         if kept.state != state:  # what was doubtful of it has been computed since
             return self._keep(portfolio.id, replace(kept, state=state))
         return kept
@@ -147,11 +167,14 @@ class Ledgers:
         entry = None if row.series is None else self._catalog.by_id(row.series)
         return entry is not None and entry.instrument != row.transaction.instrument
 
-    def _view(self, state: LedgerState, rows: Iterable[Row], rules: Rules) -> LedgerView:
+    def _view(
+        self, state: LedgerState, rows: Iterable[Row], rules: Rules, changes: tuple[int | None, ...] = ()
+    ) -> LedgerView:
         present = tuple(self._present(row) for row in rows)
         return LedgerView(
             state,
             self._catalog.renames,
+            changes,
             present,
             _ledger_of(present, rules),
             {row.id: row for row in present},
@@ -257,7 +280,8 @@ class Ledgers:
             change = await self._checked(portfolio, view, planned, by)
             try:
                 state = await self._store.commit(portfolio.id, view.state, change)
-                self._keep(portfolio.id, self._view(state, _applied(view.rows, change), portfolio.rules))
+                changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
+                self._keep(portfolio.id, self._view(state, _applied(view.rows, change), portfolio.rules, changes))
                 return planned.outcome
             except LedgerMoved:
                 await pause(attempt)

@@ -84,6 +84,7 @@ class Markets:
         self._clock = clock
         self._lag = lag
         self._kept: dict[int, _Kept] = {}
+        self._known: dict[int, tuple[int, int, SeriesFacts]] = {}
 
     def currency_of(self, instrument: Instrument) -> str:
         """What its prices are in, as far as is known."""
@@ -140,8 +141,8 @@ class Markets:
                 {one: columns[one] for one in names if one in needed},
                 {unit: columns[pair].closes for unit, pair in pairs.items() if pair in needed},
             ),
-            {key: _facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
-            min((self._settled(entry, now) for entry in entries), default=FOR_EVER),
+            {key: self._facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
+            self._settled(entries, now),
             tuple((entry, entry.version) for entry in entries),
             tuple((entry.instrument.key, quotes[one]) for one, entry in needed.items()),
             self._until(entries, quotes.values(), now),
@@ -150,12 +151,28 @@ class Markets:
     def _found(self, instruments: Iterable[Instrument]) -> dict[Instrument, Entry]:
         return {one: entry for one in instruments if (entry := self._catalog.find(one)) is not None}
 
-    def _settled(self, entry: Entry, now: float) -> int:
-        calendar = self._calendars.get(entry.instrument.place.calendar)
-        due_until = self._due_until(entry, calendar, now)
-        following = int(calendar.sessions.searchsorted(due_until, side="right"))
-        last = int(calendar.sessions[following]) - 1 if following < len(calendar.sessions) else due_until
-        return min(last, int(entry.tail.sessions[0]) - 1) if len(entry.tail) else last
+    def _facts(self, entry: Entry, today: int) -> SeriesFacts:
+        known = self._known.get(entry.id)
+        if known is None or known[:2] != (entry.version, today):
+            if len(self._known) >= MOST_KEPT:
+                self._known.clear()
+            known = self._known[entry.id] = entry.version, today, _facts(entry, today)
+        return known[2]
+
+    def _settled(self, entries: Iterable[Entry], now: float) -> int:
+        """The last day up to which every session of every one is due, and has no provisional bar."""
+        last, by_calendar = FOR_EVER, dict[tuple[str, float], int]()
+        for entry in entries:
+            name, lag = entry.instrument.place.calendar, entry.lag(self._lag)
+            if (name, lag) not in by_calendar:
+                calendar, due_until = self._calendars.get(name), self._due_until(entry, self._calendars.get(name), now)
+                following = int(calendar.sessions.searchsorted(due_until, side="right"))
+                is_known = following < len(calendar.sessions)
+                by_calendar[name, lag] = int(calendar.sessions[following]) - 1 if is_known else due_until
+            last = min(last, by_calendar[name, lag])
+            if len(entry.tail):
+                last = min(last, int(entry.tail.sessions[0]) - 1)
+        return last
 
     def holds(self, view: MarketView, now: float) -> bool:
         """Whether a ledger would be told the same at instant `now`. Cheap: it stands before every answer."""
@@ -169,18 +186,12 @@ class Markets:
     def settled(self, facts: Mapping[str, SeriesFacts | None]) -> tuple[dict[str, SeriesFacts | None], int] | None:
         """What is known now of what `facts` are of, and until which day that is settled, without any bars; None while
         some of it has to be read first."""
-        now_known: dict[str, SeriesFacts | None] = {}
-        last, now = FOR_EVER, self._clock.time()
-        for key in facts:
-            entry = self._catalog.find(_named(key))
-            if entry is None:
-                now_known[key] = None
-                continue
-            if not entry.current or not self._catalog.trusted:
-                return None
-            now_known[key] = _facts(entry, self._today())
-            last = min(last, self._settled(entry, now))
-        return now_known, last
+        today, found = self._today(), {key: self._catalog.find(_named(key)) for key in facts}
+        entries = [entry for entry in found.values() if entry is not None]
+        if not self._catalog.trusted or not all(entry.current for entry in entries):
+            return None
+        known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
+        return known, self._settled(entries, self._clock.time())
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
         """How much of `base` one of each of these whole currencies was."""

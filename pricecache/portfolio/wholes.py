@@ -173,12 +173,9 @@ class Wholes:
         """From what is kept without a look at what came before its end, where nothing of that can have changed."""
         state = await self._ledgers.state(portfolio)
         stamp = kept.stamp
-        is_moved = stamp.generation != state.generation
-        is_doubted = is_moved and state.dirty_from is not None and state.dirty_from <= kept.through
+        dirty_from = self._ledgers.dirty_since(portfolio, state, stamp.generation)
+        is_doubted = dirty_from is not None and dirty_from <= kept.through
         if stamp.generation > state.generation or is_doubted or stamp.engine != ENGINE_VERSION:
-            return None
-        known = self._markets.settled(stamp.series)
-        if known is None or known[0] != stamp.series:
             return None
         if before is not None and before.state.generation == state.generation:
             ledger, is_complete = before.ledger, before.is_complete
@@ -233,7 +230,8 @@ class Wholes:
         if kept is None:
             return ALWAYS
         is_moved = kept.stamp.generation != stamp.generation
-        day = doubtful_from(kept.stamp, stamp, view.ledger, view.state.dirty_from if is_moved else None)
+        dirty_from = view.dirty_since(kept.stamp.generation) if is_moved else None
+        day = doubtful_from(kept.stamp, stamp, view.ledger, dirty_from)
         return min(day, await revised_from(store.database, kept.stamp, stamp))
 
     async def _brought_up(

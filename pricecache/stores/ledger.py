@@ -131,7 +131,9 @@ class LedgerStore:
                         await self._transactions.bulk_write(operations, session=session, ordered=False)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
-        return base.moved(change.affected_from, len(change.inserted))
+        state = base.moved(change.affected_from, len(change.inserted))
+        self._heads.keep_state(portfolio, state, self._heads.ticket)
+        return state
 
     async def doubt(self, portfolio: str, day: int) -> None:
         """Let what was computed of `day` and the days after it be computed again. Raises `LedgerMoved` as `commit`
