@@ -36,6 +36,7 @@ from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.returns import Returns
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.settings import Settings
@@ -291,6 +292,7 @@ class Parts:
             self._clock,
         )
         self.histories = Histories(self.ledgers, markets, self._clock)
+        self.returns = Returns(self.ledgers, markets, self._clock)
 
     # ---- the API
 
@@ -347,5 +349,6 @@ class Parts:
             portfolios=self.portfolios,
             ledgers=self.ledgers,
             histories=self.histories,
+            returns=self.returns,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

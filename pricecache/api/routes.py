@@ -15,6 +15,9 @@ from pricecache.api import (
     portfolios,
     providers,
     quarantine,
+    returns,
+    returns_answers,
+    returns_inputs,
     runs,
     search,
     summary,
@@ -323,9 +326,9 @@ def _portfolio_routes() -> tuple[Route, ...]:
             summary="The same for a period that ends today.",
         ),
         Route(
-            "GET", "/api/portfolio/performance", values.performance, scope="user",
-            query=ledger_inputs.ValueRangeQuery, answers={200: ledger_answers.PerformanceOut}, tags=tags,
-            summary="Time-weighted and money-weighted return, drawdown, volatility.",
+            "GET", "/api/portfolio/performance", returns.performance, scope="user",
+            query=returns_inputs.PerformanceQuery, answers={200: returns_answers.PerformanceOut}, tags=tags,
+            summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
         ),
     )  # fmt: skip
 

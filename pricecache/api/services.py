@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.metrics import Metrics
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.returns import Returns
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
@@ -77,4 +78,5 @@ class Services:
     portfolios: PortfolioStore
     ledgers: Ledgers
     histories: Histories
+    returns: Returns
     stream: StreamFeed | None = None

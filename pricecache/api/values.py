@@ -1,27 +1,25 @@
-"""What a portfolio holds, was worth on each day, and returned."""
+"""What a portfolio holds, and was worth on each day."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pricecache.api.call import Answer, Call
-from pricecache.api.portfolios import portfolio_of, user_of
+from pricecache.api.portfolios import portfolio_of
 from pricecache.api.transactions import exact
+from pricecache.api.whose import asked_for, counted, require_account
 from pricecache.api.wire import camel, iso_day
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.currencies import digits
 from pricecache.core.periods import period_start
 from pricecache.core.rows import rows
-from pricecache.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from pricecache.core.history import History
     from pricecache.core.holdings import CashHolding, Holding
     from pricecache.core.lots import Lot
-    from pricecache.core.returns import Performance
     from pricecache.portfolio.history import HistoryRange
     from pricecache.stores.portfolios import Portfolio
 
@@ -35,7 +33,7 @@ _DIGIT = Decimal(1)
 
 async def holdings(call: Call) -> Answer:
     portfolio = await portfolio_of(call)
-    await _require_account(call, portfolio)
+    await require_account(call, portfolio)
     day = None if call.query.date_ is None else day_number(call.query.date_)
     found, _ = await call.services.histories.holdings(portfolio, day, call.query.account_id)
     base = portfolio.rules.currency
@@ -66,58 +64,27 @@ async def history(call: Call) -> Answer:
 
 
 async def period(call: Call) -> Answer:
-    wanted = await _asked_for(call)
+    wanted = await asked_for(call)
     today = call.services.histories.today(wanted[0])
     end = today if call.query.end is None else min(day_number(call.query.end), today)
     first = period_start(call.path["period"], day_of(end))
     return await _history(call, None if first is None else day_number(first), end)
 
 
-async def performance(call: Call) -> Answer:
-    wanted, account, histories = await _asked_for(call), call.query.account_id, call.services.histories
-    start, end = _day(call.query.start), _day(call.query.end)
-    answers = []
-    for one in wanted:
-        found = await histories.performance(one, account, start, end)
-        whose = {"portfolioId": one.id, "accountId": account, "baseCurrency": one.rules.currency}
-        answers.append({**whose, **_performance_fields(found, one.rules.currency, start, end)})
-    if len(wanted) == 1:
-        return Answer(answers[0])
-    currency = call.query.currency or wanted[0].rules.currency
-    found = await histories.total_performance(_counted(call, wanted), currency, start, end)
-    together = {"baseCurrency": currency, **_performance_fields(found, currency, start, end)}
-    return Answer({"portfolios": answers, "total": together})
-
-
-def _performance_fields(found: Performance | None, base: str, start: int | None, end: int | None) -> dict[str, Any]:
-    if found is None:
-        return {"start": iso_day(start), "end": iso_day(end), **_nothing()}
-    facts = asdict(found)
-    reasons = {camel_name(name): why for name, why in facts.pop("reasons").items()}
-    for name in ("start_value", "end_value", "net_flow", "gain"):
-        facts[name] = None if facts[name] is None else round(facts[name], digits(base)) + 0.0
-    days = {"start": iso_day(facts.pop("start")), "end": iso_day(facts.pop("end"))}
-    return {**days, **camel(facts), "reasons": reasons}
-
-
 async def _history(call: Call, start: int | None, end: int | None) -> Answer:
-    wanted, account, histories = await _asked_for(call), call.query.account_id, call.services.histories
+    wanted, account, histories = await asked_for(call), call.query.account_id, call.services.histories
     answers = [await _encodable(await histories.history(one, account, start, end), account) for one in wanted]
     if len(wanted) == 1:
         return Answer(answers[0])
-    currency, counted = call.query.currency or wanted[0].rules.currency, _counted(call, wanted)
-    found = await histories.total(counted, currency, start, end)
-    return Answer({"portfolios": answers, "total": _total_fields(found, counted, currency)})
+    currency, chosen = call.query.currency or wanted[0].rules.currency, counted(call, wanted)
+    found = await histories.total(chosen, currency, start, end)
+    return Answer({"portfolios": answers, "total": _total_fields(found, chosen, currency)})
 
 
 async def _encodable(found: HistoryRange, account: str | None) -> dict[str, Any]:
     if found.end - found.start < IN_THREAD_FROM:
         return history_fields(found, account)
     return await asyncio.to_thread(history_fields, found, account)
-
-
-def _counted(call: Call, wanted: list[Portfolio]) -> list[Portfolio]:
-    return [one for one in wanted if call.query.include_archived or not one.is_archived]
 
 
 def _total_fields(found: History | None, counted: list[Portfolio], currency: str) -> dict[str, Any]:
@@ -155,27 +122,6 @@ def _row_fields(row: dict[str, Any], is_archived: bool, usual: dict[str, str]) -
     fields = {"date": iso_day(day), **camel(row), "isArchived": is_archived}
     own = {camel_name(name): why for name, why in reasons.items() if name not in usual}
     return {**fields, "reasons": own} if own else fields
-
-
-async def _asked_for(call: Call) -> list[Portfolio]:
-    """Those that the query names, or all there are; never none."""
-    store, user, query = call.services.portfolios, user_of(call), call.query
-    if query.portfolio_id:
-        found = [await store.get(user, one) for one in dict.fromkeys(query.portfolio_id)]
-    else:
-        found = await store.all_of(user)
-    if not found:
-        raise NotFound("You have no portfolio yet: POST /api/portfolios.", code="unknown_portfolio")
-    if len(found) > 1 and query.account_id is not None:
-        raise Invalid("An account is of one portfolio: name it in portfolioId.", code="portfolio_needed")
-    if len(found) == 1:
-        await _require_account(call, found[0])
-    return found
-
-
-async def _require_account(call: Call, portfolio: Portfolio) -> None:
-    if call.query.account_id is not None:
-        await call.services.portfolios.account(portfolio.id, call.query.account_id)
 
 
 def _holding_fields(one: Holding, base: str, explain: bool) -> dict[str, Any]:
@@ -252,11 +198,6 @@ def _sum(amounts: list[Decimal]) -> float:
 
 def _day(day: Any) -> int | None:
     return None if day is None else day_number(day)
-
-
-def _nothing() -> dict[str, Any]:
-    names = ("twr", "twrAnnualized", "irr", "maxDrawdown", "volatility", "startValue", "endValue", "netFlow", "gain")
-    return {**dict.fromkeys(names), "reasons": dict.fromkeys(names, "no_days")}
 
 
 def camel_name(name: str) -> str:

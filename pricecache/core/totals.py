@@ -20,20 +20,25 @@ _NOTHING = 0.49
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """A portfolio by `name`. `rates`: float64, one for each day of `found`, what its currency is in that of the total,
-    NaN where nobody knows. `found` begins with the portfolio's first day."""
+    NaN where nobody knows. `found` begins with the portfolio's first day. `scope`: what of it counts."""
 
     name: str
     found: History
     rates: NDArray[np.float64]
+    scope: Scope = PORTFOLIO
+
+    @property
+    def place(self) -> int:
+        return self.found.scopes.index(self.scope)
 
 
 def total(parts: Sequence[Part], currency: str) -> History:
     """All of `parts`, of which each ends on the same day, as a history with a scope `(name, None)` for each.
 
     Money is turned at the rate of its day. A day before a part begins has nothing of it. The index is what a portfolio
-    of all parts would have: sum of (V + outflow) r over sum of V previous r previous + inflow r, chained, with the gross
-    flows of each part, so that the total of one part is its own index. A part without a rate is left out; on the day it
-    gets its first, its worth comes in.
+    of all parts would have: sum of (V + outflow) r over sum of V previous r previous + inflow r, chained, with gross
+    flows, so that the total of one part is its own index. A part without a rate is left out; on the day it gets its
+    first, its worth comes in.
     """
     start = min(part.found.start for part in parts)
     days = max(part.found.end for part in parts) - start + 1
@@ -46,7 +51,7 @@ def total(parts: Sequence[Part], currency: str) -> History:
     for row, part in enumerate(parts, 1):
         low = part.found.start - start
         values[:, row, low:] = _turned(part)
-        estimated[row, low:] = part.found.estimated[part.found.scopes.index(PORTFOLIO)]
+        estimated[row, low:] = part.found.estimated[part.place]
         capital = _Capital.of(part)
         before[low:] += capital.before
         after[low:] += capital.after
@@ -59,7 +64,7 @@ def total(parts: Sequence[Part], currency: str) -> History:
 
 
 def _turned(part: Part) -> NDArray[np.float64]:
-    own = part.found.values[:, part.found.scopes.index(PORTFOLIO)]
+    own = part.found.values[:, part.place]
     money = own * part.rates
     for share in _SHARES:
         money[share] = own[share]
@@ -77,8 +82,8 @@ class _Capital:
     @classmethod
     def of(cls, part: Part) -> _Capital:
         rates = part.rates
-        worth = np.nan_to_num(part.found.of(VALUE))
-        inflow, outflow = _flows(part.found)
+        worth = np.nan_to_num(part.found.of(VALUE, part.scope))
+        inflow, outflow = _flows(part)
         earlier = np.concatenate([rates[:1], rates[:-1]])
         earlier = np.where(np.isnan(earlier), rates, earlier)
         had = np.concatenate([[0.0], worth[:-1]]) * earlier + inflow * rates
@@ -87,14 +92,15 @@ class _Capital:
         return cls(found[0], found[1], found[2:])
 
 
-def _flows(found: History) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """In- and outflow of the portfolio. Where only rows were kept, the net flow, and what lets its own links stand."""
+def _flows(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """In- and outflow. Where only rows were kept, the net flow, and what lets its own links stand."""
+    found, scope = part.found, part.scope
     if found.gross is not None:
-        return found.gross.of(found.scopes.index(PORTFOLIO), found.start, found.days)
-    net, worth = np.nan_to_num(found.of(NET_FLOW)), np.nan_to_num(found.of(VALUE))
+        return found.gross.of(part.place, found.start, found.days)
+    net, worth = np.nan_to_num(found.of(NET_FLOW, scope)), np.nan_to_num(found.of(VALUE, scope))
     inflow = np.maximum(net, 0.0)
     had = np.concatenate([[0.0], worth[:-1]]) + inflow
-    links = _links(found.of(INDEX))
+    links = _links(found.of(INDEX, scope))
     return inflow, np.where(np.isnan(links), np.maximum(-net, 0.0), links * had - worth)
 
 

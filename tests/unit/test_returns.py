@@ -11,11 +11,12 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import day_number
+from pricecache.core.benchmarks import compared
 from pricecache.core.history import History, history
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
-from pricecache.core.returns import annualized, compared, performance, xirr
+from pricecache.core.returns import annualized, performance, xirr
 from pricecache.core.valuation import INDEX
 
 A = Instrument("AAA")
@@ -164,8 +165,9 @@ def test_a_benchmark_is_its_price_with_splits_worked_in() -> None:
     both = MarketData({**data.prices, other: column})
     got = history(Ledger.of(rows), both, 9)
     assert got is not None
-    result = compared(got, both, other)
-    assert result.twr == pytest.approx(-0.4)
-    assert result.benchmark == pytest.approx(0.2)
-    assert result.difference == pytest.approx(-0.6)
-    assert compared(got, both, Instrument("NONE")).reasons["benchmark"] == "no_price"
+    own = performance(got)
+    result = compared(got, both, other, own)
+    assert own.twr == pytest.approx(-0.4)
+    assert result.twr == pytest.approx(0.2)
+    assert result.excess_return == pytest.approx(-0.6)
+    assert compared(got, both, Instrument("NONE"), own).reasons["twr"] == "no_price"
