@@ -37,6 +37,7 @@ from pricecache.portfolio.history import Histories
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.returns import Returns
+from pricecache.portfolio.summary import Summaries
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.settings import Settings
@@ -293,6 +294,16 @@ class Parts:
         )
         self.histories = Histories(self.ledgers, markets, self._clock)
         self.returns = Returns(self.ledgers, markets, self._clock)
+        self.summaries = Summaries(
+            self.ledgers,
+            markets,
+            self.catalog,
+            self.columns,
+            self._book,
+            self.live,
+            self._clock,
+            self._chain.final_lag,
+        )
 
     # ---- the API
 
@@ -350,5 +361,6 @@ class Parts:
             ledgers=self.ledgers,
             histories=self.histories,
             returns=self.returns,
+            summaries=self.summaries,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

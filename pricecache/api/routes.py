@@ -12,6 +12,7 @@ from pricecache.api import (
     ledger_answers,
     ledger_inputs,
     ops,
+    portfolio_summary,
     portfolios,
     providers,
     quarantine,
@@ -21,6 +22,7 @@ from pricecache.api import (
     runs,
     search,
     summary,
+    summary_answers,
     symbols,
     transactions,
     values,
@@ -329,6 +331,11 @@ def _portfolio_routes() -> tuple[Route, ...]:
             "GET", "/api/portfolio/performance", returns.performance, scope="user",
             query=returns_inputs.PerformanceQuery, answers={200: returns_answers.PerformanceOut}, tags=tags,
             summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
+        ),
+        Route(
+            "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
+            query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
+            summary="What portfolios are worth now, and how they changed since the last close.",
         ),
     )  # fmt: skip
 

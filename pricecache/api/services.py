@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.returns import Returns
+    from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
@@ -79,4 +80,5 @@ class Services:
     ledgers: Ledgers
     histories: Histories
     returns: Returns
+    summaries: Summaries
     stream: StreamFeed | None = None

@@ -52,6 +52,17 @@ class PriceColumn:
     currency: str
     actions: tuple[Action, ...] = ()
 
+    def price_on(self, day: int) -> tuple[int, float] | None:
+        """The last session up to `day` and its close in units of `day`, or None before the first."""
+        found = self.closes.at(day)
+        if found is None:
+            return None
+        session, price = found
+        for action in self.actions:
+            if action.kind != "dividend" and session < action.ex_date <= day:
+                price /= action.value
+        return session, price
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarketData:

@@ -79,13 +79,22 @@ class Markets:
 
     async def of(self, ledger: Ledger) -> MarketData:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
-        base = ledger.rules.currency
-        entries = {i: entry for i in sorted(ledger.instruments()) if (entry := self._catalog.find(i)) is not None}
-        pairs = {c: entry for c in self._currencies(ledger) if (entry := self._pair(c, base)) is not None}
+        entries, pairs = self._named(ledger)
         await self._load([*entries.values(), *pairs.values()])
         prices = {instrument: await self._column(entry) for instrument, entry in entries.items()}
         rates = {currency: (await self._column(entry)).closes for currency, entry in pairs.items()}
         return MarketData(prices, rates)
+
+    def entries(self, ledger: Ledger) -> list[Entry]:
+        """What is kept of everything that `of` looks at: instruments and pairs of currencies."""
+        entries, pairs = self._named(ledger)
+        return [*entries.values(), *pairs.values()]
+
+    def _named(self, ledger: Ledger) -> tuple[dict[Instrument, Entry], dict[str, Entry]]:
+        base = ledger.rules.currency
+        entries = {i: entry for i in sorted(ledger.instruments()) if (entry := self._catalog.find(i)) is not None}
+        pairs = {c: entry for c in self._currencies(ledger) if (entry := self._pair(c, base)) is not None}
+        return entries, pairs
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
         """How much of `base` one of each of these whole currencies was."""
