@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import numpy as np
@@ -105,8 +105,10 @@ class _Summing:
         return tuple(self._together(groups[name]) for name in sorted(groups))
 
     def _together(self, cells: list[PositionNow]) -> PositionNow:
-        worths, gains = [cell.worth for cell in cells], [cell.gains for cell in cells]
         within = self.changes.moved_within(cells[0].instrument) if self.account is None else 0.0
+        if len(cells) == 1 and not within:
+            return replace(cells[0], account=None, parts=tuple(cells))
+        worths, gains = [cell.worth for cell in cells], [cell.gains for cell in cells]
         columns = {name: sum_of_all([getattr(one, name) for one in worths], self.places) for name in _WORTH}
         for name in ("base", "base_at_open"):
             base = columns[name]
@@ -195,7 +197,10 @@ class _Summing:
 
     def _gains(self, held: list[Held], cells: list[PositionNow]) -> Gains:
         """Of everything there ever was; what has no price is no part of what is not realised."""
-        of_all = [self._gains_of(one, None) for one in held]
+        shown: dict[tuple[str | None, Instrument | None], Gains] = {
+            (cell.account, cell.instrument): cell.gains for cell in cells
+        }
+        of_all = [shown.get((one.account, one.instrument)) or self._gains_of(one, None) for one in held]
         open_ones = [cell for cell in cells if cell.quantity]
         valued = [cell.gains.unrealized for cell in open_ones if cell.worth.value is not None]
         return Gains(

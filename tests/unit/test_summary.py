@@ -234,7 +234,8 @@ def test_parts_add_up_to_the_cent(ledger: Ledger, market: MarketData, end: int) 
             if None not in parts:
                 assert getattr(one.worth, name) == round(sum(parts), 2)
     changes = [change for change in found.changes.values() if change is not None]
-    assert found.worth.change == round(sum(changes), 2)
+    is_known = found.changes["positions"] is not None
+    assert found.worth.change == (round(sum(changes), 2) if is_known else None)
     if found.worth.flow is not None and found.worth.value is not None and found.worth.before is not None:
         left = found.worth.value - found.worth.before - found.worth.flow
         assert found.worth.change == pytest.approx(left, abs=1e-6)
