@@ -34,6 +34,7 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
+from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.returns import Returns
@@ -294,16 +295,8 @@ class Parts:
         )
         self.histories = Histories(self.ledgers, markets, self._clock)
         self.returns = Returns(self.ledgers, markets, self._clock)
-        self.summaries = Summaries(
-            self.ledgers,
-            markets,
-            self.catalog,
-            self.columns,
-            self._book,
-            self.live,
-            self._clock,
-            self._chain.final_lag,
-        )
+        latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
+        self.summaries = Summaries(self.ledgers, markets, self.catalog, latest, self._clock)
 
     # ---- the API
 

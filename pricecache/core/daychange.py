@@ -109,10 +109,7 @@ class Changes:
         if session.open is None or not price:
             return None
         data, since = self._market.prices[instrument], self._valued.start + column
-        ratio = 1.0
-        for action in data.actions:
-            if action.kind != "dividend" and since < action.ex_date <= session.day:
-                ratio *= action.value
+        ratio = data.ratio(since, session.day)
         rate = float(self._market.rate(data.currency, self._base, self._valued.start + self._days - 1))
         return known(before * session.open * ratio * rate / price)
 

@@ -58,10 +58,15 @@ class PriceColumn:
         if found is None:
             return None
         session, price = found
+        return session, price / self.ratio(session, day)
+
+    def ratio(self, after: int, until: int) -> float:
+        """The product of the splits and rebases that take effect after day `after`, up to day `until`."""
+        product = 1.0
         for action in self.actions:
-            if action.kind != "dividend" and session < action.ex_date <= day:
-                price /= action.value
-        return session, price
+            if action.kind != "dividend" and after < action.ex_date <= until:
+                product *= action.value
+        return product
 
 
 @dataclass(frozen=True, slots=True, eq=False)

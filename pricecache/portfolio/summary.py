@@ -1,33 +1,28 @@
-"""What portfolios are worth now: the latest prices of what they hold, each with the session it belongs to."""
+"""What portfolios are worth now, from the latest prices of what they hold."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-import numpy as np
 from cachetools import LRUCache
 
-from pricecache.cache.columns import ColumnCache
-from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.book import Book
-from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.catalog import Catalog
 from pricecache.core.daychange import Session, known
 from pricecache.core.history import book_at
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
-from pricecache.core.marketdata import Column, MarketData, PriceColumn
+from pricecache.core.marketdata import MarketData
 from pricecache.core.present import SummaryNow
-from pricecache.core.quotes import Quote
-from pricecache.core.running import running_session
-from pricecache.core.sessions import CalendarBook, SessionCalendar
 from pricecache.core.summaries import Turned
 from pricecache.core.summary import summary
+from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.stores.portfolios import Portfolio
@@ -68,7 +63,7 @@ class Summaries:
     """Answers what portfolios are worth now. Loop-only. Never calls a provider.
 
     What happened more than `DAYS_BACK` days ago is kept as a book for as long as neither the ledger nor anything it
-    names has changed, so that an answer costs what happened since. `lag`: seconds after a close until its bar is final.
+    names has changed, so that an answer costs what happened since.
     """
 
     def __init__(
@@ -76,33 +71,26 @@ class Summaries:
         ledgers: Ledgers,
         markets: Markets,
         catalog: Catalog,
-        columns: ColumnCache,
-        calendars: CalendarBook,
-        live: LiveCache,
+        latest: LatestSessions,
         clock: Clock,
-        lag: float,
     ) -> None:
         self._ledgers = ledgers
         self._markets = markets
         self._catalog = catalog
-        self._columns = columns
-        self._calendars = calendars
-        self._live = live
+        self._latest = latest
         self._clock = clock
-        self._lag = lag
         self._kept: LRUCache[str, _Kept] = LRUCache(LOTS_KEPT, getsizeof=lambda kept: kept.size)
 
     async def of(self, portfolio: Portfolio, account: str | None = None) -> Summarised:
         """Of the portfolio, or one account of it. Raises `Unavailable` while a calendar is built."""
         ledger = (await self._ledgers.read(portfolio)).ledger
         market, now = await self._markets.of(ledger), self._clock.time()
-        entries = {i: entry for i in ledger.instruments() if (entry := self._catalog.find(i)) is not None}
-        opened = {i: await self._opened(entry, market.prices[i], now) for i, entry in entries.items()}
-        today = self._today(portfolio, now)
-        end = max([today, *(one.day for one in opened.values())])
+        entries = {i: entry for i in market.prices if (entry := self._catalog.find(i)) is not None}
+        opened = await self._latest.of(entries, market.prices, now)
+        end = max([self._today(portfolio, now), *(one.day for one in opened.values())])
         sessions = {i: opened.get(i, Session(end, end - 1, stale=True)) for i in ledger.instruments()}
-        market = MarketData({i: self._with_previous(i, column, sessions[i]) for i, column in market.prices.items()},
-                            market.rates)  # fmt: skip
+        prices = {i: self._latest.with_previous(i, column, sessions[i]) for i, column in market.prices.items()}
+        market = MarketData(prices, market.rates)
         since = await self._book(portfolio, ledger, market, end - DAYS_BACK)
         return Summarised(
             portfolio, now, summary(ledger, market, sessions, end, since=since, account=account), sessions, market
@@ -137,95 +125,3 @@ class Summaries:
             if kept.size < LOTS_KEPT:
                 self._kept[portfolio.id] = kept
         return kept.book
-
-    # the latest session of an instrument
-
-    async def _opened(self, entry: Entry, column: PriceColumn, now: float) -> Session:
-        calendar = self._calendars.get(entry.instrument.place.calendar)
-        lag, quote = entry.lag(self._lag), self._live.get(entry.instrument.key)
-        held = column.closes.sessions
-        last = int(held[-1]) if len(held) else None
-        day = _latest(entry, calendar, last, now, lag)
-        at, source = _made(quote, entry, calendar, column, now, lag)
-        return Session(
-            day,
-            _before(calendar, day),
-            await self._open(entry, quote, day),
-            at,
-            source,
-            _is_stale(entry, calendar, quote, last, now, lag),
-        )
-
-    async def _open(self, entry: Entry, quote: Quote | None, day: int) -> float | None:
-        if quote is not None and quote.session == day and quote.open is not None and quote.currency == entry.currency:
-            return quote.open
-        for bars in (entry.tail, await self._columns.get(entry)):
-            at = int(bars.sessions.searchsorted(day))
-            if at < len(bars) and bars.sessions[at] == day:
-                opened = float(bars.open[at])
-                return opened if opened == opened else None
-        return None
-
-    def _with_previous(self, instrument: Instrument, column: PriceColumn, session: Session) -> PriceColumn:
-        """With the quote's own previous close where the record has none of that session yet."""
-        quote, closes = self._live.get(instrument.key), column.closes
-        if quote is None or quote.previous_close is None or quote.session != session.day:
-            return column
-        at = int(closes.sessions.searchsorted(session.previous))
-        is_there = at < len(closes.sessions) and closes.sessions[at] == session.previous
-        if is_there or not len(closes.sessions) or at < len(closes.sessions) - 1 or quote.currency != column.currency:
-            return column
-        ratio = 1.0
-        for action in column.actions:
-            if action.kind != "dividend" and session.previous < action.ex_date <= session.day:
-                ratio *= action.value
-        added = Column(
-            np.insert(closes.sessions, at, session.previous),
-            np.insert(closes.values, at, quote.previous_close * ratio),
-            closes.due,
-        )
-        return replace(column, closes=added)
-
-
-def _latest(entry: Entry, calendar: SessionCalendar, last: int | None, now: float, lag: float) -> int:
-    """The last session its market has opened; of a fund, which is priced once a day, the last one it has a price for
-    or should have."""
-    opened = calendar.current(now)
-    if entry.kind == "fund":
-        due = calendar.last_closed(now, lag)
-        known = [day for day in (due, last) if day is not None and (opened is None or day <= opened)]
-        opened = max(known, default=opened)
-    return int(now // 86400) if opened is None else opened
-
-
-def _before(calendar: SessionCalendar, day: int) -> int:
-    at = int(calendar.sessions.searchsorted(day))
-    return int(calendar.sessions[at - 1]) if at else day - 1
-
-
-def _made(
-    quote: Quote | None, entry: Entry, calendar: SessionCalendar, column: PriceColumn, now: float, lag: float
-) -> tuple[float | None, str | None]:
-    """When the price that counts was made, and whose quote it is."""
-    closes = column.closes
-    if not len(closes.sessions):
-        return None, None
-    last = int(closes.sessions[-1])
-    is_of_it = quote is not None and quote.price == closes.values[-1]
-    if is_of_it and quote is not None and running_session(quote, calendar, entry.currency, now, lag) == last:
-        return quote.as_of, quote.source
-    close = calendar.close_of(last)
-    return min(now, (last + 1) * 86400.0 if close is None else close), None
-
-
-def _is_stale(
-    entry: Entry, calendar: SessionCalendar, quote: Quote | None, last: int | None, now: float, lag: float
-) -> bool:
-    """Whether a newer price should be here: its market is open and its quote is not fresh, or the last session that is
-    over has no price. What only has prices by hand is never stale."""
-    if not entry.instrument.place.has_provider:
-        return last is None
-    if entry.kind != "fund" and calendar.is_open(now):
-        return quote is None or now >= quote.stale_at
-    due = calendar.last_closed(now, lag)
-    return last is None or (due is not None and last < due)
