@@ -35,10 +35,13 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
+from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
+from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
+from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
@@ -314,6 +317,9 @@ class Parts:
             int(self._settings.history_cache_mb * MIB),
         )
         self.histories = Histories(self.ledgers, markets, self.wholes)
+        self.returns = Returns(self.ledgers, markets, self.wholes)
+        latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
+        self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
         self._make_materialiser(ledgers, markets)
 
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
@@ -394,5 +400,7 @@ class Parts:
             materialiser=self.materialiser,
             sampler=self.sampler,
             stored_histories=self.stored_histories,
+            returns=self.returns,
+            summaries=self.summaries,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

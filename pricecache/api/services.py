@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
+    from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
     from pricecache.stores.bars import BarStore
@@ -85,4 +87,6 @@ class Services:
     materialiser: Materialiser
     sampler: Sampler
     stored_histories: HistoryStore
+    returns: Returns
+    summaries: Summaries
     stream: StreamFeed | None = None

@@ -1,15 +1,14 @@
-"""What a portfolio holds, and what it returned."""
+"""What a portfolio holds at the end of a day."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.portfolios import portfolio_of
 from pricecache.api.transactions import exact
-from pricecache.api.whose import asked_for, counted, require_account
+from pricecache.api.whose import require_account
 from pricecache.api.wire import camel, iso_day
 from pricecache.core.bars import day_number
 from pricecache.core.currencies import digits
@@ -17,7 +16,6 @@ from pricecache.core.currencies import digits
 if TYPE_CHECKING:
     from pricecache.core.holdings import CashHolding, Holding
     from pricecache.core.lots import Lot
-    from pricecache.core.returns import Performance
 
 AVERAGE_DIGITS = 6
 """Of an average cost, which is for one unit."""
@@ -51,33 +49,6 @@ async def holdings(call: Call) -> Answer:
             },
         }
     )
-
-
-async def performance(call: Call) -> Answer:
-    wanted, account, histories = await asked_for(call), call.query.account_id, call.services.histories
-    start, end = _day(call.query.start), _day(call.query.end)
-    answers = []
-    for one in wanted:
-        found = await histories.performance(one, account, start, end)
-        whose = {"portfolioId": one.id, "accountId": account, "baseCurrency": one.rules.currency}
-        answers.append({**whose, **_performance_fields(found, one.rules.currency, start, end)})
-    if len(wanted) == 1:
-        return Answer(answers[0])
-    currency = call.query.currency or wanted[0].rules.currency
-    found = await histories.total_performance(counted(call, wanted), currency, start, end)
-    together = {"baseCurrency": currency, **_performance_fields(found, currency, start, end)}
-    return Answer({"portfolios": answers, "total": together})
-
-
-def _performance_fields(found: Performance | None, base: str, start: int | None, end: int | None) -> dict[str, Any]:
-    if found is None:
-        return {"start": iso_day(start), "end": iso_day(end), **_nothing()}
-    facts = asdict(found)
-    reasons = {camel_name(name): why for name, why in facts.pop("reasons").items()}
-    for name in ("start_value", "end_value", "net_flow", "gain"):
-        facts[name] = None if facts[name] is None else round(facts[name], digits(base)) + 0.0
-    days = {"start": iso_day(facts.pop("start")), "end": iso_day(facts.pop("end"))}
-    return {**days, **camel(facts), "reasons": reasons}
 
 
 def _holding_fields(one: Holding, base: str, explain: bool) -> dict[str, Any]:
@@ -150,15 +121,6 @@ def _number(amount: Decimal | None) -> float | None:
 
 def _sum(amounts: list[Decimal]) -> float:
     return float(sum(amounts, Decimal(0)))
-
-
-def _day(day: Any) -> int | None:
-    return None if day is None else day_number(day)
-
-
-def _nothing() -> dict[str, Any]:
-    names = ("twr", "twrAnnualized", "irr", "maxDrawdown", "volatility", "startValue", "endValue", "netFlow", "gain")
-    return {**dict.fromkeys(names), "reasons": dict.fromkeys(names, "no_days")}
 
 
 def camel_name(name: str) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pricecache.core.bars import day_number, day_of
-from pricecache.core.history import History
+from pricecache.core.history import GrossFlows, History
 from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, Scope
 
 
@@ -69,7 +70,20 @@ def joined(parts: Sequence[History], cash_tracking: bool) -> History:
     values = np.concatenate([part.values for part in aligned], axis=2)
     estimated = np.concatenate([part.estimated for part in aligned], axis=1)
     checkpoints = {day: point for part in parts for day, point in part.checkpoints.items()}
-    return History(last.currency, parts[0].start, scopes, values, estimated, checkpoints, last.faults)
+    flows = np.concatenate([_flows(part) for part in aligned], axis=2)
+    gross = GrossFlows(parts[0].start, flows[0], flows[1])
+    return History(last.currency, parts[0].start, scopes, values, estimated, checkpoints, last.faults, gross)
+
+
+def with_flows(whole: History) -> NDArray[np.float64]:
+    """Its values, and behind them in- and outflow as two more fields: float64, shape (fields + 2, scopes, days)."""
+    return np.concatenate([whole.values, _flows(whole)])
+
+
+def _flows(part: History) -> NDArray[np.float64]:
+    assert part.gross is not None
+    low = part.start - part.gross.start
+    return np.array([part.gross.inflow, part.gross.outflow])[:, :, low : low + part.days]
 
 
 def _with_scopes(part: History, scopes: tuple[Scope, ...], cash_tracking: bool) -> History:
@@ -81,8 +95,11 @@ def _with_scopes(part: History, scopes: tuple[Scope, ...], cash_tracking: bool) 
     if not cash_tracking:
         values[CASH] = np.nan
     estimated = np.zeros((len(scopes), part.days), np.bool_)
+    flows, old = np.zeros((2, len(scopes), part.days)), _flows(part)
     for number, scope in enumerate(scopes):
         if scope in place:
             values[:, number] = part.values[:, place[scope]]
             estimated[number] = part.estimated[place[scope]]
-    return replace(part, scopes=scopes, values=values, estimated=estimated)
+            flows[:, number] = old[:, place[scope]]
+    gross = GrossFlows(part.start, flows[0], flows[1])
+    return replace(part, scopes=scopes, values=values, estimated=estimated, gross=gross)

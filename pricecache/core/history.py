@@ -44,12 +44,28 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class GrossFlows:
+    """What came in and went out on each day from `start` on, as the index counts it: float64, shape (scopes, days), in
+    base currency, not negative, scopes in the history's order. What gets its first price comes in at its worth."""
+
+    start: int
+    inflow: NDArray[np.float64]
+    outflow: NDArray[np.float64]
+
+    def of(self, place: int, start: int, days: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """In- and outflow of the scope at `place` on `days` days from day `start` on."""
+        low = start - self.start
+        return self.inflow[place, low : low + days], self.outflow[place, low : low + days]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class History:
     """One row for each calendar day from `start` on and each of `scopes`, the portfolio (None, None) first.
 
     `values`: float64, shape (fields, scopes, days), in the order of `valuation.FIELDS`, base currency, not rounded
     (`rows.py` does that); NaN is unknown or undefined. `estimated`: bool, shape (scopes, days). `checkpoints`: by day.
-    `faults`: what the ledger asked for and could not have (an over-sale), as rows of `errors.Invalid`.
+    `faults`: what the ledger asked for and could not have (an over-sale), as rows of `errors.Invalid`. `gross`: the
+    flows behind the index, for at least these days; None where only rows were kept.
     """
 
     currency: str
@@ -59,6 +75,7 @@ class History:
     estimated: NDArray[np.bool_]
     checkpoints: dict[int, Checkpoint]
     faults: tuple[dict[str, Any], ...]
+    gross: GrossFlows | None = None
 
     @property
     def days(self) -> int:
@@ -108,7 +125,10 @@ def history(
     found = {
         day: Checkpoint(day, replayed.books[day], marks) for day, marks in valued.marks.items() if day in replayed.books
     }
-    return History(ledger.rules.currency, start, valued.scopes, valued.values, valued.estimated, found, replayed.faults)
+    gross = GrossFlows(start, valued.inflow, valued.outflow)
+    return History(
+        ledger.rules.currency, start, valued.scopes, valued.values, valued.estimated, found, replayed.faults, gross
+    )  # fmt: skip
 
 
 def book_at(ledger: Ledger, market: MarketData, day: int, *, since: Book | None = None) -> Book:

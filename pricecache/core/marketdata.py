@@ -52,6 +52,22 @@ class PriceColumn:
     currency: str
     actions: tuple[Action, ...] = ()
 
+    def price_on(self, day: int) -> tuple[int, float] | None:
+        """The last session up to `day` and its close in units of `day`, or None before the first."""
+        found = self.closes.at(day)
+        if found is None:
+            return None
+        session, price = found
+        return session, price / self.ratio(session, day)
+
+    def ratio(self, after: int, until: int) -> float:
+        """The product of the splits and rebases that take effect after day `after`, up to day `until`."""
+        product = 1.0
+        for action in self.actions:
+            if action.kind != "dividend" and after < action.ex_date <= until:
+                product *= action.value
+        return product
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MarketData:

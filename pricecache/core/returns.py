@@ -1,4 +1,4 @@
-"""What a portfolio, an account or a position returned, and how that compares; undefined is None with a reason."""
+"""What a portfolio, an account or a position returned; undefined is None with a reason."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 import pyxirr
 from numpy.typing import NDArray
 
-from pricecache.core.actions import split_factors
 from pricecache.core.bars import day_of
-from pricecache.core.grid import lay_out
 from pricecache.core.history import PORTFOLIO, History
-from pricecache.core.instruments import Instrument
-from pricecache.core.marketdata import MarketData
-from pricecache.core.valuation import INDEX, NET_FLOW, VALUE, Scope
+from pricecache.core.valuation import COST, INDEX, NET_FLOW, VALUE, Scope
 
-TWR = "(V + outflow) / (V previous + inflow) - 1, daily, chained over (start, end]"
-XIRR = "the rate at which all flows, actual/365, are worth nothing"
-VOLATILITY = "sample standard deviation of returns between sessions x sqrt(252)"
-"""Names of the formulas, for whoever asks how a number came about."""
+FORMULAS = {
+    "twr": "product over the days of (start, end] of (V + outflow) / (V previous + inflow), less 1; 0/0 counts as 1",
+    "twr_annualized": "(1 + twr) ^ (365 / days) - 1, from 365 days on",
+    "irr": "the rate r with sum of amount / (1 + r) ^ (days since start / 365) = 0",
+    "max_drawdown": "least of index / highest index since start, less 1",
+    "volatility": "sample standard deviation of the returns from session to session x sqrt(252)",
+    "gain": "end_value - start_value - net_flow",
+}
+"""How each number comes about, for whoever asks."""
 
 YEAR = 365
 SESSIONS_A_YEAR = 252
@@ -32,7 +33,7 @@ class Performance:
     """Fractions (0.05 is 5 %) over (`start`, `end`], days since 1970-01-01; money in base currency, not rounded.
 
     `max_drawdown` is negative or 0. What is None stands in `reasons` with why: `no_capital`, `under_a_year`,
-    `no_sign_change`, `no_solution`, `no_days`, `too_few_sessions`, `no_price`, `rate_unknown`.
+    `no_sign_change`, `no_solution`, `no_days`, `too_few_sessions`, `no_price`, `rate_unknown`, `out_of_range`.
     """
 
     start: int
@@ -64,7 +65,7 @@ def performance(
     """
     end = history.end if end is None else min(end, history.end)
     start = history.start if start is None else start
-    window = _Window(history, scope, start, end)
+    window = Window(history, scope, start, end)
     reasons: dict[str, str] = {}
     twr = window.twr(reasons)
     start_value, end_value, net_flow = window.money(reasons)
@@ -89,6 +90,21 @@ def performance(
     )
 
 
+def held_within(history: History, scope: Scope, start: int, end: int) -> tuple[int, int] | None:
+    """The part of (`start`, `end`] in which `scope` had or moved anything, as such a range; None for none of it.
+
+    What began later begins with nothing on the evening before its first day, so that gains of parts add up to that of
+    the whole; what ended earlier ends on its last day, so that it is not annualised over years in which it was not.
+    """
+    place = history.scopes.index(scope)
+    rows = history.values[[VALUE, COST, NET_FLOW], place]
+    days = history.start + np.flatnonzero((np.isnan(rows) | (rows != 0)).any(axis=0))
+    days = days[(days >= start) & (days <= end)]
+    if not len(days) or (days[-1] == start and start < end):
+        return None
+    return max(start, int(days[0]) - 1), int(min(end, days[-1]))
+
+
 def annualized(twr: float, days: int) -> float | None:
     """The yearly rate that gives `twr` in so many days; None under a year."""
     return float((1 + twr) ** (YEAR / days) - 1) if days >= YEAR else None
@@ -106,49 +122,10 @@ def xirr(flows: list[tuple[date, float]]) -> tuple[float | None, str | None]:
     return (rate, None) if rate is not None and np.isfinite(rate) else (None, "no_solution")
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A scope beside an instrument's price (splits worked in, dividends left out) in the portfolio's currency."""
+class Window:
+    """One scope over (`start`, `end`]: `days` (int64) with their `index` (float64, undefined ones carried) and
+    `flows`, and the index and value that it opens with."""
 
-    start: int
-    end: int
-    twr: float | None
-    benchmark: float | None
-    difference: float | None
-    reasons: dict[str, str] = field(default_factory=dict)
-
-
-def compared(
-    history: History, market: MarketData, benchmark: Instrument, scope: Scope = PORTFOLIO,
-    start: int | None = None, end: int | None = None,
-) -> Comparison:  # fmt: skip
-    """The time-weighted return over (`start`, `end`] beside what the price of `benchmark` did."""
-    own = performance(history, scope, start, end)
-    reasons = {name: why for name, why in own.reasons.items() if name == "twr"}
-    series = relative_prices(market, benchmark, history.currency, own.start, own.end)
-    if series is None:
-        reasons["benchmark"] = reasons["difference"] = "no_price"
-        return Comparison(own.start, own.end, own.twr, None, None, reasons)
-    other = float(series[-1] - 1)
-    if own.twr is None:
-        reasons["difference"] = reasons["twr"]
-    return Comparison(own.start, own.end, own.twr, other, None if own.twr is None else own.twr - other, reasons)
-
-
-def relative_prices(
-    market: MarketData, instrument: Instrument, currency: str, start: int, end: int
-) -> NDArray[np.float64] | None:
-    """Price in `currency` on each day from `start` to `end` ÷ that of `start`, in units of one day: float64. None
-    without a price on `start`."""
-    grid = lay_out([instrument], market, currency, start, end)
-    if grid.priced_from[0] > start:
-        return None
-    days = np.arange(start, end + 1, dtype=np.int64)
-    prices = grid.prices[0] / split_factors(days, market.prices[instrument].actions)
-    return np.asarray(prices / prices[0])
-
-
-class _Window:
     def __init__(self, history: History, scope: Scope, start: int, end: int) -> None:
         self.start, self.end = start, end
         low, high = max(start + 1 - history.start, 0), end + 1 - history.start
@@ -156,7 +133,8 @@ class _Window:
         chained = _carried(index)
         self.opening = float(chained[low - 1]) if 0 < low <= len(chained) else 1.0
         self.days = np.arange(history.start + low, history.start + max(high, low))
-        self.undefined = bool(np.isnan(index[low:high]).any())
+        self.gaps = np.isnan(index[low:high])
+        self.undefined = bool(self.gaps.any())
         self.index = chained[low:high]
         values = history.of(VALUE, scope)
         self.first_value = float(values[low - 1]) if 0 < low <= len(values) else 0.0
@@ -164,10 +142,28 @@ class _Window:
         self.flows = history.of(NET_FLOW, scope)[low:high]
 
     def twr(self, reasons: dict[str, str]) -> float | None:
-        if self.undefined or not self.opening:
-            reasons["twr"] = "no_capital"
+        if not self._is_defined("twr", reasons):
             return None
         return float(self.index[-1] / self.opening - 1) if len(self.index) else 0.0
+
+    def _is_defined(self, name: str, reasons: dict[str, str]) -> bool:
+        if self.undefined or not self.opening:
+            reasons[name] = "no_capital"
+        elif not np.isfinite(self.index / self.opening).all():
+            reasons[name] = "out_of_range"
+        return name not in reasons
+
+    def undefined_days(self) -> list[int]:
+        """Those whose link is not defined."""
+        return [int(day) for day in self.days[self.gaps]]
+
+    def path(self, sessions: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        """The index it opens with, and at the end of each session; None takes Monday to Friday."""
+        return np.concatenate([[self.opening], self.index[self.on(sessions)]])
+
+    def on(self, sessions: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Which of its days are sessions."""
+        return (self.days + 3) % 7 < 5 if sessions is None else np.isin(self.days, sessions)
 
     def money(self, reasons: dict[str, str]) -> tuple[float | None, float | None, float | None]:
         amounts = (
@@ -194,22 +190,31 @@ class _Window:
         return rate
 
     def drawdown(self, reasons: dict[str, str]) -> float | None:
-        if self.undefined or not self.opening:
-            reasons["max_drawdown"] = "no_capital"
+        if not self._is_defined("max_drawdown", reasons):
             return None
-        path = np.concatenate([[self.opening], self.index])
-        return float((path / np.maximum.accumulate(path)).min() - 1)
+        return deepest(np.concatenate([[self.opening], self.index]))
 
     def volatility(self, sessions: NDArray[np.int64] | None, reasons: dict[str, str]) -> float | None:
-        if self.undefined or not self.opening:
+        if not self._is_defined("volatility", reasons):
+            return None
+        path = self.path(sessions)
+        if not (path > 0).all():
             reasons["volatility"] = "no_capital"
             return None
-        on = (self.days + 3) % 7 < 5 if sessions is None else np.isin(self.days, sessions)
-        path = np.concatenate([[self.opening], self.index[on]])
-        if len(path) <= FEWEST_SESSIONS or not (path > 0).all():
+        if len(path) <= FEWEST_SESSIONS:
             reasons["volatility"] = "too_few_sessions"
             return None
-        return float(np.std(path[1:] / path[:-1] - 1, ddof=1) * np.sqrt(SESSIONS_A_YEAR))
+        return yearly(path[1:] / path[:-1] - 1)
+
+
+def deepest(path: NDArray[np.float64]) -> float:
+    """The largest fall from a height so far: 0 or a negative fraction."""
+    return float((path / np.maximum.accumulate(path)).min() - 1)
+
+
+def yearly(returns: NDArray[np.float64]) -> float:
+    """Their sample standard deviation, from one session to the next, x sqrt(252)."""
+    return float(np.std(returns, ddof=1) * np.sqrt(SESSIONS_A_YEAR))
 
 
 def _annualized(twr: float | None, days: int, reasons: dict[str, str]) -> float | None:

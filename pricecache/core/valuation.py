@@ -77,7 +77,8 @@ class Valued:
     """Every day from `start` on, for each of `scopes`.
 
     `values`: float64, shape (fields, scopes, days), in the order of `FIELDS`, not rounded; NaN is unknown or
-    undefined. `estimated`: bool, shape (scopes, days). `marks`: of days that were asked for, by scope.
+    undefined. `estimated`: bool, shape (scopes, days). `marks`: of days that were asked for, by scope. `inflow`,
+    `outflow`: float64, shape (scopes, days), what the index takes to have come and gone.
     """
 
     start: int
@@ -85,6 +86,8 @@ class Valued:
     values: NDArray[np.float64]
     estimated: NDArray[np.bool_]
     marks: dict[int, dict[Scope, Mark]]
+    inflow: NDArray[np.float64]
+    outflow: NDArray[np.float64]
 
 
 def value(
@@ -193,6 +196,8 @@ class _Kernel:
             out,
             estimated,
             found,
+            inflow,
+            outflow,
         )
 
     def _covers(self, day: int) -> bool:

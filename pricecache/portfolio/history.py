@@ -1,4 +1,4 @@
-"""Histories, holdings and returns of portfolios, for whoever asks."""
+"""Histories and holdings of portfolios, for whoever asks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pricecache.core.history import PORTFOLIO, History, book_at
 from pricecache.core.holdings import Holdings, holdings
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
-from pricecache.core.returns import Performance, performance
 from pricecache.core.totals import Part, total
 from pricecache.core.valuation import NET_FLOW, Scope
 from pricecache.portfolio.ledger import Ledgers
@@ -83,15 +82,6 @@ class Histories:
             return None
         return _between(whole, max(whole.start if start is None else start, whole.start), whole.end)
 
-    async def total_performance(
-        self, portfolios: Sequence[Portfolio], currency: str, start: int | None = None, end: int | None = None
-    ) -> Performance | None:
-        """The same for what they returned together."""
-        whole = await self._total(portfolios, currency, end)
-        if whole is None:
-            return None
-        return performance(whole, PORTFOLIO, None if start is None else min(start, whole.end), whole.end)
-
     async def _total(self, portfolios: Sequence[Portfolio], currency: str, end: int | None) -> History | None:
         if not portfolios:
             return None
@@ -105,17 +95,6 @@ class Histories:
                 found = _until(whole, last)
                 parts.append(Part(one.id, found, _rates(market, currency, one.rules.currency, found)))
         return total(parts, currency) if parts else None
-
-    async def performance(
-        self, portfolio: Portfolio, account: str | None = None, start: int | None = None, end: int | None = None
-    ) -> Performance | None:
-        """Over (start, end], by default from the first transaction's day to today; None without any day."""
-        scope = _scope(account)
-        found = await self.wholes.of(portfolio)
-        last, whole = found.today if end is None else min(end, found.today), found.history
-        if whole is None or whole.start > last or scope not in whole.scopes:
-            return None
-        return performance(whole, scope, None if start is None else min(start, last), last)
 
     async def holdings(
         self, portfolio: Portfolio, day: int | None = None, account: str | None = None

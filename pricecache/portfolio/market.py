@@ -31,6 +31,8 @@ FOR_EVER = 1 << 40
 """The last settled day of what depends on no market."""
 AHEAD_SECONDS = 14 * 3600
 """How far ahead of UTC a day begins on Earth."""
+EVERY_DAY = frozenset({"24/7", "24/5"})
+"""Calendars of no exchange."""
 _NO_DAYS: NDArray[np.int64] = np.empty(0, np.int64)
 _NO_PRICES: NDArray[np.float64] = np.empty(0, np.float64)
 _NEVER_TRADED = Column(_NO_DAYS, _NO_PRICES)
@@ -197,12 +199,38 @@ class Markets:
         """How much of `base` one of each of these whole currencies was."""
         pairs = {c: entry for c in currencies if (entry := self._pair(c, base)) is not None}
         await self._load(list(pairs.values()))
-        kept, now = await self._current(pairs.values()), self._clock.time()
-        columns = {
-            currency: self._with_running(entry, kept[entry.id].column, self._live.get(entry.instrument.key), now)
-            for currency, entry in pairs.items()
-        }
-        return MarketData({}, {currency: column.closes for currency, column in columns.items()})
+        return MarketData({}, {currency: (await self._column(entry)).closes for currency, entry in pairs.items()})
+
+    async def benchmark(self, instrument: Instrument, base: str, *, dividends: bool = False) -> MarketData:
+        """Its prices, and what its currency is in `base`; with `dividends` as if they were reinvested on their ex-dates
+        (the CRSP method), in units of today. Raises `NotFound` with code `unknown_symbol`."""
+        entry = self._catalog.require(instrument)
+        pair = self._pair(entry.currency, base)
+        await self._load([entry] if pair is None else [entry, pair])
+        column = await self._column(entry)
+        if dividends:
+            column = await self._with_dividends(entry, column)
+        rates = {} if pair is None else {major(entry.currency): (await self._column(pair)).closes}
+        return MarketData({entry.instrument: column}, rates)
+
+    async def _with_dividends(self, entry: Entry, column: PriceColumn) -> PriceColumn:
+        bars = await self._columns.get(entry, "all", in_effect(entry.actions, self._today()))
+        closes = column.closes
+        later = closes.sessions > (bars.sessions[-1] if len(bars) else -1)  # provisional ones: in today's units as well
+        sessions = np.concatenate([bars.sessions, closes.sessions[later]])
+        values = np.concatenate([bars.close, closes.values[later]])
+        return PriceColumn(Column(sessions, values, closes.due), column.currency)
+
+    def sessions(self, instruments: Iterable[Instrument], start: int, end: int) -> NDArray[np.int64] | None:
+        """Days from `start` to `end` that an exchange of theirs opened on, so far: int64, ascending. None where all of
+        them trade every day, or every weekday: then nothing says what a session is."""
+        names = {instrument.place.calendar for instrument in instruments} - EVERY_DAY
+        found = [self._opened(self._calendars.get(name), start, end) for name in sorted(names)]
+        return np.unique(np.concatenate(found)) if found else None
+
+    def _opened(self, calendar: SessionCalendar, start: int, end: int) -> NDArray[np.int64]:
+        last = calendar.current(self._clock.time())
+        return calendar.between(start, end if last is None else min(end, last))
 
     def _currencies(self, ledger: Ledger) -> list[str]:
         return sorted(currencies_of(ledger, self.currency_of))
@@ -237,6 +265,10 @@ class Markets:
                 self._kept.clear()
             self._kept[entry.id] = kept
         return kept
+
+    async def _column(self, entry: Entry) -> PriceColumn:
+        kept, quote = await self._kept_of(entry), self._live.get(entry.instrument.key)
+        return self._with_running(entry, kept.column, quote, self._clock.time())
 
     def _due_until(self, entry: Entry, calendar: SessionCalendar, now: float) -> int:
         closed = calendar.last_closed(now, entry.lag(self._lag))

@@ -13,11 +13,11 @@ from pymongo import DeleteOne, ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from pricecache.core.chunks import Span, between, joined, spans
-from pricecache.core.history import History
+from pricecache.core.chunks import Span, between, joined, spans, with_flows
+from pricecache.core.history import GrossFlows, History
 from pricecache.core.materialised import Materialised, Point
 from pricecache.core.stamps import SeriesFacts, Stamp
-from pricecache.core.valuation import Scope
+from pricecache.core.valuation import FIELDS, Scope
 from pricecache.errors import Corrupt
 from pricecache.stores.ledger import LedgerMoved, as_moved
 from pricecache.stores.packed_history import pack_rows, unpack_rows
@@ -244,7 +244,7 @@ def _all_of(portfolio: str) -> Document:
 
 def _chunk_document(portfolio: str, kept: Materialised, span: Span, version: int) -> Document:
     part = between(kept.history, span.first, span.last)
-    rows = pack_rows(part.values, part.estimated)
+    rows = pack_rows(with_flows(part), part.estimated)
     point = next(point for point in kept.points if point.day == span.last).pack()
     return {
         "_id": _key(portfolio, span.first),
@@ -271,7 +271,8 @@ def _part(head: StoredHead, document: Document) -> History:
     first = document["_id"]["c"]
     scopes: tuple[Scope, ...] = tuple((account, None) for account in document["scopes"])
     values, estimated = unpack_rows(rows, len(scopes), document["last"] + 1 - first)
-    return History(head.currency, first, scopes, values, estimated, {}, ())
+    gross = GrossFlows(first, *values[len(FIELDS) :])
+    return History(head.currency, first, scopes, values[: len(FIELDS)], estimated, {}, (), gross)
 
 
 def _head_document(head: StoredHead) -> Document:

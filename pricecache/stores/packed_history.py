@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from pricecache.core.valuation import (
     COST,
     FIELDS,
     GAIN,
-    INDEX,
     ORIGINAL,
     PROCEEDS,
     REALIZED,
@@ -22,23 +21,29 @@ from pricecache.core.valuation import (
 from pricecache.errors import Corrupt
 
 _LEVEL = 6
+ROWS = len(FIELDS) + 2
+"""The fields of a history, and what came in and went out gross."""
 _DERIVED = (REALIZED, UNREALIZED, GAIN)
-_OWN = tuple(field for field in range(len(FIELDS)) if field not in _DERIVED)
+_OWN = tuple(field for field in range(ROWS) if field not in _DERIVED)
+_ORDER = _OWN + _DERIVED
+"""Fields in the order in which each can be told from those before it."""
 _STORED, _OF_FIELDS, _OF_SCOPES, _NOTHING, _UNKNOWN = range(5)
 """How a field of a scope is kept: its bits; not, as others of its scope say it; not, as it is the sum of the other
 scopes; not, as it is 0 on every day; not, as it is NaN on every day."""
+_NAN = np.array([np.nan]).view(np.uint64)[0]
 
 _Rows = NDArray[np.float64]
 
 
 def pack_rows(values: _Rows, estimated: NDArray[np.bool_]) -> bytes:
-    """`values`: float64, shape (fields, scopes, days), `estimated`: bool, shape (scopes, days), both bit for bit.
+    """`values`: float64, shape (ROWS, scopes, days), `estimated`: bool, shape (scopes, days), both bit for bit.
 
     Differences are XORs of the bits of one day with those of the day before, laid out byte by byte: what stays the
-    same is zeros. Measured: about 20 bytes a day and scope of real prices.
+    same is zeros.
     """
-    scopes, days = estimated.shape
-    how = np.array([[_kind(values, field, scope) for scope in range(scopes)] for field in _order()], np.uint8)
+    values = np.ascontiguousarray(values)
+    days = estimated.shape[1]
+    how = _kinds(values)
     stored = [values[field, scope] for field, scope, kind in _each(how) if kind == _STORED]
     bits = np.array(stored, np.float64).reshape(len(stored), days).view(np.uint64)
     steps = bits.copy()
@@ -51,9 +56,8 @@ def unpack_rows(block: bytes, scopes: int, days: int) -> tuple[_Rows, NDArray[np
     """The inverse. Raises `Corrupt`."""
     try:
         plain = zlib.decompress(block)
-        fields = len(FIELDS)
-        how = np.frombuffer(plain, np.uint8, fields * scopes).reshape(fields, scopes)
-        flags = np.frombuffer(plain, np.uint8, -(-scopes * days // 8), fields * scopes)
+        how = np.frombuffer(plain, np.uint8, ROWS * scopes).reshape(ROWS, scopes)
+        flags = np.frombuffer(plain, np.uint8, -(-scopes * days // 8), how.size)
         estimated = np.unpackbits(flags, count=scopes * days).astype(np.bool_).reshape(scopes, days)
         rows = int((how == _STORED).sum())
         shuffled = np.frombuffer(plain[how.size + flags.size :], np.uint8).reshape(rows, 8, days)
@@ -65,66 +69,60 @@ def unpack_rows(block: bytes, scopes: int, days: int) -> tuple[_Rows, NDArray[np
 
 
 def _laid_out(how: NDArray[np.uint8], stored: _Rows) -> _Rows:
-    scopes, days = how.shape[1], stored.shape[1]
-    values = np.empty((len(FIELDS), scopes, days))
+    values = np.empty((ROWS, how.shape[1], stored.shape[1]))
     rows = iter(stored)
     constant = {_NOTHING: 0.0, _UNKNOWN: np.nan}
     for field, scope, kind in _each(how):
         if kind == _STORED:
             values[field, scope] = next(rows)
         elif kind == _OF_FIELDS:
-            values[field, scope] = _derived(values, field, scope)
+            values[field, scope] = _derived(values, field)[scope]
         elif kind == _OF_SCOPES:
-            values[field, scope] = _summed(values, field)
+            values[field, scope] = _summed(values[field])
         else:
             values[field, scope] = constant[kind]
     return values
 
 
-def _order() -> tuple[int, ...]:
-    """Fields in the order in which each can be told from those before it."""
-    return _OWN + _DERIVED
-
-
 def _each(how: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
-    """Field, scope and kind, the portfolio after its accounts."""
-    for row, field in enumerate(_order()):
+    """Field, scope and kind in the order of `_ORDER`, the portfolio after its accounts. `how`: by field."""
+    kinds = how.tolist()
+    for field in _ORDER:
         for scope in (*range(1, how.shape[1]), 0):
-            yield field, scope, int(how[row, scope])
+            yield field, scope, kinds[field][scope]
 
 
-def _kind(values: _Rows, field: int, scope: int) -> int:
-    row = values[field, scope]
-    if _same(row, np.zeros_like(row)):
-        return _NOTHING
-    if _same(row, np.full_like(row, np.nan)):
-        return _UNKNOWN
-    if field in _DERIVED and _same(row, _derived(values, field, scope)):
-        return _OF_FIELDS
-    if scope == 0 and values.shape[1] > 1 and _same(row, _summed(values, field)):
-        return _OF_SCOPES
-    return _STORED
+def _kinds(values: _Rows) -> NDArray[np.uint8]:
+    """uint8, shape (ROWS, scopes)."""
+    bits = values.view(np.uint64)
+    how = np.full(values.shape[:2], _STORED, np.uint8)
+    if values.shape[1] > 1:
+        for field in range(ROWS):
+            if _same(bits[field, 0], _summed(values[field])):
+                how[field, 0] = _OF_SCOPES
+    for field in _DERIVED:
+        how[field][(bits[field] == _derived(values, field).view(np.uint64)).all(axis=1)] = _OF_FIELDS
+    how[(bits == _NAN).all(axis=2)] = _UNKNOWN
+    how[(bits == 0).all(axis=2)] = _NOTHING
+    return how
 
 
-def _derived(values: _Rows, field: int, scope: int) -> _Rows:
-    of = values[:, scope]
+def _derived(values: _Rows, field: int) -> _Rows:
+    """By scope, what a field is when it is what it mostly is."""
     if field == REALIZED:
-        return np.asarray(of[PROCEEDS] - of[ORIGINAL])
+        return np.asarray(values[PROCEEDS] - values[ORIGINAL])
     if field == UNREALIZED:
-        return np.asarray(of[VALUE] - of[COST])
-    return np.asarray(of[REALIZED] + of[UNREALIZED])
+        return np.asarray(values[VALUE] - values[COST])
+    return np.asarray(values[REALIZED] + values[UNREALIZED])
 
 
-def _summed(values: _Rows, field: int) -> _Rows:
-    """What the engine makes the portfolio's, its accounts in their order; an index is that of the only account."""
-    parts = values[field, 1:]
-    if field == INDEX:
-        return parts[0]
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
+def _summed(rows: _Rows) -> _Rows:
+    """What the engine makes the portfolio's of the rows of its scopes: its accounts' in their order."""
+    total: _Rows = rows[1].copy()
+    for row in rows[2:]:
+        total += row
     return total
 
 
-def _same(a: _Rows, b: Sequence[float] | _Rows) -> bool:
-    return bool((a.view(np.uint64) == np.ascontiguousarray(b).view(np.uint64)).all())
+def _same(bits: NDArray[np.uint64], row: _Rows) -> bool:
+    return bool((bits == row.view(np.uint64)).all())

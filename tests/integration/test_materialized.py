@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,11 +14,14 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_number, day_of
+from pricecache.core.chunks import between, with_flows
 from pricecache.core.history import History
 from pricecache.core.instruments import Instrument
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.valuation import COVERAGE, FIELDS, INDEX
+from pricecache.stores import packed_history
 from pricecache.stores.bars import Change
+from pricecache.stores.ledger import LedgerMoved
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.reference_history import reference
 
@@ -123,7 +127,7 @@ def same(a: History | None, b: History | None) -> None:
         assert a is b
         return
     assert (a.start, a.scopes, a.days) == (b.start, b.scopes, b.days)
-    assert np.array_equal(a.values, b.values, equal_nan=True)
+    assert np.array_equal(with_flows(a), with_flows(b), equal_nan=True)
     assert np.array_equal(a.estimated, b.estimated)
 
 
@@ -310,8 +314,6 @@ async def test_a_write_that_came_too_late_leaves_what_is_newer(world: World) -> 
     old = await parts.wholes.of(await parts.portfolios.get("ann", world.portfolio.id))
     head = await parts.stored_histories.head(world.portfolio.id)
     await world.add("b", date=iso(WHEN - 10), type="buy", symbol="AAPL", quantity=1, price=100)
-    from pricecache.stores.ledger import LedgerMoved
-
     assert old.kept is not None
     with pytest.raises(LedgerMoved):
         await parts.stored_histories.write(world.portfolio.id, head, old.kept, 0.0)
@@ -330,18 +332,14 @@ async def test_damaged_rows_are_computed_again(world: World, database: Any) -> N
 
 
 async def test_drift_is_found_told_and_mended(world: World, database: Any) -> None:
-    from pricecache.stores import packed_history
-
     await filled(world)
     stored = await world.daemon.services.stored_histories.load(world.portfolio.id, True)
     assert stored is not None
     chunk = await database["history"].find_one({"_id.p": world.portfolio.id, "_id.c": FIRST})
-    days = chunk["last"] + 1 - FIRST
-    values, estimated = stored.kept.history.values[..., :days].copy(), stored.kept.history.estimated[:, :days]
+    part = between(stored.kept.history, FIRST, chunk["last"])
+    values = with_flows(part)
     values[0, 0, 3] += 0.01
-    rows = packed_history.pack_rows(values, estimated)
-    import zlib
-
+    rows = packed_history.pack_rows(values, part.estimated)
     check = zlib.crc32(chunk["point"], zlib.crc32(rows))
     await database["history"].update_one({"_id": chunk["_id"]}, {"$set": {"rows": rows, "check": check}})
     drift = await world.daemon.parts.sampler.sample(world.portfolio)

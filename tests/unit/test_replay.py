@@ -12,7 +12,7 @@ from pricecache.core.actions import Action
 from pricecache.core.book import Book, Held
 from pricecache.core.history import book_at, check
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
+from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.replay import replay
 from pricecache.errors import Invalid
@@ -38,36 +38,6 @@ def book(*rows: Transaction, day: int = 399, data: MarketData | None = None, **r
 
 def held(state: Book, account: str = "") -> Held:
     return next(one for one in state.positions if one.account == account and one.instrument is not None)
-
-
-# https://en.wikipedia.org/wiki/FIFO_and_LIFO_accounting: Foo Co. buys 100 at 50, 125 at 55, 75 at 59 and sells 210;
-# cost of sales 11,050 by FIFO and 11,800 by LIFO. Dearest first is LIFO here; the average is 210/300 of 16,300.
-@pytest.mark.parametrize(
-    ("method", "cost"), [("fifo", D(11050)), ("lifo", D(11800)), ("hifo", D(11800)), ("average", D(11410))]
-)
-def test_the_cost_of_sales_of_foo_co(method: CostBasis, cost: D) -> None:
-    foo = (row(1, "buy", 100, 50), row(2, "buy", 125, 55), row(3, "buy", 75, 59), row(4, "sell", 210, 70))
-    state = held(book(*foo, cost_basis=method))
-    assert state.original.quantize(D("0.01")) == cost
-    assert state.basis[0].quantize(D("0.01")) == 16300 - cost
-    assert state.proceeds == 14700
-
-
-def test_the_section_104_holding_of_hmrc() -> None:
-    """HMRC helpsheet HS284, example 3: gains of 329 and 300 pounds on a pool of Lobster plc shares."""
-    rows = (
-        row(1, "buy", 1000, 4, fees=D(150), currency="GBP", instrument=L),
-        row(2, "buy", 500, "4.10", fees=D(80), currency="GBP", instrument=L),
-        row(3, "sell", 700, "4.80", fees=D(100), currency="GBP", instrument=L),
-        row(4, "sell", 400, "5.20", fees=D(105), currency="GBP", instrument=L),
-    )
-    data = market(currency="GBp", instrument=L)
-    first = held(book(*rows, day=3, data=data, currency="GBP", cost_basis="average"))
-    assert round(first.proceeds - first.original) == 329
-    both = held(book(*rows, data=data, currency="GBP", cost_basis="average"))
-    assert round(both.proceeds - both.original - (first.proceeds - first.original)) == 300
-    assert both.basis[0].quantize(D("0.01")) == D("1674.67")
-    assert both.basis[1].quantize(D("1")) == 167467  # in pence, as the shares are quoted
 
 
 def test_average_cost_spans_accounts_and_lots_do_not() -> None:

@@ -1,7 +1,8 @@
-"""Returns: published examples with their sources, and None with a reason where there is no number."""
+"""Returns by hand, beside a benchmark, explained; and None with a reason where there is no number."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal as D
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import day_number
+from pricecache.core.benchmarks import compared
 from pricecache.core.history import History, history
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
-from pricecache.core.returns import annualized, compared, performance, xirr
+from pricecache.core.return_inputs import inputs_of
+from pricecache.core.returns import annualized, held_within, performance, xirr
 from pricecache.core.valuation import INDEX
 
 A = Instrument("AAA")
@@ -31,52 +34,6 @@ def computed(rows: list[Transaction], closes: dict[int, float], end: int, **rule
     found = history(Ledger.of(rows, Rules(**rules)), market(closes), end)
     assert found is not None
     return found
-
-
-def fund(values: list[tuple[int, float]], flows: dict[int, float], end: int) -> History:
-    """A fund of one unit price: `values` before the day's flow, known the evening before, as an inflow counts from
-    the start of its day; flows buy and sell units at the day's price."""
-    opening = values[0][1]
-    units, price = opening, 1.0
-    rows = [Transaction(values[0][0], "buy", A, D(str(opening)), D(1))]
-    closes = {values[0][0]: 1.0}
-    for day, worth in values[1:]:
-        price = worth / units
-        closes[day - 1] = closes[day] = price
-        flow = flows.get(day, 0.0)
-        if flow:
-            kind: Any = "buy" if flow > 0 else "sell"
-            quantity = D(str(round(abs(flow) / price, 9)))
-            rows.append(Transaction(day, kind, A, quantity, D(repr(price))))
-            units += flow / price
-    return computed(rows, closes, end)
-
-
-def test_an_inflow_does_not_change_the_time_weighted_return() -> None:
-    """Investopedia, "Time-Weighted Rate of Return": 1,000,000 grows to 1,162,484, 100,000 come in or go out, and the
-    year ends at 1,192,328 or 1,003,440: 9.79 % either way."""
-    for flow, last in ((100_000.0, 1_192_328.0), (-100_000.0, 1_003_440.0)):
-        got = fund([(0, 1_000_000.0), (227, 1_162_484.0), (365, last)], {227: flow}, 365)
-        assert performance(got).twr == pytest.approx(0.0979, abs=5e-5)
-
-
-def test_a_return_with_a_large_flow_in_the_month() -> None:
-    """C. Bacon, Practical Portfolio Performance Measurement and Attribution: 74.2 at the start, 67.0 before 37.1 come
-    in on the 14th, 103.1 at the end: -10.57 % time-weighted."""
-    got = fund([(0, 74.2), (14, 67.0), (31, 103.1)], {14: 37.1}, 31)
-    assert performance(got).twr == pytest.approx(-0.1057, abs=5e-5)
-
-
-def test_the_spreadsheet_example_of_xirr() -> None:
-    """Microsoft Support, XIRR function: 37.3362535 %."""
-    flows = [
-        (date(2008, 1, 1), -10_000.0),
-        (date(2008, 3, 1), 2_750.0),
-        (date(2008, 10, 30), 4_250.0),
-        (date(2009, 2, 15), 3_250.0),
-        (date(2009, 4, 1), 2_750.0),
-    ]
-    assert xirr(flows)[0] == pytest.approx(0.373362535, abs=1e-8)
 
 
 def test_the_spreadsheet_example_as_a_portfolio() -> None:
@@ -164,8 +121,70 @@ def test_a_benchmark_is_its_price_with_splits_worked_in() -> None:
     both = MarketData({**data.prices, other: column})
     got = history(Ledger.of(rows), both, 9)
     assert got is not None
-    result = compared(got, both, other)
-    assert result.twr == pytest.approx(-0.4)
-    assert result.benchmark == pytest.approx(0.2)
-    assert result.difference == pytest.approx(-0.6)
-    assert compared(got, both, Instrument("NONE")).reasons["benchmark"] == "no_price"
+    own = performance(got)
+    result = compared(got, both, other, own)
+    assert own.twr == pytest.approx(-0.4)
+    assert result.twr == pytest.approx(0.2)
+    assert result.excess_return == pytest.approx(-0.6)
+    assert compared(got, both, Instrument("NONE"), own).reasons["twr"] == "no_price"
+
+
+def test_a_benchmark_that_never_moves_is_correlated_with_nothing() -> None:
+    rows = [Transaction(4, "buy", A, D(1), D(100))]
+    data = market({4: 100.0, 5: 110.0, 6: 99.0, 7: 100.0})
+    still = Instrument("BBB")
+    both = MarketData({**data.prices, still: PriceColumn(Column(np.array([0]), np.array([5.0])), "USD")})
+    got = history(Ledger.of(rows), both, 7)
+    assert got is not None
+    own = performance(got)
+    result = compared(got, both, still, own)
+    assert (result.twr, result.correlation, result.reasons["correlation"]) == (0.0, None, "no_variation")
+    assert result.tracking_error == pytest.approx(own.volatility)
+
+
+def test_a_benchmark_beside_no_return_is_told_by_itself() -> None:
+    rows = [Transaction(4, "sell", A, D(1), D(100))]
+    data = market({4: 100.0, 5: 110.0, 6: 99.0, 7: 100.0})
+    got = history(Ledger.of(rows, Rules(allow_short=True)), data, 7)
+    assert got is not None
+    result = compared(got, data, A, performance(got))
+    assert result.twr == pytest.approx(0.0)
+    assert (result.excess_return, result.tracking_error) == (None, None)
+    assert result.reasons["excess_return"] == result.reasons["tracking_error"] == "no_capital"
+
+
+def test_the_inputs_of_a_return_are_gross_and_name_the_days_without_a_link() -> None:
+    rows = [
+        Transaction(4, "buy", A, D(2), D(100)),
+        Transaction(5, "sell", A, D(1), D(110)),
+        Transaction(5, "buy", A, D(1), D(105)),
+        Transaction(6, "sell", A, D(4), D(110)),
+    ]
+    got = computed(rows, {4: 100.0, 5: 110.0, 6: 110.0}, 8, allow_short=True)
+    inputs = inputs_of(got, performance(got))
+    assert inputs.flows == ((5, 105.0, 110.0), (6, 0.0, 440.0))
+    assert inputs.payments == ((4, -200.0), (5, 5.0), (6, 440.0), (8, -220.0))
+    assert inputs.undefined == (7, 8)
+    assert inputs_of(replace(got, gross=None), performance(got)).flows is None
+
+
+def test_a_part_is_told_over_the_days_on_which_it_was() -> None:
+    rows = [
+        Transaction(0, "buy", A, D(1), D(100), account="old"),
+        Transaction(5, "buy", A, D(1), D(100), account="new"),
+        Transaction(7, "sell", A, D(1), D(100), account="old"),
+    ]
+    got = computed(rows, {0: 100.0}, 20)
+    assert held_within(got, ("old", None), 0, 20) == (0, 7)
+    assert held_within(got, ("new", None), 0, 20) == (4, 20)
+    assert held_within(got, ("new", None), 10, 20) == (10, 20)
+    assert held_within(got, ("old", None), 7, 20) is None
+    assert held_within(got, ("new", None), 0, 3) is None
+
+
+def test_an_index_beyond_all_numbers_is_no_return() -> None:
+    got = computed([Transaction(4, "buy", A, D(1), D(100))], {4: 100.0}, 8)
+    values = got.values.copy()
+    values[INDEX, 0, 3] = np.inf
+    found = performance(replace(got, values=values))
+    assert (found.twr, found.max_drawdown, found.reasons["twr"]) == (None, None, "out_of_range")

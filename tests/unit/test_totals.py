@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 
-from pricecache.core.history import History, history
+from pricecache.core.history import GrossFlows, History, history
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.rows import rounded
 from pricecache.core.totals import Part, total
 from pricecache.core.valuation import COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE
-from tests.ledgers import LAST, ledgers, markets
+from tests.ledgers import ACCOUNTS, LAST, ledgers, markets
 
 NOT_MONEY = (INDEX, COVERAGE)
 
@@ -37,6 +39,48 @@ def test_the_total_of_one_is_that_one(ledger: Ledger, market: MarketData) -> Non
     for field in range(len(FIELDS)):
         if field not in NOT_MONEY:
             np.testing.assert_array_equal(whole.values[field, 0], found.values[field, 0])
+    np.testing.assert_array_equal(whole.of(INDEX), found.of(INDEX))
+
+
+@settings(max_examples=120, deadline=None)
+@given(ledgers(), markets())
+def test_a_portfolio_cut_into_its_accounts_has_the_index_it_had_whole(ledger: Ledger, market: MarketData) -> None:
+    together = ("split",)  # one that an account states is weighed against what the others say
+    rows = [r for r in ledger.transactions if r.to_account is None and r.link is None and r.type not in together]
+    whole = history(Ledger.of(rows, ledger.rules), market, LAST)
+    if whole is None:
+        return
+    parts = []
+    for account in ACCOUNTS:
+        own = [row for row in rows if row.account == account]
+        found = history(Ledger.of(own, ledger.rules), market, LAST)
+        if found is not None:
+            parts.append(part(account or "-", found))
+    got = total(parts, "USD")
+    assert got.start == whole.start
+    np.testing.assert_allclose(got.of(INDEX), whole.of(INDEX), rtol=1e-9)
+    np.testing.assert_allclose(got.of(VALUE), whole.of(VALUE), atol=1e-6)
+
+
+def test_a_day_with_a_purchase_and_a_sale_divides_by_all_that_came_in() -> None:
+    """On 100 a purchase of 100 and a sale of 100 at 10 % more: (110 + 100) over (100 + 100), as one portfolio says."""
+    own = made([100, 110], [100, 0], [1.0, 1.05])
+    flows = np.array([[[100.0, 100.0]], [[0.0, 100.0]]])
+    whole = total([part("a", replace(own, gross=GrossFlows(100, *flows)))], "USD")
+    np.testing.assert_allclose(whole.of(INDEX), [1.0, 1.05])
+    assert whole.gross is not None
+    assert whole.gross.inflow[0].tolist() == [100.0, 100.0]
+
+
+def test_a_part_that_gets_its_first_rate_comes_in_with_its_worth() -> None:
+    known, late = made([100, 100], [100, 0], [1.0, 1.0]), made([100, 110], [100, 0], [1.0, 1.1])
+    whole = total([part("a", known), Part("b", late, np.array([np.nan, 2.0]))], "USD")
+    np.testing.assert_allclose(whole.of(INDEX), [1.0, 320 / 300])
+
+
+def test_all_together_owing_more_than_they_have_is_no_return() -> None:
+    whole = total([part("a", made([100, -20], [100, 0], [1.0, np.nan]))], "USD")
+    assert np.isnan(whole.of(INDEX)[1])
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,0 +1,123 @@
+"""How much a position changed in the latest session of its market: value, value at the close before, flows between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pricecache.core.grid import Grid
+from pricecache.core.instruments import Instrument
+from pricecache.core.marketdata import MarketData
+from pricecache.core.replay import Replayed
+from pricecache.core.valuation import NET_FLOW, VALUE, Valued
+
+FORMULAS = {
+    "day_change": "value - value at the close of the session before - flows since",
+    "day_change_percent": "100 x day_change / (value at the close of the session before + inflow since)",
+    "change_from_open": "value - (what was held before the session x its open) - flows since the session before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is known of an instrument's latest session. `day`: the last one its market has opened, `previous` the one
+    before it, both days since 1970-01-01. `open`: of that session, in the currency of its prices. `price_at`: when the
+    price was made, seconds since 1970 UTC. `source`: whose quote it is, None for a stored close."""
+
+    day: int
+    previous: int
+    open: float | None = None
+    price_at: float | None = None
+    source: str | None = None
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of one scope, in base currency, not rounded; None is unknown. `before`: value at the close of the session before;
+    `flow`, `inflow`: net and gross since; `at_open`: what was held before the session at its open."""
+
+    value: float | None
+    before: float | None
+    flow: float | None
+    inflow: float
+    at_open: float | None = None
+
+    @property
+    def of_day(self) -> float | None:
+        return _less(self.value, self.before, self.flow)
+
+    @property
+    def from_open(self) -> float | None:
+        return _less(self.value, self.at_open, self.flow)
+
+
+class Changes:
+    """Changes of positions, from the `valued` last days by position, laid out on `grid`, in `base` currency. Pure."""
+
+    def __init__(
+        self,
+        replayed: Replayed,
+        valued: Valued,
+        grid: Grid,
+        market: MarketData,
+        base: str,
+        sessions: Mapping[Instrument, Session],
+    ) -> None:
+        self._valued, self._grid, self._market, self._base, self._sessions = valued, grid, market, base, sessions
+        self._days = valued.values.shape[2]
+        self._is_all = not replayed.opening.positions and not replayed.opening.cash
+        self._within = [
+            (replayed.positions[index].instrument, day - valued.start, quantity)
+            for index, day, quantity, is_external in replayed.steps.moved
+            if not is_external and quantity > 0
+        ]
+
+    def of(self, place: int, instrument: Instrument) -> Change:
+        """Of the scope at `place`, which is `instrument` in one account."""
+        column = self.column(self._sessions[instrument].previous)
+        values = self._valued.values[VALUE, place]
+        before = float(values[column]) if column >= 0 else 0.0
+        return Change(
+            known(values[-1]),
+            known(before),
+            known(np.add.reduce(self._valued.values[NET_FLOW, place, column + 1 :])),
+            float(np.add.reduce(self._valued.inflow[place, column + 1 :])),
+            self._at_open(instrument, column, before),
+        )
+
+    def column(self, day: int) -> int:
+        """Where the end of `day` stands; -1 when there was nothing yet."""
+        return min(max(day - self._valued.start, -1 if self._is_all else 0), self._days - 1)
+
+    def moved_within(self, instrument: Instrument) -> float:
+        """What went from one account to another since the session before, at the prices of its days: inflow of an
+        account, and none of all of them together."""
+        column = self.column(self._sessions[instrument].previous)
+        prices = self._grid.prices[self._grid.row_of[instrument]]
+        return sum(
+            quantity * float(prices[at]) for moved, at, quantity in self._within if moved == instrument and at > column
+        )
+
+    def _at_open(self, instrument: Instrument, column: int, before: float) -> float | None:
+        if before == 0:
+            return 0.0
+        session, row = self._sessions[instrument], self._grid.row_of[instrument]
+        price = float(self._grid.prices[row, column]) if column >= 0 else 0.0
+        if session.open is None or not price:
+            return None
+        data, since = self._market.prices[instrument], self._valued.start + column
+        ratio = data.ratio(since, session.day)
+        rate = float(self._market.rate(data.currency, self._base, self._valued.start + self._days - 1))
+        return known(before * session.open * ratio * rate / price)
+
+
+def known(amount: float) -> float | None:
+    """None for a NaN."""
+    return None if amount != amount else float(amount)
+
+
+def _less(value: float | None, before: float | None, flow: float | None) -> float | None:
+    return None if value is None or before is None or flow is None else value - before - flow

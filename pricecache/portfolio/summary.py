@@ -1,0 +1,112 @@
+"""What portfolios are worth now, from the latest prices of what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from pricecache.clock import Clock
+from pricecache.core.bars import day_number
+from pricecache.core.book import Book
+from pricecache.core.catalog import Catalog
+from pricecache.core.daychange import Session, known
+from pricecache.core.instruments import Instrument
+from pricecache.core.marketdata import MarketData
+from pricecache.core.portfolios import Portfolio
+from pricecache.core.present import SummaryNow
+from pricecache.core.summaries import Turned
+from pricecache.core.summary import summary
+from pricecache.errors import Corrupt
+from pricecache.portfolio.latest import LatestSessions
+from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.market import Markets
+from pricecache.portfolio.wholes import Wholes
+
+DAYS_BACK = 30
+"""The session before the latest one lies within so many days on every exchange, holidays included."""
+ROWS_IN_THREAD_FROM = 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summarised:
+    """One portfolio now. `sessions`: of every instrument of its ledger, `market` what it was computed from, `at` when:
+    seconds since 1970 UTC."""
+
+    portfolio: Portfolio
+    at: float
+    summary: SummaryNow
+    sessions: Mapping[Instrument, Session]
+    market: MarketData
+
+
+class Summaries:
+    """Answers what portfolios are worth now. Loop-only. Never calls a provider.
+
+    What happened more than `DAYS_BACK` days ago is taken from the kept history where that still holds, so that an
+    answer costs what happened since.
+    """
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        markets: Markets,
+        wholes: Wholes,
+        catalog: Catalog,
+        latest: LatestSessions,
+        clock: Clock,
+    ) -> None:
+        self._ledgers = ledgers
+        self._markets = markets
+        self._wholes = wholes
+        self._catalog = catalog
+        self._latest = latest
+        self._clock = clock
+
+    async def of(self, portfolio: Portfolio, account: str | None = None) -> Summarised:
+        """Of the portfolio, or one account of it. Raises `Unavailable` while a calendar is built."""
+        view = await self._ledgers.read(portfolio)
+        ledger = view.ledger
+        market, now = await self._markets.of(ledger), self._clock.time()
+        entries = {i: entry for i in market.prices if (entry := self._catalog.find(i)) is not None}
+        opened = await self._latest.of(entries, market.prices, now)
+        end = max([self._today(portfolio, now), *(one.day for one in opened.values())])
+        sessions = {i: opened.get(i, Session(end, end - 1, stale=True)) for i in ledger.instruments()}
+        prices = {i: self._latest.with_previous(i, column, sessions[i]) for i, column in market.prices.items()}
+        market = MarketData(prices, market.rates)
+        since = await self._book(portfolio, view.state.generation, end - DAYS_BACK)
+        rows_are_many = since is None and len(ledger.transactions) >= ROWS_IN_THREAD_FROM
+
+        def compute() -> SummaryNow:
+            return summary(ledger, market, sessions, end, since=since, account=account)
+
+        found = await asyncio.to_thread(compute) if rows_are_many else compute()
+        return Summarised(portfolio, now, found, sessions, market)
+
+    async def turned(self, summaries: Sequence[Summarised], currency: str) -> list[Turned]:
+        """Each with the rates of its base currency into the whole `currency`."""
+        market = await self._markets.rates({one.portfolio.rules.currency for one in summaries}, currency)
+
+        def rate(base: str, day: int) -> float | None:
+            return known(float(market.rate(base, currency, day)))
+
+        return [
+            Turned(one, rate(one.currency, one.end), rate(one.currency, one.previous))
+            for one in (summarised.summary for summarised in summaries)
+        ]
+
+    def _today(self, portfolio: Portfolio, now: float) -> int:
+        return day_number(datetime.fromtimestamp(now, ZoneInfo(portfolio.time_zone)).date())
+
+    async def _book(self, portfolio: Portfolio, generation: int, day: int) -> Book | None:
+        """Of `day` or before; None: begin with the first transaction."""
+        whole = await self._wholes.of(portfolio)
+        if whole.kept is None or whole.state.generation != generation:
+            return None
+        point = whole.kept.point_before(day)
+        try:
+            return None if point is None else point.checkpoint().book
+        except Corrupt:  # told by who computes the history again
+            return None
