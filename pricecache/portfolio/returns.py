@@ -21,7 +21,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.return_inputs import ReturnInputs, inputs_of
-from pricecache.core.returns import Performance, held_within, performance
+from pricecache.core.returns import Performance, as_shown, held_within, performance
 from pricecache.core.totals import Part, total
 from pricecache.core.valuation import By, Scope
 from pricecache.errors import NotFound
@@ -228,7 +228,8 @@ def _returned(
     comparison = None
     if beside is not None:
         comparison = compared(whole, beside.market, beside.instrument, own, scope, sessions=shared)
-    return Returned(scope, own, inputs_of(whole, own, scope, sessions=sessions), comparison)
+    inputs = inputs_of(whole, own, scope, sessions=sessions)
+    return Returned(scope, as_shown(own, whole, scope), inputs, comparison)
 
 
 def _is_long(ledger: Ledger, market: MarketData, last: int) -> bool:
