@@ -46,6 +46,10 @@ class Worth:
         return _percent(self.from_open, self.base_at_open)
 
 
+OF_WORTH = frozenset({"value", "before"})
+"""Fields of `Worth` of which 0 is having nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class PositionNow:
     """An instrument in one account, or in all of them (`account` None; `parts` are then those of each). `quantity`: in
@@ -89,11 +93,13 @@ class SummaryNow:
     incomplete: frozenset[str]
 
 
-def sum_of_known(amounts: Iterable[float | None], places: int) -> float | None:
-    """Of what is known; None when there is something and nothing of it is known."""
+def sum_of_known(amounts: Iterable[float | None], places: int, *, of_worth: bool = False) -> float | None:
+    """Of what is known; None when there is something and nothing of it is known. `of_worth`: 0 is having nothing, which
+    says nothing of what is not known."""
     amounts = list(amounts)
     found = [amount for amount in amounts if amount is not None]
-    return None if amounts and not found else round(sum(found), places) + 0.0
+    is_lost = len(found) < len(amounts) and not (any(found) if of_worth else found)
+    return None if is_lost else round(sum(found), places) + 0.0
 
 
 def sum_of_all(amounts: Iterable[float | None], places: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyxirr
 from numpy.typing import NDArray
 
 from pricecache.core.bars import day_of
+from pricecache.core.currencies import digits
 from pricecache.core.history import PORTFOLIO, History
 from pricecache.core.valuation import COST, INDEX, NET_FLOW, VALUE, Scope
 
@@ -90,6 +91,29 @@ def performance(
     )
 
 
+def as_shown(own: Performance, history: History, scope: Scope = PORTFOLIO) -> Performance:
+    """`own`, the performance of `scope`, with money in whole minor units as `rows` show it: the portfolio's is the sum
+    of its rounded parts, the flows are the sum of the days, and the gain follows from what is shown."""
+    places, low = digits(history.currency), max(own.start + 1 - history.start, 0)
+    first = low - 1 if own.start >= history.start else None
+    high = own.end + 1 - history.start
+    start_value = 0.0 if first is None else _shown(history, scope, VALUE, slice(first, low), places)
+    end_value = _shown(history, scope, VALUE, slice(high - 1, high), places)
+    net_flow = _shown(history, scope, NET_FLOW, slice(low, high), places)
+    return replace(
+        own,
+        start_value=None if own.start_value is None else start_value,
+        end_value=None if own.end_value is None else end_value,
+        net_flow=None if own.net_flow is None else net_flow,
+        gain=None if own.gain is None else round(end_value - start_value - net_flow, places) + 0.0,
+    )
+
+
+def _shown(history: History, scope: Scope, field: int, days: slice, places: int) -> float:
+    rows = history.values[field, 1:, days] if scope == PORTFOLIO else history.of(field, scope)[None, days]
+    return round(float(np.nansum(np.round(rows, places))), places) + 0.0
+
+
 def held_within(history: History, scope: Scope, start: int, end: int) -> tuple[int, int] | None:
     """The part of (`start`, `end`] in which `scope` had or moved anything, as such a range; None for none of it.
 
@@ -137,6 +161,7 @@ class Window:
         self.undefined = bool(self.gaps.any())
         self.index = chained[low:high]
         values = history.of(VALUE, scope)
+        self.nowhere_valued = high > low and bool(np.isnan(values[low:high]).all())
         self.first_value = float(values[low - 1]) if 0 < low <= len(values) else 0.0
         self.last_value = float(values[high - 1]) if high > 0 else 0.0
         self.flows = history.of(NET_FLOW, scope)[low:high]
@@ -147,7 +172,9 @@ class Window:
         return float(self.index[-1] / self.opening - 1) if len(self.index) else 0.0
 
     def _is_defined(self, name: str, reasons: dict[str, str]) -> bool:
-        if self.undefined or not self.opening:
+        if self.nowhere_valued:
+            reasons[name] = "no_price"
+        elif self.undefined or not self.opening:
             reasons[name] = "no_capital"
         elif not np.isfinite(self.index / self.opening).all():
             reasons[name] = "out_of_range"

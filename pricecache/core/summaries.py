@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from pricecache.core.currencies import digits
-from pricecache.core.present import Gains, SummaryNow, Worth, sum_of_all, sum_of_known
+from pricecache.core.present import OF_WORTH, Gains, SummaryNow, Worth, sum_of_all, sum_of_known
 
 _UNKNOWN = Worth(None, None, None)
 
@@ -40,7 +40,7 @@ def together(parts: Sequence[Turned], currency: str) -> Together:
     gains = [_gains(part, places) for part in parts]
     cash = [_times(part.summary.cash, part.rate, places) for part in parts if part.summary.cash is not None]
     columns = {one.name: [getattr(worth, one.name) for worth in worths] for one in fields(Worth)}
-    known = {name: sum_of_known(column, places) for name, column in columns.items()}
+    known = {name: sum_of_known(column, places, of_worth=name in OF_WORTH) for name, column in columns.items()}
     incomplete = {name for name, column in columns.items() if None in column}
     incomplete.update(*(part.summary.incomplete for part in parts))
     return Together(

@@ -15,7 +15,7 @@ from pricecache.core.grid import lay_out
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Ledger
 from pricecache.core.marketdata import MarketData
-from pricecache.core.present import CashNow, Gains, PositionNow, SummaryNow, Worth, sum_of_all, sum_of_known
+from pricecache.core.present import OF_WORTH, CashNow, Gains, PositionNow, SummaryNow, Worth, sum_of_all, sum_of_known
 from pricecache.core.replay import replay
 from pricecache.core.valuation import CASH, NET_FLOW, By, Valued, value
 
@@ -175,7 +175,7 @@ class _Summing:
         cash = [one.value for one in balances]
         if None in cash:
             incomplete.add("value")
-        now = sum_of_known([self._known(worths, "value", incomplete), *cash], self.places)
+        now = sum_of_known([self._known(worths, "value", incomplete), *cash], self.places, of_worth=True)
         parts = [part for name, part in changes.items() if name != "cash" or self.rules.cash_tracking]
         if None in parts:
             incomplete.add("change")
@@ -183,7 +183,7 @@ class _Summing:
         opened = self._known(worths, "from_open", incomplete)
         if opened is not None:
             opened = sum_of_known([opened, changes["other"]], self.places)
-        before = sum_of_known([self._known(worths, "before", incomplete), rest.before], self.places)
+        before = sum_of_known([self._known(worths, "before", incomplete), rest.before], self.places, of_worth=True)
         at_open = self._known(worths, "base_at_open", incomplete)
         base_at_open = None if at_open is None or rest.before is None else at_open + rest.before
         base = None if before is None else before + rest.inflow
@@ -193,7 +193,7 @@ class _Summing:
         found: list[float | None] = [getattr(one, name) for one in worths]
         if None in found:
             incomplete.add(name)
-        return sum_of_known(found, self.places)
+        return sum_of_known(found, self.places, of_worth=name in OF_WORTH)
 
     def _gains(self, held: list[Held], cells: list[PositionNow]) -> Gains:
         """Of everything there ever was; what has no price is no part of what is not realised."""

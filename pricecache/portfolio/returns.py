@@ -19,7 +19,7 @@ from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.return_inputs import ReturnInputs, inputs_of
-from pricecache.core.returns import Performance, held_within, performance
+from pricecache.core.returns import Performance, as_shown, held_within, performance
 from pricecache.core.totals import Part, total
 from pricecache.core.valuation import By, Scope
 from pricecache.errors import NotFound
@@ -230,7 +230,8 @@ def _returned(
     comparison = None
     if beside is not None:
         comparison = compared(whole, beside.market, beside.instrument, own, scope, sessions=shared)
-    return Returned(scope, own, inputs_of(whole, own, scope, sessions=sessions), comparison)
+    inputs = inputs_of(whole, own, scope, sessions=sessions)
+    return Returned(scope, as_shown(own, whole, scope), inputs, comparison)
 
 
 def _is_long(ledger: Ledger, market: MarketData, last: int) -> bool:

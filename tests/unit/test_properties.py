@@ -21,7 +21,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.return_inputs import inputs_of
-from pricecache.core.returns import performance
+from pricecache.core.returns import as_shown, performance
 from pricecache.core.rows import rounded, rows
 from pricecache.core.summary import summary
 from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE, Scope
@@ -66,6 +66,24 @@ def test_positions_return_what_the_portfolio_gained(ledger: Ledger, market: Mark
     own = performance(whole, PORTFOLIO, whole.start - 1).gain
     if own is not None and None not in gains:
         assert math.isclose(sum(gain for gain in gains if gain is not None), own, abs_tol=1e-6)
+
+
+@MORE
+@given(ledgers(), markets(), st.integers(FIRST - 1, LAST), st.integers(0, 20))
+def test_the_money_of_a_return_is_that_of_the_rows(ledger: Ledger, market: MarketData, start: int, days: int) -> None:
+    found = made(ledger, market)
+    start = max(start, found.start - 1)
+    own = as_shown(performance(found, PORTFOLIO, start, start + days), found)
+    shown = {row["day"]: row for row in rows(found)}
+    within = [row["net_flow"] for day, row in shown.items() if own.start < day <= own.end]
+    before = shown[own.start]["total_value"] if own.start in shown else 0.0
+    assert own.start_value == before
+    if own.end in shown:
+        assert own.end_value == shown[own.end]["total_value"]
+    if None not in within:
+        assert own.net_flow == round(sum(within), 2)
+    if own.gain is not None:
+        assert own.gain == round((own.end_value or 0) - (own.start_value or 0) - (own.net_flow or 0), 2)
 
 
 # Flows

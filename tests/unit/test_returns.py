@@ -98,7 +98,8 @@ def test_what_cannot_be_said_is_none_with_a_reason() -> None:
     nothing = history(Ledger.of([Transaction(0, "buy", A, D(1), D(1))]), MarketData(), 9)
     assert nothing is not None
     got = performance(nothing)
-    assert (got.end_value, got.irr) == (None, None)
+    assert (got.end_value, got.irr, got.twr, got.max_drawdown, got.volatility) == (None,) * 5
+    assert got.reasons["twr"] == got.reasons["twr_annualized"] == "no_price"
     assert got.reasons["end_value"] == got.reasons["irr"] == got.reasons["gain"] == "no_price"
     assert xirr([(date(2020, 1, 1), -1.0)]) == (None, "no_sign_change")
     one_day = performance(computed([Transaction(0, "buy", A, D(1), D(1))], {0: 1.0}, 0))

@@ -178,6 +178,14 @@ def test_what_has_no_price_is_unknown_and_the_rest_is_told() -> None:
     assert {"value", "change"} <= found.incomplete
 
 
+def test_nothing_before_beside_what_is_unknown_is_unknown() -> None:
+    none = Instrument("NONE")
+    data = MarketData({A: PriceColumn(column({1: 90.0, THURSDAY: 100.0, FRIDAY: 110.0}), "USD")})
+    rows = [row(FRIDAY, "buy", 1, 108), row(1, "buy", 1, 50, instrument=none)]
+    found = summary(Ledger.of(rows), data, {A: Session(FRIDAY, THURSDAY), none: Session(FRIDAY, THURSDAY)}, FRIDAY)
+    assert (found.worth.value, found.worth.change, found.worth.before, found.worth.percent) == (110, 2, None, None)
+
+
 def test_what_is_owed_has_a_change_and_no_percentage() -> None:
     found = now(row(1, "sell", 10, 90), allow_short=True)
     assert (found.worth.value, found.worth.change, found.worth.percent) == (-1100, -100, None)
