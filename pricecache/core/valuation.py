@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +70,6 @@ class Mark:
     unknown: tuple[int, ...] = (0,) * len(TOTALS)
     worth: float = 0.0
     index: float = 1.0
-
-    def to_list(self) -> list[Any]:
-        return [list(self.totals), list(self.unknown), self.worth, self.index]
-
-    @classmethod
-    def from_list(cls, plain: list[Any]) -> Mark:
-        totals, unknown, worth, index = plain
-        return cls(tuple(map(float, totals)), tuple(unknown), float(worth), float(index))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

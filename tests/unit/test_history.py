@@ -46,7 +46,7 @@ def test_going_on_from_any_day_gives_the_same_bits(ledger: Ledger, market: Marke
     whole = history(ledger, market, LAST, checkpoints=range(LAST - 40, LAST))
     assert whole is not None
     for day, checkpoint in whole.checkpoints.items():
-        again = Checkpoint.from_dict(checkpoint.to_dict())
+        again = Checkpoint.unpack(checkpoint.pack())
         assert repr(again) == repr(checkpoint)
         tail = history(ledger, market, LAST, since=again)
         assert tail is not None

@@ -15,7 +15,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.replay import replay
-from pricecache.errors import Corrupt, Invalid
+from pricecache.errors import Invalid
 
 A = Instrument("AAA")
 L = Instrument("LOB", "L")
@@ -204,8 +204,3 @@ def test_the_short_way_of_plain_rows_gives_what_the_long_one_gives() -> None:
 def vars_of(result: Any) -> tuple[Any, ...]:
     steps = result.steps
     return steps.codes, steps.amounts, steps.quantity_codes, steps.quantities
-
-
-def test_a_checkpoint_that_is_none_is_refused() -> None:
-    with pytest.raises(Corrupt):
-        Book.from_dict({"day": 3})
