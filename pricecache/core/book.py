@@ -40,6 +40,13 @@ class Held:
             return self.cost, self.local
         return sum((lot.cost for lot in self.lots), ZERO), sum((lot.local for lot in self.lots), ZERO)
 
+    @property
+    def known_cost(self) -> tuple[float, bool]:
+        """In base currency as far as it is known, and whether some is not."""
+        costs = [lot.cost for lot in self.lots] or [self.cost]
+        known = [cost for cost in costs if not cost.is_nan()]
+        return float(sum(known, ZERO)), len(known) < len(costs)
+
 
 @dataclass(frozen=True, slots=True)
 class CashBalance:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +11,10 @@ from numpy.typing import NDArray
 from pricecache.core import steps as kinds
 from pricecache.core.currencies import digits
 from pricecache.core.grid import Grid, known_from, lay_out, rate_row
-from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Rules
 from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import Replayed
+from pricecache.core.scopes import By, Scope, grouped
 from pricecache.core.steps import DAY_BITS, DAY_OFFSET, KIND_SHIFT, POSITION_BITS
 
 FIELDS = (
@@ -27,10 +25,6 @@ FIELDS = (
 """Rows of `Valued.values`. Money is in base currency."""
 (VALUE, COST, REALIZED, UNREALIZED, DIVIDENDS, PROCEEDS, ORIGINAL, GAIN, CASH, NET_FLOW, INDEX, COVERAGE, FEES,
  INTEREST) = range(len(FIELDS))  # fmt: skip
-
-Scope = tuple[str | None, Instrument | None]
-"""(account, instrument), None for all of them: (None, None) is the portfolio."""
-By = Literal["account", "position", "instrument"]
 
 TOTALS = ("cost", "proceeds", "original", "dividends", "fees", "interest")
 EFFECTS: dict[int, dict[str, int]] = {
@@ -122,7 +116,7 @@ class _Kernel:
         grid: Grid | None,
         by: By,
     ) -> None:
-        self.steps, self.opening, self.positions = replayed.steps, replayed.opening, replayed.positions
+        self.steps, self.opening, self.keys = replayed.steps, replayed.opening, replayed.keys
         self.steps_columns, self.balances = replayed.columns, replayed.balances
         self.market, self.rules, self.by = market, rules, by
         self.start, self.days = start, end - start + 1
@@ -130,44 +124,18 @@ class _Kernel:
         self.base = rules.currency
         self.cash_held: NDArray[np.int64] | None = None
         self.cash_gaps: NDArray[np.int64] | None = None
-        self._group()
+        self.rows = grouped(self.keys, self.balances, by)
+        self.scopes, self.group_of, self.row_of = self.rows.scopes, self.rows.of, self.rows.row_of
+        self.bounds, self.groups = self.rows.bounds, len(self.scopes)
         self._grid(grid)
 
-    # scopes and rows
-
-    def _group(self) -> None:
-        keys: list[Scope] = [self._scope(p.account, p.instrument) for p in self.positions]
-        keys += [self._scope(account, None) for account, _ in self.balances]
-        self.scopes = sorted(set(keys), key=_order)
-        number = {scope: i for i, scope in enumerate(self.scopes)}
-        groups = [number[key] for key in keys]
-        self.group_of = np.array(groups[: len(self.positions)], np.int64)
-        self.group_of_balance = groups[len(self.positions) :]
-        self.groups = len(self.scopes)
-        shown = [p for p in self.positions if p.instrument is not None]
-        shown.sort(key=lambda p: (groups[p.index], p.account, p.instrument))
-        self.shown = shown
-        self.row_of = np.full(len(self.positions), -1, np.int64)
-        self.indices = np.array([p.index for p in shown], np.int64)
-        self.row_of[self.indices] = np.arange(len(shown))
-        bounds = np.searchsorted(self.group_of[self.indices], np.arange(self.groups + 1)).tolist()
-        self.bounds = list(pairwise(bounds))
-
-    def _scope(self, account: str, instrument: Instrument | None) -> Scope:
-        if self.by == "account":
-            return account, None
-        if self.by == "instrument":
-            return (None, instrument) if instrument is not None else ("", None)
-        return account, instrument
-
     def _grid(self, grid: Grid | None) -> None:
-        end = self.start + self.days - 1
+        end, shown = self.start + self.days - 1, self.rows.instruments
         if grid is None or grid.start > self.start or grid.start + grid.days <= end:
-            names = sorted({p.instrument for p in self.shown if p.instrument is not None})
-            grid = lay_out(names, self.market, self.base, self.start, end)
+            grid = lay_out(sorted(set(shown)), self.market, self.base, self.start, end)
         self.columns = slice(self.start - grid.start, self.start - grid.start + self.days)
         self.grid = grid
-        rows = [grid.row_of[p.instrument] for p in self.shown if p.instrument is not None]
+        rows = [grid.row_of[instrument] for instrument in shown]
         self.grid_rows = np.array(rows, np.int64)
         self.priced_column = grid.priced_from[self.grid_rows] - self.start
         is_all = len(rows) == len(grid.instruments) and rows == list(range(len(rows)))
@@ -201,10 +169,10 @@ class _Kernel:
     def _lay_quantities(self) -> None:
         """Quantities in units of the grid's prices, as runs: `run_value`, `run_length`, those of a row from
         `run_from[row]` to `run_from[row + 1]`. As a matrix they are laid out where somebody has to look at each."""
-        count, days = len(self.shown), self.days
+        count, days = len(self.rows.shown), self.days
         before = [float(held.quantity) * held.factor for held in self.opening.positions]
-        before += [0.0] * (len(self.positions) - len(before))
-        self.held_before = np.array(before)[self.indices]
+        before += [0.0] * (len(self.keys) - len(before))
+        self.held_before = np.array(before, np.float64)[self.rows.shown]
         codes = self.steps_columns.quantity_codes
         rows = self.row_of[codes >> DAY_BITS]
         places = rows * days + ((codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start))
@@ -214,10 +182,21 @@ class _Kernel:
         self.run_value = np.concatenate([self.held_before, self.steps_columns.quantities])[order]
         self.run_length = np.append(places[1:], count * days) - places
         self.run_from = places.searchsorted(np.arange(count + 1) * days)
+        self.costs = self._opening_costs() + self.steps.costs
         grid_is_whole = not (self.priced_column > 0).any() and not self.grid.stale_rows[self.grid_rows].any()
-        self.in_rows = grid_is_whole and not self.steps.costs and days > _ROWS_FROM
+        self.in_rows = grid_is_whole and not self.costs and days > _ROWS_FROM
         if not self.in_rows:
             self.quantity = np.repeat(self.run_value, self.run_length).reshape(count, days)
+
+    def _opening_costs(self) -> list[tuple[int, int, float, bool]]:
+        """What was paid for what is held from before, as in `steps.costs`, where it has no price yet or is unknown."""
+        late = self.rows.shown[(self.priced_column > 0) & (self.held_before != 0)].tolist()
+        found = []
+        for index in sorted({*late, *self.opening.doubts}):
+            held = self.opening.positions[index]
+            if held.quantity:
+                found.append((index, self.start, *held.known_cost))
+        return found
 
     def _lay_events(self) -> None:
         codes = self.steps_columns.codes
@@ -305,7 +284,7 @@ class _Kernel:
         self.cash_listed = np.zeros((2, self.groups, self.days))
         before = {(one.account, one.currency): float(one.amount) for one in self.opening.cash}
         for number, (account, currency) in enumerate(self.balances):
-            group = self.group_of_balance[number] + 1
+            group = self.rows.of_balance[number] + 1
             balance = self._balance(number, before.get((account, currency), 0.0))
             rates = rate_row(self.market, self.base, currency, self.start, self.days)
             since = known_from(self.market, self.base, currency) - self.start
@@ -338,7 +317,7 @@ class _Kernel:
 
     def _quantities(self) -> NDArray[np.float64]:
         if self.in_rows:
-            self.quantity = np.repeat(self.run_value, self.run_length).reshape(len(self.shown), self.days)
+            self.quantity = np.repeat(self.run_value, self.run_length).reshape(len(self.rows.shown), self.days)
             self.values, self.in_rows = self.quantity * self.prices, False
         return self.quantity
 
@@ -371,7 +350,7 @@ class _Kernel:
                 out[row, 1:][self.unknown_counts[place] > 0] = np.nan
                 out[row, 0][(self.unknown_counts[place] > 0).any(axis=0)] = np.nan
         valued_cost = out[COST]
-        if self.steps.costs:
+        if self.costs:
             valued_cost = self._without_unpriced(out)
         np.subtract(out[PROCEEDS], out[ORIGINAL], out=out[REALIZED])
         np.subtract(self.positions_worth, valued_cost, out=out[UNREALIZED])
@@ -410,7 +389,7 @@ class _Kernel:
         """Of positions without a price, or with an unknown cost: what is known of it (float64), and where some is not
         (bool); both of shape (positions shown, days)."""
         costs, unknown = np.zeros(self.quantity.shape), np.zeros(self.quantity.shape, np.bool_)
-        for index, day, cost, is_unknown in self.steps.costs:
+        for index, day, cost, is_unknown in self.costs:
             costs[self.row_of[index], day - self.start :] = cost
             unknown[self.row_of[index], day - self.start :] = is_unknown
         return costs, unknown & (self.quantity != 0)
@@ -492,7 +471,7 @@ class _Kernel:
             column = int(self.priced_column[row])
             if column < self.days:
                 amount = self.values[row, column]
-                arrived[int(amount < 0), self.group_of[self.shown[row].index], column] += abs(amount)
+                arrived[int(amount < 0), self.group_of[self.rows.shown[row]], column] += abs(amount)
         return arrived
 
     def _forget_flows(self, out: NDArray[np.float64]) -> None:
@@ -605,11 +584,6 @@ class _Kernel:
                 unknown = tuple(int(counts[group, column]) for counts in self.unknown_counts)
             found[scope] = Mark(totals, unknown, float(worth[group + 1, column]), float(chained[group + 1, column]))
         return found
-
-
-def _order(scope: Scope) -> tuple[str, tuple[str, ...]]:
-    account, instrument = scope
-    return account or "", tuple(instrument or ())
 
 
 def _add_up(rows: NDArray[np.float64]) -> None:
