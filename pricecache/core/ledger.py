@@ -116,18 +116,22 @@ class Transaction:
 class Plain:
     """What plain rows in base currency come to, side by side with the rows they are of.
 
-    `money`: quantity × price, or the amount of a dividend; None for a row that is not plain. `shares`: the quantity as
-    `whole` gives it.
+    `places`: one number for each account and instrument, below `count`. `money`: quantity × price, or the amount of a
+    dividend; None for a row that is not plain. `shares`: the quantity as `whole` gives it.
     """
 
+    count: int
+    places: Sequence[int]
     money: Sequence[float | None]
     shares: Sequence[float]
 
     @classmethod
     def of(cls, rows: Sequence[Transaction], currency: str) -> Plain:
         own = (None, currency)
+        seen: dict[tuple[str, Instrument | None], int] = {}
+        places = [seen.setdefault((row.account, row.instrument), len(seen)) for row in rows]
         money = [_plain_money(row) if row.is_plain and row.currency in own else None for row in rows]
-        return cls(money, [0.0 if row.quantity is None else whole(row.quantity) for row in rows])
+        return cls(len(seen), places, money, [0.0 if row.quantity is None else whole(row.quantity) for row in rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +173,10 @@ class Ledger:
         """Of the rows from place `first` up to, not including, `last`. Kept when it was of all."""
         kept: Plain | None = self._kept.get("plain")
         if kept is not None:
-            return Plain(kept.money[first:last], kept.shares[first:last])
+            if last - first < len(kept.places):
+                part = slice(first, last)
+                return Plain(kept.count, kept.places[part], kept.money[part], kept.shares[part])
+            return kept
         found = Plain.of(self.transactions[first:last], self.rules.currency)
         if last - first == len(self.transactions):
             self._kept["plain"] = found

@@ -5,40 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Rules, Transaction
 from pricecache.core.lots import Lot, make
+from pricecache.core.scopes import Key
 from pricecache.core.steps import DIVIDEND, KIND_SHIFT, ORIGINAL, PROCEEDS, Position, Steps
 
 _PROCEEDS, _ORIGINAL, _DIVIDEND = (kind << KIND_SHIFT for kind in (PROCEEDS, ORIGINAL, DIVIDEND))
 
 Way = Callable[[Transaction], None]
-ShortWay = Callable[[Transaction, float, float], None]
-"""The row, and what `ledger.Plain` has of it: its money, its shares."""
-Find = Callable[[tuple[str, Instrument | None]], Position | None]
+ShortWay = Callable[[Transaction, int, float, float], None]
+"""The row, and what `ledger.Plain` has of it: its place, its money, its shares."""
+Find = Callable[[Key], Position | None]
 
 
-def short_ways(rules: Rules, find: Find, steps: Steps, ways: Mapping[str, Way]) -> dict[str, ShortWay]:
+def short_ways(rules: Rules, find: Find, places: int, steps: Steps, ways: Mapping[str, Way]) -> dict[str, ShortWay]:
     """For plain rows without cash and pools: the same as `ways` with all else left out and every name looked up
     beforehand. What turns out to be not plain (a position that is new, owes something, has no price) goes the long way.
     """
-    sell = _selling(find, steps, ways["sell"], 0 if rules.cost_basis == "fifo" else -1)
-    buy = _long(ways["buy"]) if rules.cost_basis == "hifo" else _buying(find, steps, ways["buy"])
-    return {"buy": buy, "sell": sell, "dividend": _receiving(find, steps, ways["dividend"])}
+    known: list[Position | None] = [None] * places
+    long = {name: _long(ways[name], known, find) for name in ("buy", "sell", "dividend")}
+    return {
+        "buy": long["buy"] if rules.cost_basis == "hifo" else _buying(known, steps, long["buy"]),
+        "sell": _selling(known, steps, long["sell"], 0 if rules.cost_basis == "fifo" else -1),
+        "dividend": _receiving(known, steps, long["dividend"]),
+    }
 
 
-def _long(way: Way) -> ShortWay:
-    return lambda row, money, shares: way(row)
+def _long(way: Way, known: list[Position | None], find: Find) -> ShortWay:
+    """The long way, after which the position is known."""
+
+    def go(row: Transaction, place: int, money: float, shares: float) -> None:
+        way(row)
+        known[place] = find((row.account, row.instrument))
+
+    return go
 
 
-def _buying(find: Find, steps: Steps, long: Way) -> ShortWay:
+def _buying(known: list[Position | None], steps: Steps, long: ShortWay) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
-    def buy(row: Transaction, money: float, shares: float) -> None:
-        position, day = find((row.account, row.instrument)), row.day
+    def buy(row: Transaction, place: int, money: float, shares: float) -> None:
+        position, day = known[place], row.day
         if position is None or day < position.plain_from:
-            return long(row)
+            return long(row, place, money, shares)
         quantity = row.quantity
         cost = quantity * row.price  # type: ignore[operator]
         position.quantity = held = position.quantity + quantity  # type: ignore[operator]
@@ -54,14 +64,14 @@ def _buying(find: Find, steps: Steps, long: Way) -> ShortWay:
     return buy
 
 
-def _selling(find: Find, steps: Steps, long: Way, at: int) -> ShortWay:
+def _selling(known: list[Position | None], steps: Steps, long: ShortWay, at: int) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
-    def sell(row: Transaction, money: float, shares: float) -> None:
-        position, day = find((row.account, row.instrument)), row.day
+    def sell(row: Transaction, place: int, money: float, shares: float) -> None:
+        position, day = known[place], row.day
         if position is None or day < position.plain_from or position.quantity < row.quantity:  # type: ignore[operator]
-            return long(row)
+            return long(row, place, money, shares)
         quantity = row.quantity
         position.quantity = held = position.quantity - quantity  # type: ignore[operator]
         position.shares = holds = position.shares - shares
@@ -79,13 +89,13 @@ def _selling(find: Find, steps: Steps, long: Way, at: int) -> ShortWay:
     return sell
 
 
-def _receiving(find: Find, steps: Steps, long: Way) -> ShortWay:
+def _receiving(known: list[Position | None], steps: Steps, long: ShortWay) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
 
-    def receive(row: Transaction, money: float, shares: float) -> None:
-        position, day = find((row.account, row.instrument)), row.day
+    def receive(row: Transaction, place: int, money: float, shares: float) -> None:
+        position, day = known[place], row.day
         if position is None or day < position.plain_from:
-            return long(row)
+            return long(row, place, money, shares)
         put_code(position.code + day + _DIVIDEND)
         put_amount(row.amount)  # type: ignore[arg-type]
         return put_float(money)

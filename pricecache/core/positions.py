@@ -13,7 +13,8 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import SPLIT_DAYS, ZERO, Rules, whole
 from pricecache.core.lots import Lot, scaled
 from pricecache.core.marketdata import NEVER, ONE, UNKNOWN, MarketData
-from pricecache.core.splits import LedgerSplit, SplitEvent
+from pricecache.core.scopes import Key
+from pricecache.core.splits import SAME, LedgerSplit, SplitEvent
 from pricecache.core.steps import (
     CARRIED,
     COVERED,
@@ -53,9 +54,9 @@ class Positions:
         self.opening = opening
         self.average = rules.cost_basis == "average"
         self.steps = Steps()
-        self.keys = [(held.account, held.instrument) for held in opening.positions]
-        self.opened = {key: index for index, key in enumerate(self.keys)}
-        self.positions: dict[tuple[str, Instrument | None], Position] = {}
+        self.keys = list(opening.keys())
+        self.opened = opening.places()
+        self.positions: dict[Key, Position] = {}
         self.by_index: list[Position | None] = [None] * len(self.keys)
         self.by_instrument: dict[Instrument, list[Position]] = {}
         self.balances: dict[tuple[str, str], int] = {}
@@ -79,7 +80,7 @@ class Positions:
             self.balance[self._balance(balance.account, balance.currency)] = balance.amount
 
     def _resume_pools(self) -> None:
-        for key in self.keys.copy():
+        for key in self.opened:
             position = self._position(*key)
             if position.quantity and position.instrument is not None:
                 self._pool(position.instrument, position.quantity > 0).members.append(position)
@@ -99,7 +100,7 @@ class Positions:
                 self._set_units(position, instrument)
         return position
 
-    def _new(self, key: tuple[str, Instrument | None]) -> Position:
+    def _new(self, key: Key) -> Position:
         position = Position(len(self.keys), *key, self._currency_of(key[1]))
         self.keys.append(key)
         self.by_index.append(position)
@@ -120,10 +121,13 @@ class Positions:
 
     def _all_of(self, instrument: Instrument) -> list[Position]:
         """Of every account, in their order."""
-        for key in self.keys[: len(self.opening.positions)]:
+        found = self.by_instrument.get(instrument, [])
+        if not self.opened:
+            return found
+        for key in self.opened:
             if key[1] == instrument:
                 self._position(*key)
-        return sorted(self.by_instrument.get(instrument, ()), key=attrgetter("index"))
+        return sorted(self.by_instrument.get(instrument, []), key=attrgetter("index"))
 
     def _judge(self, position: Position) -> None:
         plain = position.currency == self.rules.currency and position.factor == 1.0
@@ -276,7 +280,8 @@ class Positions:
                 member.cost = cost
 
     def _split(self, event: SplitEvent) -> None:
-        if event.factor != 1:
+        is_restated = event.factor is not SAME and event.factor != 1
+        if is_restated:
             key = (event.account, event.instrument)
             before = self.factors.pop(key, None)
             value = event.factor * (before.value if before is not None else 1)
@@ -284,7 +289,7 @@ class Positions:
                 self.factors[key] = Factor(event.instrument, event.account, event.others, value)
         concerned = [p for p in self._all_of(event.instrument) if event.concerns(p.account)]
         for position in concerned:
-            if event.factor != 1:
+            if is_restated:
                 self._set_units(position, event.instrument)
             if position.quantity:
                 self._split_position(position, event.ratio)

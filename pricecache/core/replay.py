@@ -12,12 +12,12 @@ from typing import Any
 from pricecache.core import lots as lot_rules
 from pricecache.core.book import Book
 from pricecache.core.currencies import major, unit
-from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import ZERO, Ledger, Transaction
+from pricecache.core.ledger import ZERO, Ledger, Plain, Transaction
 from pricecache.core.lots import Lot, scaled
 from pricecache.core.marketdata import NEVER, ONE, UNKNOWN, MarketData
 from pricecache.core.plain import Way, short_ways
 from pricecache.core.positions import Positions
+from pricecache.core.scopes import Key
 from pricecache.core.splits import LedgerSplit, SplitEvent, events, factor_between
 from pricecache.core.steps import (
     BOUGHT,
@@ -50,7 +50,7 @@ class Replayed:
 
     steps: Steps
     columns: Columns
-    keys: tuple[tuple[str, Instrument | None], ...]
+    keys: tuple[Key, ...]
     balances: tuple[tuple[str, str], ...]
     opening: Book
     books: dict[int, Book]
@@ -86,25 +86,26 @@ class _Pass(Positions):
 
     def run(self, wanted: list[int]) -> Replayed:
         ways = self._ways()
-        short = short_ways(self.rules, self.positions.get, self.steps, ways)
+        plain = self._plain()
+        short = short_ways(self.rules, self.positions.get, plain.count, self.steps, ways)
         halts = self._halts([day for day in wanted if self.opening.day <= day <= self.end])
         halt, halt_at = next(halts)
         books: dict[int, Book] = {}
-        for row, money, shares in zip(self.rows, *self._plain(), strict=True):
+        for row, place, money, shares in zip(self.rows, plain.places, plain.money, plain.shares, strict=True):
             while halt_at <= row.day:
                 self._halt(halt, books)
                 halt, halt_at = next(halts)
             if money is None:
                 ways[row.type](row)
             else:
-                short[row.type](row, money, shares)
+                short[row.type](row, place, money, shares)
         while halt is not None:
             self._halt(halt, books)
             halt, _ = next(halts)
         return Replayed(
             self.steps,
             Columns.of(self.steps),
-            tuple(self.keys),
+            tuple(self.keys) if len(self.keys) > len(self.opened) else self.opening.keys(),
             tuple(self.balances),
             self.opening,
             books,
@@ -125,12 +126,11 @@ class _Pass(Positions):
         elif halt is not None:
             self._split(halt)
 
-    def _plain(self) -> tuple[Iterable[float | None], Iterable[float]]:
+    def _plain(self) -> Plain:
         count = len(self.rows)
         if self.average or self.rules.cash_tracking:
-            return [None] * count, [0.0] * count
-        plain = self.ledger.plain(self.offset, self.offset + count)
-        return plain.money, plain.shares
+            return Plain(1, [0] * count, [None] * count, [0.0] * count)
+        return self.ledger.plain(self.offset, self.offset + count)
 
     def _ways(self) -> dict[str, Way]:
         return {
@@ -160,8 +160,7 @@ class _Pass(Positions):
         """All after the opening, also those after the end that restated rows are in the units of."""
         instruments = self.ledger.instruments()
         if self.offset:
-            named = [row.instrument for row in rows] + [held.instrument for held in self.opening.positions]
-            instruments = frozenset([one for one in named if one is not None])
+            instruments = self.opening.instruments().union([one for row in rows if (one := row.instrument) is not None])
         until = max([self.end, *(row.adjusted_as_of for row in self.rows if row.adjusted_as_of is not None)])
         self.known = events(self.stated, instruments, self.market, self.opening.day, until)
         return [event for event in self.known if event.day <= self.end]

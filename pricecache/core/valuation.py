@@ -14,7 +14,7 @@ from pricecache.core.grid import Grid, known_from, lay_out, rate_row
 from pricecache.core.ledger import Rules
 from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import Replayed
-from pricecache.core.scopes import By, Scope, grouped
+from pricecache.core.scopes import By, Groups, Scope, grouped
 from pricecache.core.steps import DAY_BITS, DAY_OFFSET, KIND_SHIFT, POSITION_BITS
 
 FIELDS = (
@@ -49,6 +49,13 @@ EFFECTS: dict[int, dict[str, int]] = {
 """What one event of each kind adds to: running totals, money that trades took (`bought`) and gave (`sold`), cash paid
 across the portfolio's border and moved within it."""
 
+_OF_TOTALS = (COST, PROCEEDS, ORIGINAL, DIVIDENDS, FEES, INTEREST)
+_KINDS = {
+    name: [(kind, effects[name]) for kind, effects in EFFECTS.items() if name in effects]
+    for name in {name for effects in EFFECTS.values() for name in effects}
+}
+"""The same by what is added to."""
+
 _ROWS_FROM = 200
 """More days than this are added up row by row; fewer as one matrix."""
 _NOTHING = 0.49
@@ -64,6 +71,9 @@ class Mark:
     unknown: tuple[int, ...] = (0,) * len(TOTALS)
     worth: float = 0.0
     index: float = 1.0
+
+
+_START = Mark()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,10 +134,17 @@ class _Kernel:
         self.base = rules.currency
         self.cash_held: NDArray[np.int64] | None = None
         self.cash_gaps: NDArray[np.int64] | None = None
-        self.rows = grouped(self.keys, self.balances, by)
+        self.rows = self._grouped()
         self.scopes, self.group_of, self.row_of = self.rows.scopes, self.rows.of, self.rows.row_of
         self.bounds, self.groups = self.rows.bounds, len(self.scopes)
         self._grid(grid)
+
+    def _grouped(self) -> Groups:
+        if self.keys is not self.opening.keys():
+            return grouped(self.keys, self.balances, self.by)
+        name = ("groups", self.balances, self.by)
+        found: Groups = self.opening.once(name, lambda: grouped(self.keys, self.balances, self.by))
+        return found
 
     def _grid(self, grid: Grid | None) -> None:
         end, shown = self.start + self.days - 1, self.rows.instruments
@@ -170,9 +187,9 @@ class _Kernel:
         """Quantities in units of the grid's prices, as runs: `run_value`, `run_length`, those of a row from
         `run_from[row]` to `run_from[row + 1]`. As a matrix they are laid out where somebody has to look at each."""
         count, days = len(self.rows.shown), self.days
-        before = [float(held.quantity) * held.factor for held in self.opening.positions]
-        before += [0.0] * (len(self.keys) - len(before))
-        self.held_before = np.array(before, np.float64)[self.rows.shown]
+        before = np.zeros(len(self.keys))
+        before[: len(self.opening.positions)] = self.opening.quantities()
+        self.held_before = before[self.rows.shown]
         codes = self.steps_columns.quantity_codes
         rows = self.row_of[codes >> DAY_BITS]
         places = rows * days + ((codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start))
@@ -201,6 +218,9 @@ class _Kernel:
     def _lay_events(self) -> None:
         codes = self.steps_columns.codes
         self.kind = codes >> KIND_SHIFT
+        self.present = frozenset(np.bincount(self.kind).nonzero()[0].tolist())
+        self.parts: dict[int, NDArray[np.float64]] = {}
+        self.nothing = np.zeros((self.groups, self.days))
         self.position = (codes >> DAY_BITS) & ((1 << POSITION_BITS) - 1)
         self.column = (codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start)
         self.place = self.group_of[self.position] * self.days + self.column
@@ -219,11 +239,10 @@ class _Kernel:
         return gaps if gaps.any() else None
 
     def _summed(self, name: str, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """The day's events that affect `name`, by scope: float64, shape (scopes, days)."""
-        total = np.zeros((self.groups, self.days))
-        for kind, effects in EFFECTS.items():
-            sign = effects.get(name)
-            if sign is None or not self.present[kind]:
+        """The day's events that affect `name`, by scope: float64, shape (scopes, days). Not to be changed."""
+        total = self.nothing
+        for kind, sign in _KINDS[name]:
+            if kind not in self.present:
                 continue
             if mask is None:
                 part = self._by_kind(kind)
@@ -254,9 +273,7 @@ class _Kernel:
             self._add_rows(worth)
         else:
             self.values = self.quantity * self.prices
-            for group, (low, high) in enumerate(self.bounds, 1):
-                for row in self.values[low:high]:
-                    worth[group] += row
+            self._add_in(worth, self.values)
         self.positions_worth = worth.copy()
         if self.rules.cash_tracking and self.by == "account":
             self._cash(out, worth)
@@ -265,6 +282,17 @@ class _Kernel:
         _add_up(worth)
         _add_up(self.positions_worth)
         return worth, self._nowhere_valued()
+
+    def _add_in(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
+        """Add the rows of each scope to its sum, one after the other."""
+        for group, (low, high) in enumerate(self.bounds, 1):
+            if low == high:
+                continue
+            if rows.shape[1] <= _ROWS_FROM:
+                sums[group] += rows[low:high].cumsum(axis=0)[-1]
+                continue
+            for row in rows[low:high]:
+                sums[group] += row
 
     def _add_rows(self, worth: NDArray[np.float64]) -> None:
         """The same sums without the matrix: over thousands of days a row at a time stays in the processor's cache."""
@@ -332,18 +360,12 @@ class _Kernel:
     # running totals
 
     def _totals(self, out: NDArray[np.float64]) -> None:
-        self.present = np.bincount(self.kind, minlength=len(EFFECTS)) > 0
-        self.parts: dict[int, NDArray[np.float64]] = {}
-        before = [self.since.get(scope, Mark()) for scope in self.scopes]
-        self.running: list[NDArray[np.float64]] = []
+        before = [self.since.get(scope, _START) for scope in self.scopes]
+        daily = np.array([self._summed(name) for name in TOTALS])
+        daily[:, :, 0] += np.array([mark.totals for mark in before]).reshape(-1, len(TOTALS)).T
+        self.running = daily.cumsum(axis=2, out=daily)
         self.unknown_counts = self._unknown_counts(before)
-        for place, (name, row) in enumerate(
-            zip(TOTALS, (COST, PROCEEDS, ORIGINAL, DIVIDENDS, FEES, INTEREST), strict=True)
-        ):
-            daily = self._summed(name)
-            daily[:, 0] += [mark.totals[place] for mark in before]
-            running = np.cumsum(daily, axis=1)
-            self.running.append(running)
+        for place, (row, running) in enumerate(zip(_OF_TOTALS, self.running, strict=True)):
             out[row, 1:] = running
             _add_up(out[row])
             if self.unknown_counts is not None and row != COST:
@@ -375,9 +397,7 @@ class _Kernel:
         if self.gaps is not None:
             unpriced = np.where(self.gaps, costs, 0.0)
             left_out = np.zeros_like(valued)
-            for group, (low, high) in enumerate(self.bounds, 1):
-                for row in unpriced[low:high]:
-                    left_out[group] += row
+            self._add_in(left_out, unpriced)
             _add_up(left_out)
             valued -= left_out
         if unknown.any():
@@ -401,9 +421,9 @@ class _Kernel:
         own = self._own_flows(None)
         moved = self._moved(None)
         inflow, outflow = _laid_out(own, moved, self.by)
+        np.subtract(inflow, outflow, out=out[NET_FLOW])
         unvalued = self._summed("unvalued")
-        out[NET_FLOW] = inflow - outflow
-        if unvalued.any():
+        if unvalued is not self.nothing and unvalued.any():
             out[NET_FLOW] += _with_total(unvalued)
         if self.unknown_event is not None:
             self._forget_flows(out)
@@ -425,8 +445,7 @@ class _Kernel:
         """In and out across the portfolio's border, in and out within it, all but shares; without `hidden` events."""
         shown = None if hidden is None else ~hidden
         if not self.rules.cash_tracking or self.by != "account":
-            nothing = np.zeros((self.groups, self.days))
-            return self._summed("bought", shown), self._summed("sold", shown), nothing, nothing
+            return self._summed("bought", shown), self._summed("sold", shown), self.nothing, self.nothing
         into, out_of = self._summed("paid_in"), self._summed("paid_out")
         if hidden is not None:  # money that went into something without a price leaves what the index covers
             into, out_of = into + self._summed("sold", hidden), out_of + self._summed("bought", hidden)
@@ -497,7 +516,7 @@ class _Kernel:
         outflow: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """(V + outflow) / (V previous + inflow), chained. Returns the index with undefined links passed over."""
-        before = [self.since.get(scope, Mark()) for scope in ((None, None), *self.scopes)]
+        before = [self.since.get(scope, _START) for scope in ((None, None), *self.scopes)]
         had = np.empty_like(worth)
         had[:, 0] = [mark.worth for mark in before]
         had[:, 1:] = worth[:, :-1]
@@ -558,10 +577,8 @@ class _Kernel:
             fresh &= ~stale[:, at]
         parts = np.zeros((4, self.groups + 1, len(at)))
         blocks = (weights * fresh, weights * due, unweighed.astype(float), held.astype(float))
-        for group, (low, high) in enumerate(self.bounds, 1):
-            for part, block in zip(parts, blocks, strict=True):
-                for row in block[low:high]:
-                    part[group] += row
+        for part, block in zip(parts, blocks, strict=True):
+            self._add_in(part, block)
         if self.cash_gaps is not None and self.cash_held is not None:
             parts[2] += self.cash_gaps[:, at]
             parts[3] += self.cash_held[:, at]
@@ -578,7 +595,7 @@ class _Kernel:
     def _marks(self, column: int, worth: NDArray[np.float64], chained: NDArray[np.float64]) -> dict[Scope, Mark]:
         found: dict[Scope, Mark] = {(None, None): Mark(worth=float(worth[0, column]), index=float(chained[0, column]))}
         for group, scope in enumerate(self.scopes):
-            totals = tuple(float(running[group, column]) for running in self.running)
+            totals = tuple(self.running[:, group, column].tolist())
             unknown = (0,) * len(TOTALS)
             if self.unknown_counts is not None:
                 unknown = tuple(int(counts[group, column]) for counts in self.unknown_counts)
