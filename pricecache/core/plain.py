@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Rules, Transaction
 from pricecache.core.lots import Lot, make
-from pricecache.core.scopes import Key
 from pricecache.core.steps import DIVIDEND, KIND_SHIFT, ORIGINAL, PROCEEDS, Position, Steps
 
 _PROCEEDS, _ORIGINAL, _DIVIDEND = (kind << KIND_SHIFT for kind in (PROCEEDS, ORIGINAL, DIVIDEND))
@@ -15,40 +15,49 @@ _PROCEEDS, _ORIGINAL, _DIVIDEND = (kind << KIND_SHIFT for kind in (PROCEEDS, ORI
 Way = Callable[[Transaction], None]
 ShortWay = Callable[[Transaction, int, float, float], None]
 """The row, and what `ledger.Plain` has of it: its place, its money, its shares."""
-Find = Callable[[Key], Position | None]
+Known = list[Position | None]
+Opened = Callable[[Transaction, int], Position]
 
 
-def short_ways(rules: Rules, find: Find, places: int, steps: Steps, ways: Mapping[str, Way]) -> dict[str, ShortWay]:
+def short_ways(
+    rules: Rules,
+    places: int,
+    position: Callable[[str, Instrument | None], Position],
+    steps: Steps,
+    ways: Mapping[str, Way],
+) -> dict[str, ShortWay]:
     """For plain rows without cash and pools: the same as `ways` with all else left out and every name looked up
-    beforehand. What turns out to be not plain (a position that is new, owes something, has no price) goes the long way.
+    beforehand. What turns out to be not plain (a position that owes something, or has no price) goes the long way.
+
+    `places`: how many numbers of places there are. `position`: gives that of an account and instrument.
     """
-    known: list[Position | None] = [None] * places
-    long = {name: _long(ways[name], known, find) for name in ("buy", "sell", "dividend")}
+    known: Known = [None] * places
+
+    def opened(row: Transaction, place: int) -> Position:
+        found = known[place] = position(row.account, row.instrument)
+        return found
+
+    at = 0 if rules.cost_basis == "fifo" else -1
+    is_hifo = rules.cost_basis == "hifo"
     return {
-        "buy": long["buy"] if rules.cost_basis == "hifo" else _buying(known, steps, long["buy"]),
-        "sell": _selling(known, steps, long["sell"], 0 if rules.cost_basis == "fifo" else -1),
-        "dividend": _receiving(known, steps, long["dividend"]),
+        "buy": _long(ways["buy"]) if is_hifo else _buying(known, opened, steps, ways["buy"]),
+        "sell": _selling(known, opened, steps, ways["sell"], at),
+        "dividend": _receiving(known, opened, steps, ways["dividend"]),
     }
 
 
-def _long(way: Way, known: list[Position | None], find: Find) -> ShortWay:
-    """The long way, after which the position is known."""
-
-    def go(row: Transaction, place: int, money: float, shares: float) -> None:
-        way(row)
-        known[place] = find((row.account, row.instrument))
-
-    return go
+def _long(way: Way) -> ShortWay:
+    return lambda row, place, money, shares: way(row)
 
 
-def _buying(known: list[Position | None], steps: Steps, long: ShortWay) -> ShortWay:
+def _buying(known: Known, opened: Opened, steps: Steps, long: Way) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
     def buy(row: Transaction, place: int, money: float, shares: float) -> None:
-        position, day = known[place], row.day
-        if position is None or day < position.plain_from:
-            return long(row, place, money, shares)
+        position, day = known[place] or opened(row, place), row.day
+        if day < position.plain_from:
+            return long(row)
         quantity = row.quantity
         cost = quantity * row.price  # type: ignore[operator]
         position.quantity = held = position.quantity + quantity  # type: ignore[operator]
@@ -64,14 +73,14 @@ def _buying(known: list[Position | None], steps: Steps, long: ShortWay) -> Short
     return buy
 
 
-def _selling(known: list[Position | None], steps: Steps, long: ShortWay, at: int) -> ShortWay:
+def _selling(known: Known, opened: Opened, steps: Steps, long: Way, at: int) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
     def sell(row: Transaction, place: int, money: float, shares: float) -> None:
-        position, day = known[place], row.day
-        if position is None or day < position.plain_from or position.quantity < row.quantity:  # type: ignore[operator]
-            return long(row, place, money, shares)
+        position, day = known[place] or opened(row, place), row.day
+        if day < position.plain_from or position.quantity < row.quantity:  # type: ignore[operator]
+            return long(row)
         quantity = row.quantity
         position.quantity = held = position.quantity - quantity  # type: ignore[operator]
         position.shares = holds = position.shares - shares
@@ -89,13 +98,13 @@ def _selling(known: list[Position | None], steps: Steps, long: ShortWay, at: int
     return sell
 
 
-def _receiving(known: list[Position | None], steps: Steps, long: ShortWay) -> ShortWay:
+def _receiving(known: Known, opened: Opened, steps: Steps, long: Way) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
 
     def receive(row: Transaction, place: int, money: float, shares: float) -> None:
-        position, day = known[place], row.day
-        if position is None or day < position.plain_from:
-            return long(row, place, money, shares)
+        position, day = known[place] or opened(row, place), row.day
+        if day < position.plain_from:
+            return long(row)
         put_code(position.code + day + _DIVIDEND)
         put_amount(row.amount)  # type: ignore[arg-type]
         return put_float(money)

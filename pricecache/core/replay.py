@@ -87,7 +87,7 @@ class _Pass(Positions):
     def run(self, wanted: list[int]) -> Replayed:
         ways = self._ways()
         plain = self._plain()
-        short = short_ways(self.rules, self.positions.get, plain.count, self.steps, ways)
+        short = short_ways(self.rules, plain.count, self._position, self.steps, ways)
         halts = self._halts([day for day in wanted if self.opening.day <= day <= self.end])
         halt, halt_at = next(halts)
         books: dict[int, Book] = {}

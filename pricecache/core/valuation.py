@@ -302,7 +302,7 @@ class _Kernel:
             total = worth[group]
             for row in range(low, high):
                 first, last = bounds[row], bounds[row + 1]
-                quantity = np.repeat(self.run_value[first:last], self.run_length[first:last])
+                quantity = self.run_value[first:last].repeat(self.run_length[first:last])
                 np.multiply(quantity, self.prices[row], out=product)
                 np.add(total, product, out=total)
 
