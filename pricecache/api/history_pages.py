@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pricecache.api.wire import camel
 from pricecache.core.history import History
 from pricecache.core.rows import reason_of, rounded
-from pricecache.core.valuation import CASH, FIELDS, Scope
+from pricecache.core.scopes import Scope
+from pricecache.core.valuation import CASH, FIELDS
 
 if TYPE_CHECKING:
     from pricecache.core.portfolios import Portfolio

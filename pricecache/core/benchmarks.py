@@ -13,7 +13,7 @@ from pricecache.core.history import PORTFOLIO, History
 from pricecache.core.instruments import Instrument
 from pricecache.core.marketdata import NEVER, MarketData
 from pricecache.core.returns import FEWEST_SESSIONS, Performance, Window, annualized, deepest, yearly
-from pricecache.core.valuation import Scope
+from pricecache.core.scopes import Scope
 
 FORMULAS = {
     "excess_return": "twr - the benchmark's return",

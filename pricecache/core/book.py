@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import Lot
+from pricecache.core.scopes import Key
 from pricecache.core.splits import LedgerSplit
 
 
@@ -40,6 +46,13 @@ class Held:
             return self.cost, self.local
         return sum((lot.cost for lot in self.lots), ZERO), sum((lot.local for lot in self.lots), ZERO)
 
+    @property
+    def known_cost(self) -> tuple[float, bool]:
+        """In base currency as far as it is known, and whether some is not."""
+        costs = [lot.cost for lot in self.lots] or [self.cost]
+        known = [cost for cost in costs if not cost.is_nan()]
+        return float(sum(known, ZERO)), len(known) < len(costs)
+
 
 @dataclass(frozen=True, slots=True)
 class CashBalance:
@@ -65,7 +78,9 @@ class Factor:
 class Book:
     """Everything at the end of `day`. `pools`: (instrument, long or short, cost, local cost) under average cost.
     `splits`: those the ledger stated lately, which may yet replace one of the market's. `doubts`: by place those of
-    `positions` with an amount that was unknown at some time."""
+    `positions` with an amount that was unknown at some time.
+
+    What going on from it needs to know of all positions is worked out once and kept beside it."""
 
     day: int
     positions: tuple[Held, ...] = ()
@@ -74,3 +89,42 @@ class Book:
     factors: tuple[Factor, ...] = ()
     splits: tuple[LedgerSplit, ...] = ()
     doubts: tuple[int, ...] = ()
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: Any, made: Callable[[], Any]) -> Any:
+        """What `made` gives, which must depend on this book and `name` alone. Two threads may both make it."""
+        found = self._kept.get(name)
+        if found is None:
+            found = self._kept[name] = made()
+        return found
+
+    def keys(self) -> tuple[Key, ...]:
+        """Of the positions."""
+        found: tuple[Key, ...] = self.once("keys", self._keys)
+        return found
+
+    def places(self) -> dict[Key, int]:
+        """Where in `positions` each is."""
+        found: dict[Key, int] = self.once("places", self._places)
+        return found
+
+    def instruments(self) -> frozenset[Instrument]:
+        found: frozenset[Instrument] = self.once("instruments", self._instruments)
+        return found
+
+    def quantities(self) -> NDArray[np.float64]:
+        """In units of the market's prices, shape (positions,)."""
+        found: NDArray[np.float64] = self.once("quantities", self._quantities)
+        return found
+
+    def _keys(self) -> tuple[Key, ...]:
+        return tuple([(one.account, one.instrument) for one in self.positions])
+
+    def _places(self) -> dict[Key, int]:
+        return {key: place for place, key in enumerate(self.keys())}
+
+    def _instruments(self) -> frozenset[Instrument]:
+        return frozenset([one for _, one in self.keys() if one is not None])
+
+    def _quantities(self) -> NDArray[np.float64]:
+        return np.array([float(one.quantity) * one.factor for one in self.positions], np.float64)

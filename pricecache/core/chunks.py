@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.history import GrossFlows, History
-from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, Scope
+from pricecache.core.scopes import Scope
+from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX
 
 
 @dataclass(frozen=True, slots=True, order=True)

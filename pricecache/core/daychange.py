@@ -70,7 +70,7 @@ class Changes:
         self._days = valued.values.shape[2]
         self._is_all = not replayed.opening.positions and not replayed.opening.cash
         self._within = [
-            (replayed.positions[index].instrument, day - valued.start, quantity)
+            (replayed.keys[index][1], day - valued.start, quantity)
             for index, day, quantity, is_external in replayed.steps.moved
             if not is_external and quantity > 0
         ]

@@ -16,7 +16,8 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import replay
-from pricecache.core.valuation import By, Mark, Scope, value
+from pricecache.core.scopes import By, Scope
+from pricecache.core.valuation import Mark, value
 from pricecache.errors import Invalid
 
 ENGINE_VERSION = 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
+from math import nan
 from operator import attrgetter
 from typing import Any, Literal, get_args
 
@@ -18,10 +19,15 @@ TYPES: tuple[str, ...] = get_args(TransactionType)
 CostBasis = Literal["fifo", "lifo", "hifo", "average"]
 
 ZERO = Decimal(0)
+EXACT = Context(prec=28)
+"""What the exact pass computes in: Python's usual one, whatever the caller has set."""
 SPLIT_SESSIONS = 5
 """A ledger's split replaces one of the market's that is at most so many sessions off."""
 SPLIT_DAYS = 20
 """Calendar days that `SPLIT_SESSIONS` certainly lie within."""
+
+_MOST_SHARES = 1 << 32
+"""Floats add up a million numbers below this without rounding, if they are whole."""
 
 _FIRST, _IN, _INTERNAL, _OUT = range(4)
 _RANK = {"split": _FIRST, "sell": _OUT, "fee": _OUT, "tax": _OUT, "withdrawal": _OUT, "transfer_out": _OUT}
@@ -106,12 +112,38 @@ class Transaction:
         return self.day - SPLIT_DAYS if self.type == "split" else self.day
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What plain rows in base currency come to, side by side with the rows they are of.
+
+    `places`: one number for each account and instrument, below `count`. `money`: quantity × price, or the amount of a
+    dividend; None for a row that is not plain. `shares`: the quantity as `whole` gives it.
+    """
+
+    count: int
+    places: Sequence[int]
+    money: Sequence[float | None]
+    shares: Sequence[float]
+
+    @classmethod
+    def of(cls, rows: Sequence[Transaction], currency: str) -> Plain:
+        own = (None, currency)
+        seen: dict[tuple[str, Instrument | None], int] = {}
+        places = [seen.setdefault((row.account, row.instrument), len(seen)) for row in rows]
+        money = [_plain_money(row) if row.is_plain and row.currency in own else None for row in rows]
+        return cls(len(seen), places, money, [0.0 if row.quantity is None else whole(row.quantity) for row in rows])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
-    """Transactions in the order they take effect, and the rules they are read by. Build it with `of`."""
+    """Transactions in the order they take effect, and the rules they are read by. Build it with `of`.
+
+    What is worked out of them is kept once it was asked for; two threads that ask at once work out the same.
+    """
 
     transactions: tuple[Transaction, ...]
     rules: Rules
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, transactions: Iterable[Transaction], rules: Rules | None = None) -> Ledger:
@@ -122,8 +154,33 @@ class Ledger:
     def first_day(self) -> int | None:
         return self.transactions[0].day if self.transactions else None
 
-    def instruments(self) -> set[Instrument]:
-        return {row.instrument for row in self.transactions if row.instrument is not None}
+    def instruments(self) -> frozenset[Instrument]:
+        found: frozenset[Instrument] | None = self._kept.get("instruments")
+        if found is None:
+            found = frozenset([row.instrument for row in self.transactions if row.instrument is not None])
+            self._kept["instruments"] = found
+        return found
+
+    def currencies(self) -> frozenset[str]:
+        """The currencies that rows name, units such as `GBp` as they are; those of instruments are not among them."""
+        found: frozenset[str] | None = self._kept.get("currencies")
+        if found is None:
+            found = frozenset([row.currency for row in self.transactions if row.currency is not None])
+            self._kept["currencies"] = found
+        return found
+
+    def plain(self, first: int, last: int) -> Plain:
+        """Of the rows from place `first` up to, not including, `last`. Kept when it was of all."""
+        kept: Plain | None = self._kept.get("plain")
+        if kept is not None:
+            if last - first < len(kept.places):
+                part = slice(first, last)
+                return Plain(kept.count, kept.places[part], kept.money[part], kept.shares[part])
+            return kept
+        found = Plain.of(self.transactions[first:last], self.rules.currency)
+        if last - first == len(self.transactions):
+            self._kept["plain"] = found
+        return found
 
     def affected_from(self, instrument: Instrument, changed: int) -> int:
         """The first day whose history may change when the splits of `instrument` change from day `changed` on.
@@ -139,6 +196,20 @@ class Ledger:
             if restated or (row.type == "split" and row.day >= changed - SPLIT_DAYS):
                 days.append(row.day)
         return min(days)
+
+
+def whole(quantity: Decimal) -> float:
+    """`quantity` as a float whose sums with others are exact; NaN when it is not a whole number, or a huge one."""
+    number = int(quantity)
+    return float(number) if number == quantity and -_MOST_SHARES < number < _MOST_SHARES else nan
+
+
+def _plain_money(row: Transaction) -> float | None:
+    if row.type == "dividend":
+        return None if row.amount is None else float(row.amount)
+    if row.type not in _SHARES or row.quantity is None or row.price is None:
+        return None
+    return float(EXACT.multiply(row.quantity, row.price))
 
 
 def faults(rows: Sequence[Transaction], *, first: int = 0) -> list[dict[str, Any]]:

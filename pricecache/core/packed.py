@@ -20,8 +20,9 @@ from pricecache.core import planes
 from pricecache.core.book import Book, CashBalance, Factor, Held
 from pricecache.core.instruments import Instrument
 from pricecache.core.lots import Lot, make
+from pricecache.core.scopes import Scope
 from pricecache.core.splits import LedgerSplit
-from pricecache.core.valuation import Mark, Scope
+from pricecache.core.valuation import Mark
 from pricecache.errors import Corrupt
 
 _FRAME = Struct("<2sHI")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from operator import attrgetter
 
 from pricecache.core import lots as lot_rules
 from pricecache.core.book import Book, CashBalance, Factor, Held
 from pricecache.core.grid import priced_from
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import SPLIT_DAYS, ZERO, Rules
+from pricecache.core.ledger import SPLIT_DAYS, ZERO, Rules, whole
 from pricecache.core.lots import Lot, scaled
 from pricecache.core.marketdata import NEVER, ONE, UNKNOWN, MarketData
-from pricecache.core.splits import LedgerSplit, SplitEvent
+from pricecache.core.scopes import Key
+from pricecache.core.splits import SAME, LedgerSplit, SplitEvent
 from pricecache.core.steps import (
     CARRIED,
     COVERED,
@@ -41,8 +43,9 @@ class _Pool:
 class Positions:
     """Positions by account and instrument, changed one by one; whatever changes is written down in `steps`.
 
-    `unknown`: positions with an amount that was unknown at some time. `special`: those, and those that ever owed
-    something. Pure; for one thread.
+    Those of the opening book are made of it when something first concerns them, so that going on costs what is new:
+    `keys` has all, `by_index` what was made. `unknown`: positions with an amount that was unknown at some time.
+    `special`: those, and those that ever owed something. Pure; for one thread.
     """
 
     def __init__(self, rules: Rules, market: MarketData, opening: Book) -> None:
@@ -51,13 +54,15 @@ class Positions:
         self.opening = opening
         self.average = rules.cost_basis == "average"
         self.steps = Steps()
-        self.positions: dict[tuple[str, Instrument | None], Position] = {}
-        self.by_index: list[Position] = []
+        self.keys = list(opening.keys())
+        self.opened = opening.places()
+        self.positions: dict[Key, Position] = {}
+        self.by_index: list[Position | None] = [None] * len(self.keys)
         self.by_instrument: dict[Instrument, list[Position]] = {}
         self.balances: dict[tuple[str, str], int] = {}
         self.balance: list[Decimal] = []
         self.pools: dict[tuple[Instrument, bool], _Pool] = {}
-        self.totals: list[list[Decimal]] = []
+        self.totals: dict[int, list[Decimal]] = {}
         self.summed = 0
         self.rates: dict[tuple[str, int], Decimal] = {}
         self.unknown: set[int] = set()
@@ -69,41 +74,64 @@ class Positions:
         self.factors = {(one.account, one.instrument): one for one in self.opening.factors}
         self.unknown.update(self.opening.doubts)
         self.special.update(self.opening.doubts)
-        for held in self.opening.positions:
-            position = self._position(held.account, held.instrument)
-            position.quantity, position.lots = held.quantity, list(held.lots)
-            position.cost, position.local = held.cost, held.local
-            if held.quantity < 0:
-                self.special.add(position.index)
-            self.totals[position.index] = [held.proceeds, held.original, held.dividends, held.fees, held.interest]
-            if self.average and held.quantity and held.instrument is not None:
-                self._pool(held.instrument, held.quantity > 0).members.append(position)
-            if held.quantity and (position.index in self.unknown or self.opening.day + 1 < position.priced_from):
-                self._cost_step(position, self.opening.day + 1)
+        if self.average:
+            self._resume_pools()
+        for balance in self.opening.cash:
+            self.balance[self._balance(balance.account, balance.currency)] = balance.amount
+
+    def _resume_pools(self) -> None:
+        for key in self.opened:
+            position = self._position(*key)
+            if position.quantity and position.instrument is not None:
+                self._pool(position.instrument, position.quantity > 0).members.append(position)
         for instrument, is_long, cost, local in self.opening.pools:
             pool = self._pool(instrument, is_long)
             pool.cost, pool.local = cost, local
-        for balance in self.opening.cash:
-            self.balance[self._balance(balance.account, balance.currency)] = balance.amount
 
     def _position(self, account: str, instrument: Instrument | None) -> Position:
         key = (account, instrument)
         position = self.positions.get(key)
         if position is None:
-            base = self.rules.currency
-            currency = base if instrument is None else self.market.currency_of(instrument)
-            position = Position(len(self.by_index), account, instrument, currency)
-            self.positions[key] = position
-            self.by_index.append(position)
-            self.totals.append([ZERO] * 5)
+            index = self.opened.get(key)
+            position = self.positions[key] = self._new(key) if index is None else self._reopened(index)
             if instrument is not None:
                 self.by_instrument.setdefault(instrument, []).append(position)
-                position.priced_from = priced_from(self.market, base, instrument)
+                position.priced_from = priced_from(self.market, self.rules.currency, instrument)
                 self._set_units(position, instrument)
         return position
 
+    def _new(self, key: Key) -> Position:
+        position = Position(len(self.keys), *key, self._currency_of(key[1]))
+        self.keys.append(key)
+        self.by_index.append(position)
+        return position
+
+    def _reopened(self, index: int) -> Position:
+        held = self.opening.positions[index]
+        position = self.by_index[index] = Position(
+            index, held.account, held.instrument, self._currency_of(held.instrument), held.quantity, list(held.lots),
+            held.cost, held.local, shares=whole(held.quantity),
+        )  # fmt: skip
+        if held.quantity < 0:
+            self.special.add(index)
+        return position
+
+    def _currency_of(self, instrument: Instrument | None) -> str:
+        return self.rules.currency if instrument is None else self.market.currency_of(instrument)
+
+    def _all_of(self, instrument: Instrument) -> list[Position]:
+        """Of every account, in their order."""
+        found = self.by_instrument.get(instrument, [])
+        if not self.opened:
+            return found
+        for key in self.opened:
+            if key[1] == instrument:
+                self._position(*key)
+        return sorted(self.by_instrument.get(instrument, []), key=attrgetter("index"))
+
     def _judge(self, position: Position) -> None:
         plain = position.currency == self.rules.currency and position.factor == 1.0
+        plain = plain and position.index not in self.special
         position.plain_from = position.priced_from if plain else NEVER
 
     def _set_units(self, position: Position, instrument: Instrument) -> None:
@@ -131,13 +159,15 @@ class Positions:
     def _event(self, kind: int, position: Position, day: int, amount: Decimal) -> None:
         self.steps.codes.append((kind << KIND_SHIFT) + position.code + day)
         self.steps.amounts.append(amount)
+        self.steps.floats.append(float(amount))
         if amount != amount:
-            self._doubt(position.index)
+            self._doubt(position)
 
     def _held(self, position: Position, day: int) -> None:
         self.steps.quantity_codes.append(position.code + day)
-        factor = position.factor
-        self.steps.quantities.append(position.quantity if factor == 1.0 else float(position.quantity) * factor)
+        position.shares = shares = whole(position.quantity)
+        quantity = shares if shares == shares else float(position.quantity)
+        self.steps.quantities.append(quantity * position.factor)
         if self.unknown or day < position.priced_from:
             self._costed(position, day)
 
@@ -192,7 +222,7 @@ class Positions:
             self._forget(pool, day)
         elif pool.cost.is_nan():
             self._event(CARRIED, position, day, -lot.cost)
-            self._doubt(position.index)
+            self._doubt(position)
         pool.cost += lot.cost
         pool.local += lot.local
         position.cost += lot.cost
@@ -218,9 +248,13 @@ class Positions:
         pool.cost, pool.local = (pool.cost - cost, pool.local - local) if pool.members else (ZERO, ZERO)
         return cost, [Lot(quantity, cost, local, self.opening.day, "")]
 
-    def _doubt(self, index: int) -> None:
-        self.unknown.add(index)
-        self.special.add(index)
+    def _doubt(self, position: Position) -> None:
+        self.unknown.add(position.index)
+        self._single_out(position)
+
+    def _single_out(self, position: Position) -> None:
+        self.special.add(position.index)
+        position.plain_from = NEVER
 
     def _forget(self, pool: _Pool, day: int) -> None:
         """What the pool cost is unknown from now on: take what was known of it out of every account's cost."""
@@ -228,7 +262,7 @@ class Positions:
             if not member.cost.is_nan():
                 self._event(CARRIED, member, day, -member.cost)
             member.cost = UNKNOWN
-            self._doubt(member.index)
+            self._doubt(member)
 
     def _share_out(self, pool: _Pool, day: int) -> None:
         """By quantity, in units of the market's prices: accounts may learn of a split on different days."""
@@ -246,15 +280,16 @@ class Positions:
                 member.cost = cost
 
     def _split(self, event: SplitEvent) -> None:
-        if event.factor != 1:
+        is_restated = event.factor is not SAME and event.factor != 1
+        if is_restated:
             key = (event.account, event.instrument)
             before = self.factors.pop(key, None)
             value = event.factor * (before.value if before is not None else 1)
             if value != 1:
                 self.factors[key] = Factor(event.instrument, event.account, event.others, value)
-        concerned = [p for p in self.by_instrument.get(event.instrument, ()) if event.concerns(p.account)]
+        concerned = [p for p in self._all_of(event.instrument) if event.concerns(p.account)]
         for position in concerned:
-            if event.factor != 1:
+            if is_restated:
                 self._set_units(position, event.instrument)
             if position.quantity:
                 self._split_position(position, event.ratio)
@@ -279,7 +314,7 @@ class Positions:
         self._sum_up()
         return Book(
             day,
-            tuple(self._held_by(position) for position in self.by_index),
+            tuple([self._held_at(index) for index in range(len(self.keys))]),
             tuple(
                 (instrument, is_long, pool.cost, pool.local)
                 for (instrument, is_long), pool in self.pools.items()
@@ -291,12 +326,25 @@ class Positions:
             tuple(sorted(self.unknown)),
         )
 
-    def _held_by(self, position: Position) -> Held:
-        proceeds, original, dividends, fees, interest = self.totals[position.index]
+    def _held_at(self, index: int) -> Held:
+        position = self.by_index[index]
+        if position is None:
+            return self.opening.positions[index]
+        proceeds, original, dividends, fees, interest = self._totals_at(index)
         return Held(
             position.account, position.instrument, position.quantity, tuple(position.lots), position.cost,
             position.local, position.factor, proceeds, original, dividends, fees, interest,
         )  # fmt: skip
+
+    def _totals_at(self, index: int) -> list[Decimal]:
+        totals = self.totals.get(index)
+        if totals is None:
+            totals = [ZERO] * 5
+            if index < len(self.opening.positions):
+                held = self.opening.positions[index]
+                totals = [held.proceeds, held.original, held.dividends, held.fees, held.interest]
+            self.totals[index] = totals
+        return totals
 
     def _sum_up(self) -> None:
         places = {PROCEEDS: 0, COVERED: 0, ORIGINAL: 1, DIVIDEND: 2, FEE: 3, FEE_OFF: 3, INTEREST: 4}
@@ -304,5 +352,5 @@ class Positions:
         for code, amount in zip(codes[self.summed :], amounts[self.summed :], strict=True):
             place = places.get(code >> KIND_SHIFT)
             if place is not None:
-                self.totals[(code >> DAY_BITS) & ((1 << POSITION_BITS) - 1)][place] += amount
+                self._totals_at((code >> DAY_BITS) & ((1 << POSITION_BITS) - 1))[place] += amount
         self.summed = len(codes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from operator import attrgetter, itemgetter
@@ -12,10 +12,12 @@ from typing import Any
 from pricecache.core import lots as lot_rules
 from pricecache.core.book import Book
 from pricecache.core.currencies import major, unit
-from pricecache.core.ledger import ZERO, Ledger, Transaction
-from pricecache.core.lots import Lot, make, scaled
+from pricecache.core.ledger import ZERO, Ledger, Plain, Transaction
+from pricecache.core.lots import Lot, scaled
 from pricecache.core.marketdata import NEVER, ONE, UNKNOWN, MarketData
+from pricecache.core.plain import Way, short_ways
 from pricecache.core.positions import Positions
+from pricecache.core.scopes import Key
 from pricecache.core.splits import LedgerSplit, SplitEvent, events, factor_between
 from pricecache.core.steps import (
     BOUGHT,
@@ -29,9 +31,7 @@ from pricecache.core.steps import (
     FEE,
     FEE_OFF,
     INTEREST,
-    KIND_SHIFT,
     NETTED,
-    ORIGINAL,
     PROCEEDS,
     SHORT,
     UNVALUED_IN,
@@ -41,18 +41,16 @@ from pricecache.core.steps import (
     Steps,
 )  # fmt: skip
 
-_PROCEEDS, _ORIGINAL, _DIVIDEND = (kind << KIND_SHIFT for kind in (PROCEEDS, ORIGINAL, DIVIDEND))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replayed:
-    """The outcome: `steps` after `start`, every position (by index) and cash balance (by number), the book at the end
+    """The outcome: `steps` after `opening`, every position (by index) and cash balance (by number), the book at the end
     of each day that was asked for, and what could not be right: `{"row", "id", "code", "detail"}` each, `row` by the
     ledger's order."""
 
     steps: Steps
     columns: Columns
-    positions: tuple[Position, ...]
+    keys: tuple[Key, ...]
     balances: tuple[tuple[str, str], ...]
     opening: Book
     books: dict[int, Book]
@@ -76,7 +74,9 @@ class _Pass(Positions):
         self.end = end
         rows = ledger.transactions
         first = bisect_right(rows, opening.day, key=attrgetter("day"))
-        self.rows: Sequence[Transaction] = rows[first : bisect_right(rows, end, key=attrgetter("day"))]
+        last = bisect_right(rows, end, key=attrgetter("day"))
+        self.ledger = ledger
+        self.rows: Sequence[Transaction] = rows[first:last]
         self.offset = first
         self.faults: list[dict[str, Any]] = []
         self.stated = [*opening.splits, *self._stated(rows[first:])]
@@ -85,22 +85,27 @@ class _Pass(Positions):
         self.links = self._links()
 
     def run(self, wanted: list[int]) -> Replayed:
-        handlers = self._handlers()
+        ways = self._ways()
+        plain = self._plain()
+        short = short_ways(self.rules, plain.count, self._position, self.steps, ways)
         halts = self._halts([day for day in wanted if self.opening.day <= day <= self.end])
         halt, halt_at = next(halts)
         books: dict[int, Book] = {}
-        for transaction in self.rows:
-            while halt_at <= transaction.day:
+        for row, place, money, shares in zip(self.rows, plain.places, plain.money, plain.shares, strict=True):
+            while halt_at <= row.day:
                 self._halt(halt, books)
                 halt, halt_at = next(halts)
-            handlers[transaction.type](transaction)
+            if money is None:
+                ways[row.type](row)
+            else:
+                short[row.type](row, place, money, shares)
         while halt is not None:
             self._halt(halt, books)
             halt, _ = next(halts)
         return Replayed(
             self.steps,
             Columns.of(self.steps),
-            tuple(self.by_index),
+            tuple(self.keys) if len(self.keys) > len(self.opened) else self.opening.keys(),
             tuple(self.balances),
             self.opening,
             books,
@@ -121,8 +126,13 @@ class _Pass(Positions):
         elif halt is not None:
             self._split(halt)
 
-    def _handlers(self) -> dict[str, Callable[[Transaction], None]]:
-        is_short = not self.average and not self.rules.cash_tracking
+    def _plain(self) -> Plain:
+        count = len(self.rows)
+        if self.average or self.rules.cash_tracking:
+            return Plain(1, [0] * count, [None] * count, [0.0] * count)
+        return self.ledger.plain(self.offset, self.offset + count)
+
+    def _ways(self) -> dict[str, Way]:
         return {
             "buy": self._buy,
             "sell": self._sell,
@@ -136,8 +146,7 @@ class _Pass(Positions):
             "transfer_out": self._transfer,
             "opening": self._transfer,
             "adjustment": self._transfer,
-            "split": lambda transaction: None,
-            **(self._short_ways() if is_short else {}),
+            "split": lambda row: None,
         }
 
     def _stated(self, rows: Iterable[Transaction]) -> list[LedgerSplit]:
@@ -149,10 +158,11 @@ class _Pass(Positions):
 
     def _split_events(self, rows: Iterable[Transaction]) -> list[SplitEvent]:
         """All after the opening, also those after the end that restated rows are in the units of."""
-        instruments = {row.instrument for row in rows if row.instrument is not None}
-        instruments |= {held.instrument for held in self.opening.positions if held.instrument is not None}
+        instruments = self.ledger.instruments()
+        if self.offset:
+            instruments = self.opening.instruments().union([one for row in rows if (one := row.instrument) is not None])
         until = max([self.end, *(row.adjusted_as_of for row in self.rows if row.adjusted_as_of is not None)])
-        self.known = events(self.stated, sorted(instruments), self.market, self.opening.day, until)
+        self.known = events(self.stated, instruments, self.market, self.opening.day, until)
         return [event for event in self.known if event.day <= self.end]
 
     def _links(self) -> dict[tuple[str, int], list[Decimal]]:
@@ -168,67 +178,6 @@ class _Pass(Positions):
     def _fault(self, row: Transaction, code: str, detail: str) -> None:
         place = next(i for i, other in enumerate(self.rows, self.offset) if other is row)
         self.faults.append({"row": place, "id": row.id, "code": code, "detail": detail})
-
-    def _short_ways(self) -> dict[str, Callable[[Transaction], None]]:
-        """Handlers for rows with nothing special about them, which most are: the same as those below with all else
-        left out, and every name looked up beforehand. They halve the time of the whole pass."""
-        find, special = self.positions.get, self.special
-        put_code, put_amount = self.steps.codes.append, self.steps.amounts.append
-        put_quantity_code, put_quantity = self.steps.quantity_codes.append, self.steps.quantities.append
-        at = 0 if self.rules.cost_basis == "fifo" else -1
-        own = (None, self.rules.currency)
-        buy_slowly, sell_slowly, receive_slowly = self._buy, self._sell, self._income
-
-        def buy(row: Transaction) -> None:
-            position, day = find((row.account, row.instrument)), row.day
-            if position is None or not row.is_plain or day < position.plain_from or row.currency not in own or special:
-                return buy_slowly(row)
-            quantity: Decimal = row.quantity  # type: ignore[assignment]
-            cost = quantity * row.price  # type: ignore[operator]
-            position.quantity = held = position.quantity + quantity
-            position.lots.append(make(Lot, (quantity, cost, cost, day, row.id)))
-            code = position.code + day  # of the kind BOUGHT, which is 0
-            put_code(code)
-            put_amount(cost)
-            put_quantity_code(code)
-            return put_quantity(held)
-
-        def sell(row: Transaction) -> None:
-            position, day = find((row.account, row.instrument)), row.day
-            if position is None or not row.is_plain or day < position.plain_from or row.currency not in own or special:
-                return sell_slowly(row)
-            left: Decimal = row.quantity  # type: ignore[assignment]
-            held = position.quantity - left
-            if held < 0:
-                return sell_slowly(row)
-            proceeds = left * row.price  # type: ignore[operator]
-            position.quantity = held
-            lots, original = position.lots, ZERO
-            while left:
-                lot = lots[at]
-                if lot[0] > left:
-                    part, lots[at] = lot.part(left)
-                    original += part[1]
-                    break
-                original += lot[1]
-                left -= lot[0]
-                del lots[at]
-            code = position.code + day
-            put_code(code + _PROCEEDS)
-            put_amount(proceeds)
-            put_code(code + _ORIGINAL)
-            put_amount(original)
-            put_quantity_code(code)
-            return put_quantity(held)
-
-        def receive(row: Transaction) -> None:
-            position = find((row.account, row.instrument))
-            if position is None or not row.is_plain or row.day < position.plain_from or row.currency not in own:
-                return receive_slowly(row)
-            put_code(position.code + row.day + _DIVIDEND)
-            return put_amount(row.amount)  # type: ignore[arg-type]
-
-        return {"buy": buy_slowly if self.rules.cost_basis == "hifo" else buy, "sell": sell, "dividend": receive}
 
     def _rate(self, row: Transaction, currency: str) -> Decimal:
         """Base currency for one of the row's `currency`: the recorded rate first."""
@@ -327,7 +276,7 @@ class _Pass(Positions):
                 self._event(PROCEEDS, position, day, -closing.cost)
                 self._sold(position, held, day)
             self._event(SHORT, position, day, -short.cost)
-            self.special.add(position.index)
+            self._single_out(position)
             self._open(position, short, day)
         self._held(position, day)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pricecache.core.history import PORTFOLIO, History
 from pricecache.core.returns import Performance, Window
-from pricecache.core.valuation import Scope
+from pricecache.core.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pricecache.core.bars import day_of
 from pricecache.core.currencies import digits
 from pricecache.core.history import PORTFOLIO, History
-from pricecache.core.valuation import COST, INDEX, NET_FLOW, VALUE, Scope
+from pricecache.core.scopes import Scope
+from pricecache.core.valuation import COST, INDEX, NET_FLOW, VALUE
 
 FORMULAS = {
     "twr": "product over the days of (start, end] of (V + outflow) / (V previous + inflow), less 1; 0/0 counts as 1",

@@ -14,6 +14,8 @@ from pricecache.core.ledger import SPLIT_SESSIONS
 from pricecache.core.lots import ratio_of
 from pricecache.core.marketdata import MarketData, PriceColumn
 
+SAME = Fraction(1)
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerSplit:
@@ -36,7 +38,7 @@ class SplitEvent:
     day: int
     instrument: Instrument
     ratio: Fraction
-    factor: Fraction = Fraction(1)
+    factor: Fraction = SAME
     account: str | None = None
     others: frozenset[str] = frozenset()
 
@@ -56,12 +58,14 @@ def events(
     for row in stated:
         by_instrument.setdefault(row.instrument, []).append(row)
     found: list[SplitEvent] = []
-    for instrument in instruments:
-        column = market.prices.get(instrument)
-        own = by_instrument.get(instrument)
-        if own or (column is not None and column.actions and column.actions[-1].ex_date > after):
-            found += _of_instrument(instrument, own or [], column)
+    for instrument in sorted([one for one in instruments if one in by_instrument or _acts(market, one, after)]):
+        found += _of_instrument(instrument, by_instrument.get(instrument, []), market.prices.get(instrument))
     return sorted((event for event in found if after < event.day <= end), key=lambda event: event.day)
+
+
+def _acts(market: MarketData, instrument: Instrument, after: int) -> bool:
+    column = market.prices.get(instrument)
+    return column is not None and bool(column.actions) and column.actions[-1].ex_date > after
 
 
 def factor_between(found: Sequence[SplitEvent], instrument: Instrument, account: str, day: int, as_of: int) -> Fraction:

@@ -30,7 +30,8 @@ _SAME = Fraction(1)
 class Position:
     """One instrument in one account while the pass goes on; `instrument` None is what concerns the account alone.
 
-    `cost`, `local`: only under average cost, the account's share of the pool.
+    `cost`, `local`: only under average cost, the account's share of the pool. `shares`: the quantity as `whole` gives
+    it. `plain_from`: the day from which there is nothing special about it.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Position:
     units: Fraction = _SAME
     priced_from: int = 0
     plain_from: int = NEVER
+    shares: float = 0.0
     code: int = 0
 
     def __post_init__(self) -> None:
@@ -53,8 +55,9 @@ class Position:
 
 @dataclass(slots=True, eq=False)
 class Steps:
-    """What changed, in order. Parallel lists: `codes` (kind, position, day) with `amounts` in base currency;
-    `quantity_codes` (position, day) with the `quantities` held from then on, in units of the market's prices;
+    """What changed, in order. Parallel lists: `codes` (kind, position, day) with `amounts` in base currency, exact, and
+    as `floats`; `quantity_codes` (position, day) with the `quantities` held from then on, in units of the market's
+    prices;
     `moved`: (position, day, signed quantity, whether across the portfolio's border) of shares that came or went
     without money; `cash`: (account and currency by number, day, balance from then on); `costs`: (position, day, cost
     from then on as far as it is known, whether some is unknown) of positions that have no price yet or an unknown cost.
@@ -62,8 +65,9 @@ class Steps:
 
     codes: list[int] = field(default_factory=list)
     amounts: list[Decimal] = field(default_factory=list)
+    floats: list[float] = field(default_factory=list)
     quantity_codes: list[int] = field(default_factory=list)
-    quantities: list[Decimal | float] = field(default_factory=list)
+    quantities: list[float] = field(default_factory=list)
     moved: list[tuple[int, int, float, bool]] = field(default_factory=list)
     cash: list[tuple[int, int, Decimal]] = field(default_factory=list)
     costs: list[tuple[int, int, float, bool]] = field(default_factory=list)
@@ -82,7 +86,7 @@ class Columns:
     def of(cls, steps: Steps) -> Columns:
         return cls(
             np.array(steps.codes, np.int64),
-            np.array(list(map(float, steps.amounts)), np.float64),
+            np.array(steps.floats, np.float64),
             np.array(steps.quantity_codes, np.int64),
-            np.array(list(map(float, steps.quantities)), np.float64),
+            np.array(steps.quantities, np.float64),
         )

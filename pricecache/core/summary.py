@@ -17,7 +17,8 @@ from pricecache.core.ledger import ZERO, Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.present import OF_WORTH, CashNow, Gains, PositionNow, SummaryNow, Worth, sum_of_all, sum_of_known
 from pricecache.core.replay import replay
-from pricecache.core.valuation import CASH, NET_FLOW, By, Valued, value
+from pricecache.core.scopes import By
+from pricecache.core.valuation import CASH, NET_FLOW, Valued, value
 
 _WORTH = ("value", "change", "from_open", "before", "flow", "base", "base_at_open")
 _GAINS = ("cost", "unrealized", "realized", "dividends", "fees", "interest")
@@ -53,7 +54,7 @@ class _Summing:
         self.start = first if since is None else since.day + 1
         self.replayed = replay(ledger, market, end, since=since, books=[end])
         self.book = self.replayed.books[end]
-        names = sorted({p.instrument for p in self.replayed.positions if p.instrument is not None})
+        names = sorted({name for _, name in self.replayed.keys if name is not None})
         self.grid = lay_out(names, market, self.rules.currency, self.start, end)
         self.valued = self._value("position")
         self.changes = Changes(self.replayed, self.valued, self.grid, market, self.rules.currency, sessions)

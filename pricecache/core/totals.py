@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pricecache.core.currencies import digits
 from pricecache.core.history import PORTFOLIO, GrossFlows, History
-from pricecache.core.valuation import CASH, COST, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE, Scope
+from pricecache.core.scopes import Scope
+from pricecache.core.valuation import CASH, COST, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE
 
 _SHARES = (INDEX, COVERAGE)
 _NOTHING = 0.49

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +11,10 @@ from numpy.typing import NDArray
 from pricecache.core import steps as kinds
 from pricecache.core.currencies import digits
 from pricecache.core.grid import Grid, known_from, lay_out, rate_row
-from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Rules
 from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import Replayed
+from pricecache.core.scopes import By, Groups, Scope, grouped
 from pricecache.core.steps import DAY_BITS, DAY_OFFSET, KIND_SHIFT, POSITION_BITS
 
 FIELDS = (
@@ -27,10 +25,6 @@ FIELDS = (
 """Rows of `Valued.values`. Money is in base currency."""
 (VALUE, COST, REALIZED, UNREALIZED, DIVIDENDS, PROCEEDS, ORIGINAL, GAIN, CASH, NET_FLOW, INDEX, COVERAGE, FEES,
  INTEREST) = range(len(FIELDS))  # fmt: skip
-
-Scope = tuple[str | None, Instrument | None]
-"""(account, instrument), None for all of them: (None, None) is the portfolio."""
-By = Literal["account", "position", "instrument"]
 
 TOTALS = ("cost", "proceeds", "original", "dividends", "fees", "interest")
 EFFECTS: dict[int, dict[str, int]] = {
@@ -55,6 +49,13 @@ EFFECTS: dict[int, dict[str, int]] = {
 """What one event of each kind adds to: running totals, money that trades took (`bought`) and gave (`sold`), cash paid
 across the portfolio's border and moved within it."""
 
+_OF_TOTALS = (COST, PROCEEDS, ORIGINAL, DIVIDENDS, FEES, INTEREST)
+_KINDS = {
+    name: [(kind, effects[name]) for kind, effects in EFFECTS.items() if name in effects]
+    for name in {name for effects in EFFECTS.values() for name in effects}
+}
+"""The same by what is added to."""
+
 _ROWS_FROM = 200
 """More days than this are added up row by row; fewer as one matrix."""
 _NOTHING = 0.49
@@ -70,6 +71,9 @@ class Mark:
     unknown: tuple[int, ...] = (0,) * len(TOTALS)
     worth: float = 0.0
     index: float = 1.0
+
+
+_START = Mark()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +129,7 @@ class _Kernel:
         grid: Grid | None,
         by: By,
     ) -> None:
-        self.steps, self.opening, self.positions = replayed.steps, replayed.opening, replayed.positions
+        self.steps, self.opening, self.keys = replayed.steps, replayed.opening, replayed.keys
         self.steps_columns, self.balances = replayed.columns, replayed.balances
         self.market, self.rules, self.by = market, rules, by
         self.start, self.days = start, end - start + 1
@@ -133,44 +137,25 @@ class _Kernel:
         self.base = rules.currency
         self.cash_held: NDArray[np.int64] | None = None
         self.cash_gaps: NDArray[np.int64] | None = None
-        self._group()
+        self.rows = self._grouped()
+        self.scopes, self.group_of, self.row_of = self.rows.scopes, self.rows.of, self.rows.row_of
+        self.bounds, self.groups = self.rows.bounds, len(self.scopes)
         self._grid(grid)
 
-    # scopes and rows
-
-    def _group(self) -> None:
-        keys: list[Scope] = [self._scope(p.account, p.instrument) for p in self.positions]
-        keys += [self._scope(account, None) for account, _ in self.balances]
-        self.scopes = sorted(set(keys), key=_order)
-        number = {scope: i for i, scope in enumerate(self.scopes)}
-        groups = [number[key] for key in keys]
-        self.group_of = np.array(groups[: len(self.positions)], np.int64)
-        self.group_of_balance = groups[len(self.positions) :]
-        self.groups = len(self.scopes)
-        shown = [p for p in self.positions if p.instrument is not None]
-        shown.sort(key=lambda p: (groups[p.index], p.account, p.instrument))
-        self.shown = shown
-        self.row_of = np.full(len(self.positions), -1, np.int64)
-        self.indices = np.array([p.index for p in shown], np.int64)
-        self.row_of[self.indices] = np.arange(len(shown))
-        bounds = np.searchsorted(self.group_of[self.indices], np.arange(self.groups + 1)).tolist()
-        self.bounds = list(pairwise(bounds))
-
-    def _scope(self, account: str, instrument: Instrument | None) -> Scope:
-        if self.by == "account":
-            return account, None
-        if self.by == "instrument":
-            return (None, instrument) if instrument is not None else ("", None)
-        return account, instrument
+    def _grouped(self) -> Groups:
+        if self.keys is not self.opening.keys():
+            return grouped(self.keys, self.balances, self.by)
+        name = ("groups", self.balances, self.by)
+        found: Groups = self.opening.once(name, lambda: grouped(self.keys, self.balances, self.by))
+        return found
 
     def _grid(self, grid: Grid | None) -> None:
-        end = self.start + self.days - 1
+        end, shown = self.start + self.days - 1, self.rows.instruments
         if grid is None or grid.start > self.start or grid.start + grid.days <= end:
-            names = sorted({p.instrument for p in self.shown if p.instrument is not None})
-            grid = lay_out(names, self.market, self.base, self.start, end)
+            grid = lay_out(sorted(set(shown)), self.market, self.base, self.start, end)
         self.columns = slice(self.start - grid.start, self.start - grid.start + self.days)
         self.grid = grid
-        rows = [grid.row_of[p.instrument] for p in self.shown if p.instrument is not None]
+        rows = [grid.row_of[instrument] for instrument in shown]
         self.grid_rows = np.array(rows, np.int64)
         self.priced_column = grid.priced_from[self.grid_rows] - self.start
         is_all = len(rows) == len(grid.instruments) and rows == list(range(len(rows)))
@@ -206,10 +191,10 @@ class _Kernel:
     def _lay_quantities(self) -> None:
         """Quantities in units of the grid's prices, as runs: `run_value`, `run_length`, those of a row from
         `run_from[row]` to `run_from[row + 1]`. As a matrix they are laid out where somebody has to look at each."""
-        count, days = len(self.shown), self.days
-        before = [float(held.quantity) * held.factor for held in self.opening.positions]
-        before += [0.0] * (len(self.positions) - len(before))
-        self.held_before = np.array(before)[self.indices]
+        count, days = len(self.rows.shown), self.days
+        before = np.zeros(len(self.keys))
+        before[: len(self.opening.positions)] = self.opening.quantities()
+        self.held_before = before[self.rows.shown]
         codes = self.steps_columns.quantity_codes
         rows = self.row_of[codes >> DAY_BITS]
         places = rows * days + ((codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start))
@@ -219,14 +204,28 @@ class _Kernel:
         self.run_value = np.concatenate([self.held_before, self.steps_columns.quantities])[order]
         self.run_length = np.append(places[1:], count * days) - places
         self.run_from = places.searchsorted(np.arange(count + 1) * days)
+        self.costs = self._opening_costs() + self.steps.costs
         grid_is_whole = not (self.priced_column > 0).any() and not self.grid.stale_rows[self.grid_rows].any()
-        self.in_rows = grid_is_whole and not self.steps.costs and days > _ROWS_FROM
+        self.in_rows = grid_is_whole and not self.costs and days > _ROWS_FROM
         if not self.in_rows:
             self.quantity = np.repeat(self.run_value, self.run_length).reshape(count, days)
+
+    def _opening_costs(self) -> list[tuple[int, int, float, bool]]:
+        """What was paid for what is held from before, as in `steps.costs`, where it has no price yet or is unknown."""
+        late = self.rows.shown[(self.priced_column > 0) & (self.held_before != 0)].tolist()
+        found = []
+        for index in sorted({*late, *self.opening.doubts}):
+            held = self.opening.positions[index]
+            if held.quantity:
+                found.append((index, self.start, *held.known_cost))
+        return found
 
     def _lay_events(self) -> None:
         codes = self.steps_columns.codes
         self.kind = codes >> KIND_SHIFT
+        self.present = frozenset(np.bincount(self.kind).nonzero()[0].tolist())
+        self.parts: dict[int, NDArray[np.float64]] = {}
+        self.nothing = np.zeros((self.groups, self.days))
         self.position = (codes >> DAY_BITS) & ((1 << POSITION_BITS) - 1)
         self.column = (codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start)
         self.place = self.group_of[self.position] * self.days + self.column
@@ -245,11 +244,10 @@ class _Kernel:
         return gaps if gaps.any() else None
 
     def _summed(self, name: str, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """The day's events that affect `name`, by scope: float64, shape (scopes, days)."""
-        total = np.zeros((self.groups, self.days))
-        for kind, effects in EFFECTS.items():
-            sign = effects.get(name)
-            if sign is None or not self.present[kind]:
+        """The day's events that affect `name`, by scope: float64, shape (scopes, days). Not to be changed."""
+        total = self.nothing
+        for kind, sign in _KINDS[name]:
+            if kind not in self.present:
                 continue
             if mask is None:
                 part = self._by_kind(kind)
@@ -280,9 +278,7 @@ class _Kernel:
             self._add_rows(worth)
         else:
             self.values = self.quantity * self.prices
-            for group, (low, high) in enumerate(self.bounds, 1):
-                for row in self.values[low:high]:
-                    worth[group] += row
+            self._add_in(worth, self.values)
         self.positions_worth = worth.copy()
         if self.rules.cash_tracking and self.by == "account":
             self._cash(out, worth)
@@ -292,6 +288,17 @@ class _Kernel:
         _add_up(self.positions_worth)
         return worth, self._nowhere_valued()
 
+    def _add_in(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
+        """Add the rows of each scope to its sum, one after the other."""
+        for group, (low, high) in enumerate(self.bounds, 1):
+            if low == high:
+                continue
+            if rows.shape[1] <= _ROWS_FROM:
+                sums[group] += rows[low:high].cumsum(axis=0)[-1]
+                continue
+            for row in rows[low:high]:
+                sums[group] += row
+
     def _add_rows(self, worth: NDArray[np.float64]) -> None:
         """The same sums without the matrix: over thousands of days a row at a time stays in the processor's cache."""
         bounds = self.run_from.tolist()
@@ -300,7 +307,7 @@ class _Kernel:
             total = worth[group]
             for row in range(low, high):
                 first, last = bounds[row], bounds[row + 1]
-                quantity = np.repeat(self.run_value[first:last], self.run_length[first:last])
+                quantity = self.run_value[first:last].repeat(self.run_length[first:last])
                 np.multiply(quantity, self.prices[row], out=product)
                 np.add(total, product, out=total)
 
@@ -310,7 +317,7 @@ class _Kernel:
         self.cash_listed = np.zeros((2, self.groups, self.days))
         before = {(one.account, one.currency): float(one.amount) for one in self.opening.cash}
         for number, (account, currency) in enumerate(self.balances):
-            group = self.group_of_balance[number] + 1
+            group = self.rows.of_balance[number] + 1
             balance = self._balance(number, before.get((account, currency), 0.0))
             rates = rate_row(self.market, self.base, currency, self.start, self.days)
             since = known_from(self.market, self.base, currency) - self.start
@@ -343,7 +350,7 @@ class _Kernel:
 
     def _quantities(self) -> NDArray[np.float64]:
         if self.in_rows:
-            self.quantity = np.repeat(self.run_value, self.run_length).reshape(len(self.shown), self.days)
+            self.quantity = np.repeat(self.run_value, self.run_length).reshape(len(self.rows.shown), self.days)
             self.values, self.in_rows = self.quantity * self.prices, False
         return self.quantity
 
@@ -358,25 +365,19 @@ class _Kernel:
     # running totals
 
     def _totals(self, out: NDArray[np.float64]) -> None:
-        self.present = np.bincount(self.kind, minlength=len(EFFECTS)) > 0
-        self.parts: dict[int, NDArray[np.float64]] = {}
-        before = [self.since.get(scope, Mark()) for scope in self.scopes]
-        self.running: list[NDArray[np.float64]] = []
+        before = [self.since.get(scope, _START) for scope in self.scopes]
+        daily = np.array([self._summed(name) for name in TOTALS])
+        daily[:, :, 0] += np.array([mark.totals for mark in before]).reshape(-1, len(TOTALS)).T
+        self.running = daily.cumsum(axis=2, out=daily)
         self.unknown_counts = self._unknown_counts(before)
-        for place, (name, row) in enumerate(
-            zip(TOTALS, (COST, PROCEEDS, ORIGINAL, DIVIDENDS, FEES, INTEREST), strict=True)
-        ):
-            daily = self._summed(name)
-            daily[:, 0] += [mark.totals[place] for mark in before]
-            running = np.cumsum(daily, axis=1)
-            self.running.append(running)
+        for place, (row, running) in enumerate(zip(_OF_TOTALS, self.running, strict=True)):
             out[row, 1:] = running
             _add_up(out[row])
             if self.unknown_counts is not None and row != COST:
                 out[row, 1:][self.unknown_counts[place] > 0] = np.nan
                 out[row, 0][(self.unknown_counts[place] > 0).any(axis=0)] = np.nan
         valued_cost = out[COST]
-        if self.steps.costs:
+        if self.costs:
             valued_cost = self._without_unpriced(out)
         np.subtract(out[PROCEEDS], out[ORIGINAL], out=out[REALIZED])
         np.subtract(self.positions_worth, valued_cost, out=out[UNREALIZED])
@@ -401,9 +402,7 @@ class _Kernel:
         if self.gaps is not None:
             unpriced = np.where(self.gaps, costs, 0.0)
             left_out = np.zeros_like(valued)
-            for group, (low, high) in enumerate(self.bounds, 1):
-                for row in unpriced[low:high]:
-                    left_out[group] += row
+            self._add_in(left_out, unpriced)
             _add_up(left_out)
             valued -= left_out
         if unknown.any():
@@ -415,7 +414,7 @@ class _Kernel:
         """Of positions without a price, or with an unknown cost: what is known of it (float64), and where some is not
         (bool); both of shape (positions shown, days)."""
         costs, unknown = np.zeros(self.quantity.shape), np.zeros(self.quantity.shape, np.bool_)
-        for index, day, cost, is_unknown in self.steps.costs:
+        for index, day, cost, is_unknown in self.costs:
             costs[self.row_of[index], day - self.start :] = cost
             unknown[self.row_of[index], day - self.start :] = is_unknown
         return costs, unknown & (self.quantity != 0)
@@ -427,9 +426,9 @@ class _Kernel:
         own = self._own_flows(None)
         moved = self._moved(None)
         inflow, outflow = _laid_out(own, moved, self.by)
+        np.subtract(inflow, outflow, out=out[NET_FLOW])
         unvalued = self._summed("unvalued")
-        out[NET_FLOW] = inflow - outflow
-        if unvalued.any():
+        if unvalued is not self.nothing and unvalued.any():
             out[NET_FLOW] += _with_total(unvalued)
         if self.unknown_event is not None:
             self._forget_flows(out)
@@ -451,8 +450,7 @@ class _Kernel:
         """In and out across the portfolio's border, in and out within it, all but shares; without `hidden` events."""
         shown = None if hidden is None else ~hidden
         if not self.rules.cash_tracking or self.by != "account":
-            nothing = np.zeros((self.groups, self.days))
-            return self._summed("bought", shown), self._summed("sold", shown), nothing, nothing
+            return self._summed("bought", shown), self._summed("sold", shown), self.nothing, self.nothing
         into, out_of = self._summed("paid_in"), self._summed("paid_out")
         if hidden is not None:  # money that went into something without a price leaves what the index covers
             into, out_of = into + self._summed("sold", hidden), out_of + self._summed("bought", hidden)
@@ -497,7 +495,7 @@ class _Kernel:
             column = int(self.priced_column[row])
             if column < self.days:
                 amount = self.values[row, column]
-                arrived[int(amount < 0), self.group_of[self.shown[row].index], column] += abs(amount)
+                arrived[int(amount < 0), self.group_of[self.rows.shown[row]], column] += abs(amount)
         return arrived
 
     def _forget_flows(self, out: NDArray[np.float64]) -> None:
@@ -523,7 +521,7 @@ class _Kernel:
         outflow: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """(V + outflow) / (V previous + inflow), chained. Returns the index with undefined links passed over."""
-        before = [self.since.get(scope, Mark()) for scope in ((None, None), *self.scopes)]
+        before = [self.since.get(scope, _START) for scope in ((None, None), *self.scopes)]
         had = np.empty_like(worth)
         had[:, 0] = [mark.worth for mark in before]
         had[:, 1:] = worth[:, :-1]
@@ -584,10 +582,8 @@ class _Kernel:
             fresh &= ~stale[:, at]
         parts = np.zeros((4, self.groups + 1, len(at)))
         blocks = (weights * fresh, weights * due, unweighed.astype(float), held.astype(float))
-        for group, (low, high) in enumerate(self.bounds, 1):
-            for part, block in zip(parts, blocks, strict=True):
-                for row in block[low:high]:
-                    part[group] += row
+        for part, block in zip(parts, blocks, strict=True):
+            self._add_in(part, block)
         if self.cash_gaps is not None and self.cash_held is not None:
             parts[2] += self.cash_gaps[:, at]
             parts[3] += self.cash_held[:, at]
@@ -604,17 +600,12 @@ class _Kernel:
     def _marks(self, column: int, worth: NDArray[np.float64], chained: NDArray[np.float64]) -> dict[Scope, Mark]:
         found: dict[Scope, Mark] = {(None, None): Mark(worth=float(worth[0, column]), index=float(chained[0, column]))}
         for group, scope in enumerate(self.scopes):
-            totals = tuple(float(running[group, column]) for running in self.running)
+            totals = tuple(self.running[:, group, column].tolist())
             unknown = (0,) * len(TOTALS)
             if self.unknown_counts is not None:
                 unknown = tuple(int(counts[group, column]) for counts in self.unknown_counts)
             found[scope] = Mark(totals, unknown, float(worth[group + 1, column]), float(chained[group + 1, column]))
         return found
-
-
-def _order(scope: Scope) -> tuple[str, tuple[str, ...]]:
-    account, instrument = scope
-    return account or "", tuple(instrument or ())
 
 
 def _add_up(rows: NDArray[np.float64]) -> None:

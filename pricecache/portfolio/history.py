@@ -16,8 +16,9 @@ from pricecache.core.history import PORTFOLIO, History, book_at
 from pricecache.core.holdings import Holdings, holdings
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
+from pricecache.core.scopes import Scope
 from pricecache.core.totals import Part, total
-from pricecache.core.valuation import NET_FLOW, Scope
+from pricecache.core.valuation import NET_FLOW
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.wholes import Whole, Wholes

@@ -328,7 +328,7 @@ def pair_of(currency: str, base: str) -> Instrument | None:
 def currencies_of(ledger: Ledger, currency_of: Callable[[Instrument], str]) -> set[str]:
     """Every whole currency that an amount or a price of `ledger` is in."""
     found = {currency_of(instrument) for instrument in ledger.instruments()}
-    found |= {row.currency for row in ledger.transactions if row.currency is not None}
+    found |= ledger.currencies()
     return {major(currency) for currency in found}
 
 

@@ -20,8 +20,8 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.return_inputs import ReturnInputs, inputs_of
 from pricecache.core.returns import Performance, as_shown, held_within, performance
+from pricecache.core.scopes import By, Scope
 from pricecache.core.totals import Part, total
-from pricecache.core.valuation import By, Scope
 from pricecache.errors import NotFound
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets

@@ -16,8 +16,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pricecache.core.chunks import Span, between, joined, spans, with_flows
 from pricecache.core.history import GrossFlows, History
 from pricecache.core.materialised import Materialised, Point
+from pricecache.core.scopes import Scope
 from pricecache.core.stamps import SeriesFacts, Stamp
-from pricecache.core.valuation import FIELDS, Scope
+from pricecache.core.valuation import FIELDS
 from pricecache.errors import Corrupt
 from pricecache.stores.ledger import LedgerMoved, as_moved
 from pricecache.stores.packed_history import pack_rows, unpack_rows

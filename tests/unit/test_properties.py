@@ -23,8 +23,9 @@ from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.return_inputs import inputs_of
 from pricecache.core.returns import as_shown, performance
 from pricecache.core.rows import rounded, rows
+from pricecache.core.scopes import Scope
 from pricecache.core.summary import summary
-from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE, Scope
+from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE
 from tests.ledgers import ACCOUNTS, DOLLARS, FIRST, INSTRUMENTS, LAST, ledgers, markets, weekdays
 from tests.ledgers import rows as transactions
 
