@@ -130,6 +130,7 @@ EXPECTED = {
     "GET /api/portfolio/history": "user",
     "GET /api/portfolio/history-data/{period}": "user",
     "GET /api/portfolio/performance": "user",
+    "GET /api/portfolio/summary": "user",
 }
 
 

@@ -102,6 +102,7 @@ async def test_what_belongs_to_another_is_not_there(daemon: ApiDaemon) -> None:
         ("GET", f"/api/portfolio/history?portfolioId={portfolio}", None),
         ("GET", f"/api/portfolio/history-data/1Y?portfolioId={portfolio}", None),
         ("GET", f"/api/portfolio/performance?portfolioId={portfolio}", None),
+        ("GET", f"/api/portfolio/summary?portfolioId={portfolio}", None),
     ):  # fmt: skip
         options = {} if body is None else {"json": body}
         status, problem = await daemon.call(method, target, headers=BOB, **options)
