@@ -15,7 +15,7 @@ from pricecache.api.kept import Kept
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import iso_day
 from pricecache.core.bars import day_number, day_of
-from pricecache.core.chunks import between
+from pricecache.core.chunks import aligned, between
 from pricecache.core.history import PORTFOLIO
 from pricecache.core.periods import period_start
 
@@ -108,7 +108,7 @@ async def _encoded(call: Call, found: HistoryRange) -> Encoded:
     tracks_cash = portfolio.rules.cash_tracking
     pages, cuts = await _cut(call, found)
     facts = {"portfolioId": portfolio.id, "accountId": account, "baseCurrency": portfolio.rules.currency}
-    has_days = found.found is not None
+    has_days = found.has_days
     facts |= {"start": iso_day(found.start) if has_days else None, "end": iso_day(found.end) if has_days else None}
     provisional = [iso_day(found.today)] if has_days and found.end == found.today else []
     reasons = {} if tracks_cash else dict(NO_CASH)
@@ -126,20 +126,22 @@ async def _encoded(call: Call, found: HistoryRange) -> Encoded:
 
 async def _cut(call: Call, found: HistoryRange) -> tuple[list[Pages], list[list[Piece]]]:
     """The pages that the days are in, and what of each: those that are settled, and those after them."""
-    if found.found is None:
+    if not found.has_days:
         return [], []
     portfolio, form, whole = found.portfolio, call.query.format, found.whole
-    options = portfolio.is_archived, portfolio.rules.cash_tracking
-    kept = None if whole.kept is None else whole.kept.history
-    if kept is None or found.scope not in kept.scopes or found.start > kept.end:
-        page = await encoded(found.found, found.scope, form, *options)
-        return [page], [page.cut(found.start, found.end)]
-    settled = await call.services.pages.of(kept, portfolio, found.scope, form)
-    cuts = [settled.cut(found.start, min(found.end, kept.end))]
-    if found.end <= kept.end:
-        return [settled], cuts
-    rest = await encoded(between(found.found, kept.end + 1, found.end), found.scope, form, *options)
-    return [settled, rest], [*cuts, rest.cut(kept.end + 1, found.end)]
+    pages, cuts = [], []
+    for part in whole.parts:
+        first, last = max(found.start, part.start), min(found.end, part.end)
+        if first > last:
+            continue
+        if whole.kept is not None and part is whole.kept.history and found.scope in part.scopes:
+            page = await call.services.pages.of(part, portfolio, found.scope, form)
+        else:
+            days = between(aligned(part, whole.scopes, portfolio.rules.cash_tracking), first, last)
+            page = await encoded(days, found.scope, form, portfolio.is_archived, portfolio.rules.cash_tracking)
+        pages.append(page)
+        cuts.append(page.cut(first, last))
+    return pages, cuts
 
 
 def _around(head: bytes, cuts: Sequence[list[Piece]], form: Format, last: bytes, is_archived: bool) -> list[Piece]:

@@ -67,11 +67,11 @@ def joined(parts: Sequence[History], cash_tracking: bool) -> History:
     if len(parts) == 1:
         return last
     scopes = last.scopes
-    aligned = [_with_scopes(part, scopes, cash_tracking) for part in parts]
-    values = np.concatenate([part.values for part in aligned], axis=2)
-    estimated = np.concatenate([part.estimated for part in aligned], axis=1)
+    alike = [aligned(part, scopes, cash_tracking) for part in parts]
+    values = np.concatenate([part.values for part in alike], axis=2)
+    estimated = np.concatenate([part.estimated for part in alike], axis=1)
     checkpoints = {day: point for part in parts for day, point in part.checkpoints.items()}
-    flows = np.concatenate([_flows(part) for part in aligned], axis=2)
+    flows = np.concatenate([_flows(part) for part in alike], axis=2)
     gross = GrossFlows(parts[0].start, flows[0], flows[1])
     return History(last.currency, parts[0].start, scopes, values, estimated, checkpoints, last.faults, gross)
 
@@ -87,7 +87,8 @@ def _flows(part: History) -> NDArray[np.float64]:
     return np.array([part.gross.inflow, part.gross.outflow])[:, :, low : low + part.days]
 
 
-def _with_scopes(part: History, scopes: tuple[Scope, ...], cash_tracking: bool) -> History:
+def aligned(part: History, scopes: tuple[Scope, ...], cash_tracking: bool) -> History:
+    """With these scopes: one it has not had nothing on its days."""
     if part.scopes == scopes:
         return part
     place = {scope: number for number, scope in enumerate(part.scopes)}

@@ -83,6 +83,11 @@ class History:
         return self.values.shape[2]
 
     @property
+    def nbytes(self) -> int:
+        flows = 0 if self.gross is None else self.gross.inflow.nbytes + self.gross.outflow.nbytes
+        return self.values.nbytes + self.estimated.nbytes + flows
+
+    @property
     def end(self) -> int:
         return self.start + self.days - 1
 

@@ -59,8 +59,7 @@ class Materialised:
     nbytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        size = self.history.values.nbytes + self.history.estimated.nbytes + sum(point.nbytes for point in self.points)
-        object.__setattr__(self, "nbytes", size + 2000)
+        object.__setattr__(self, "nbytes", self.history.nbytes + sum(point.nbytes for point in self.points) + 2000)
 
     @property
     def start(self) -> int:

@@ -31,14 +31,14 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HistoryRange:
-    """The rows of one scope from `start` to `end` (days since 1970-01-01, both included). `found` None: there is not
-    one day. `source`: where they are from; `whole`: what they are part of, with the day that is not over yet."""
+    """The rows of one scope from `start` to `end` (days since 1970-01-01, both included); without `has_days` there is
+    not one. `source`: where they are from; `whole`: what they are part of, with the day that is not over yet."""
 
     portfolio: Portfolio
     scope: Scope
     start: int
     end: int
-    found: History | None
+    has_days: bool
     source: Source
     whole: Whole
 
@@ -119,11 +119,11 @@ class Histories:
 
 def ranged(whole: Whole, account: str | None, start: int | None, end: int | None) -> HistoryRange:
     """Some of the rows of a whole; arguments as for `Histories.history`."""
-    scope, found = _scope(account), whole.history
+    scope, begins = _scope(account), whole.start
     last = whole.today if end is None else min(end, whole.today)
-    first = last if found is None or found.start > last else max(found.start if start is None else start, found.start)
-    rows = None if found is None or scope not in found.scopes else _between(found, first, last)
-    return HistoryRange(whole.portfolio, scope, first, last, rows, _source(whole, first, last), whole)
+    first = last if begins is None or begins > last else max(begins if start is None else start, begins)
+    has_days = begins is not None and begins <= first <= last and scope in whole.scopes
+    return HistoryRange(whole.portfolio, scope, first, last, has_days, _source(whole, first, last), whole)
 
 
 def _source(whole: Whole, first: int, last: int) -> Source:

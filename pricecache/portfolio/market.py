@@ -52,10 +52,13 @@ class MarketView:
 
     `facts`: by key of instrument and pair of currencies, None where nothing is known of one. `settled`: the last day
     (since 1970-01-01) that only a new revision can change: every session up to it is due, and none of them has a
-    provisional bar. `versions`, `quotes`: of everything that was looked at; `until`: seconds since 1970 UTC.
+    provisional bar. `names`, `units`: the instruments and whole currencies it has all of. `versions`, `quotes`: of
+    everything that was looked at; `until`: seconds since 1970 UTC.
     """
 
     market: MarketData
+    names: frozenset[Instrument]
+    units: frozenset[str]
     facts: Mapping[str, SeriesFacts | None]
     settled: int
     versions: tuple[tuple[Entry, int], ...]
@@ -143,6 +146,8 @@ class Markets:
                 {one: columns[one] for one in names if one in needed},
                 {unit: columns[pair].closes for unit, pair in pairs.items() if pair in needed},
             ),
+            frozenset(names),
+            frozenset(units),
             {key: self._facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
             self._settled(entries, now),
             tuple((entry, entry.version) for entry in entries),
@@ -183,6 +188,14 @@ class Markets:
             and self._catalog.trusted
             and all(entry.version == version and entry.current for entry, version in view.versions)
             and all(self._live.get(key) is quote for key, quote in view.quotes)
+        )
+
+    def suffices(self, view: MarketView, ledger: Ledger) -> bool:
+        """Whether `ledger` would be told nothing else now than `view` has."""
+        return (
+            ledger.instruments() <= view.names
+            and {major(one) for one in ledger.currencies()} <= view.units
+            and self.holds(view, self._clock.time())
         )
 
     def settled(self, facts: Mapping[str, SeriesFacts | None]) -> tuple[dict[str, SeriesFacts | None], int] | None:

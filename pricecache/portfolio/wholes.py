@@ -17,10 +17,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.chunks import joined
+from pricecache.core.grid import Grid, lay_out
 from pricecache.core.history import ENGINE_VERSION, History, history
 from pricecache.core.ledger import Ledger
 from pricecache.core.materialised import Materialised, brought_up, gone_on
 from pricecache.core.portfolios import LedgerState, Portfolio
+from pricecache.core.scopes import Scope
 from pricecache.core.stamps import ALWAYS, NEVER, Stamp, changed_series, doubtful_from
 from pricecache.errors import Corrupt
 from pricecache.portfolio.ledger import Ledgers, LedgerView
@@ -42,9 +44,10 @@ _Value = TypeVar("_Value")
 class Whole:
     """Every day of a portfolio from its first transaction to `today` (days since 1970-01-01), which goes on.
 
-    `history`: None where there is not one day. `kept`: what of it is settled, None where nothing is, or nothing is to
-    be kept. `ledger`: at `state`, its transactions after `kept`, or all of them where `is_complete`; `market`: what
-    these are told of. `reused_through`: the last day that was not computed for whoever asks now, None for none.
+    `kept`: what of it is settled, None where nothing is, or nothing is to be kept; `tail`: the days after that, None
+    where there is none. `ledger`: at `state`, its transactions after `kept`, or all of them where `is_complete`;
+    `market`: what these are told of, and `grid` its prices laid out on the days after `kept`. `reused_through`: the
+    last day that was not computed for whoever asks now, None for none.
     """
 
     portfolio: Portfolio
@@ -53,15 +56,40 @@ class Whole:
     is_complete: bool
     market: MarketView
     today: int
-    history: History | None
     kept: Materialised | None
+    tail: History | None
     reused_through: int | None
     until: float
+    grid: Grid | None = None
+    _joined: History | None = None
+
+    @property
+    def parts(self) -> list[History]:
+        """Those days that are settled, and those after them, as far as there are any."""
+        return [part for part in (None if self.kept is None else self.kept.history, self.tail) if part is not None]
+
+    @property
+    def start(self) -> int | None:
+        """The first day, None without any."""
+        return self.parts[0].start if self.parts else None
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return self.parts[-1].scopes if self.parts else ()
+
+    @property
+    def history(self) -> History | None:
+        """All of it as one; None where there is not one day."""
+        if self._joined is None and self.parts:
+            self._joined = joined(self.parts, self.portfolio.rules.cash_tracking)
+        return self._joined
 
     @property
     def nbytes(self) -> int:
-        size = 5000 if self.kept is None else self.kept.nbytes
-        return size + (0 if self.history is None else self.history.values.nbytes)
+        """In memory, joined or not."""
+        return (
+            5000 + (0 if self.kept is None else 2 * self.kept.nbytes) + (0 if self.tail is None else self.tail.nbytes)
+        )
 
 
 class Wholes:
@@ -150,7 +178,7 @@ class Wholes:
         if ledger.first_day is not None and ledger.first_day <= today:
             found = await _run(lambda: history(ledger, market.market, today), _is_long(ledger, market, today))
         return Whole(
-            portfolio, view.state, ledger, True, market, today, found, None, None, self._until(portfolio, market)
+            portfolio, view.state, ledger, True, market, today, None, found, None, self._until(portfolio, market)
         )
 
     async def _made(self, portfolio: Portfolio, store: HistoryStore) -> Whole:
@@ -188,33 +216,39 @@ class Wholes:
             book = kept.points[-1].checkpoint().book
         except Corrupt:  # told by who computes it again
             return None
-        held = [one.instrument for one in book.positions if one.quantity and one.instrument is not None]
-        market = await self._markets.view(
-            ledger, more=held, currencies=[one.currency for one in book.cash], watched=stamp.series
-        )
         today = self.today(portfolio)
+        if before is not None and before.kept is kept and self._markets.suffices(before.market, ledger):
+            market, grid = before.market, before.grid if before.today == today else None
+        else:
+            held = [one.instrument for one in book.positions if one.quantity and one.instrument is not None]
+            units = [one.currency for one in book.cash]
+            market, grid = await self._markets.view(ledger, more=held, currencies=units, watched=stamp.series), None
         through = min(today - 1, market.settled)
         if through < kept.through or any(market.facts[key] != facts for key, facts in stamp.series.items()):
             return None
         stamp = Stamp(state.generation, ENGINE_VERSION, market.facts)
 
-        def compute() -> tuple[Materialised, History | None]:
+        def compute() -> tuple[Materialised, History | None, Grid]:
             settled = gone_on(kept, stamp, ledger, market.market, through)
-            return settled, _to_today(settled, ledger, market, today)
+            laid = grid or lay_out(
+                sorted(market.names), market.market, ledger.rules.currency, settled.through + 1, today
+            )
+            return settled, _after(settled, ledger, market, today, laid), laid
 
-        settled, whole = await _run(compute, _is_long(ledger, market, today, kept.through))
-        self._count(settled, whole)
+        settled, tail, grid = await _run(compute, _is_long(ledger, market, today, kept.through))
+        self._count(settled, tail)
         if _is_news(settled):
             self.on_advanced(portfolio.id)
         until = self._until(portfolio, market)
         return Whole(
-            portfolio, state, ledger, is_complete, market, today, whole, settled, settled.reused_through, until
+            portfolio, state, ledger, is_complete, market, today, settled, tail, settled.reused_through, until, grid
         )
 
-    def _count(self, settled: Materialised | None, found: History | None) -> None:
-        reused = None if settled is None else settled.reused_through
-        if found is not None:
-            self.computed_days += found.end - (found.start - 1 if reused is None else reused)
+    def _count(self, settled: Materialised | None, tail: History | None) -> None:
+        if settled is not None:
+            reused = settled.start - 1 if settled.reused_through is None else settled.reused_through
+            self.computed_days += settled.through - reused
+        self.computed_days += 0 if tail is None else tail.days
 
     async def _load(self, portfolio: Portfolio, store: HistoryStore) -> Materialised | None:
         try:
@@ -248,22 +282,22 @@ class Wholes:
 
         def compute() -> tuple[Materialised | None, History | None]:
             settled = brought_up(kept, stamp, ledger, market.market, through, doubtful)
-            return settled, _to_today(settled, ledger, market, today)
+            return settled, _after(settled, ledger, market, today)
 
         is_long = _is_long(ledger, market, today, None if kept is None else min(doubtful - 1, kept.through))
         try:
-            settled, found = await _run(compute, is_long)
+            settled, tail = await _run(compute, is_long)
         except Corrupt as exc:
             log.error("a stored checkpoint cannot be read and is computed again", portfolio=portfolio.id,
                       error=exc.detail)  # fmt: skip
             kept, doubtful = None, ALWAYS
-            settled, found = await _run(compute, True)
+            settled, tail = await _run(compute, True)
         reused = None if settled is None else settled.reused_through
-        self._count(settled, found)
+        self._count(settled, tail)
         if settled is not None and _is_news(settled):
             self.on_advanced(portfolio.id)
         until = self._until(portfolio, market)
-        return Whole(portfolio, view.state, ledger, True, market, today, found, settled, reused, until)
+        return Whole(portfolio, view.state, ledger, True, market, today, settled, tail, reused, until)
 
     def _until(self, portfolio: Portfolio, market: MarketView) -> float:
         now = self._now(portfolio)
@@ -291,11 +325,12 @@ async def revised_from(database: AsyncDatabase[dict[str, Any]], before: Stamp, a
     return min(ALWAYS if day is None else day for day in found.values())
 
 
-def _to_today(settled: Materialised | None, ledger: Ledger, market: MarketView, today: int) -> History | None:
+def _after(
+    settled: Materialised | None, ledger: Ledger, market: MarketView, today: int, grid: Grid | None = None
+) -> History | None:
     if settled is None:
         return history(ledger, market.market, today)
-    tail = history(ledger, market.market, today, since=settled.points[-1].checkpoint())
-    return settled.history if tail is None else joined([settled.history, tail], ledger.rules.cash_tracking)
+    return history(ledger, market.market, today, since=settled.points[-1].checkpoint(), grid=grid)
 
 
 def _is_news(settled: Materialised) -> bool:
