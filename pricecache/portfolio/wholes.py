@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from pricecache.core.ledger import Ledger
 from pricecache.core.materialised import Materialised, brought_up, gone_on
 from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.core.scopes import Scope
-from pricecache.core.stamps import ALWAYS, NEVER, Stamp, changed_series, doubtful_from
+from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts, Stamp, changed_series, doubtful_from
 from pricecache.errors import Corrupt
 from pricecache.portfolio.ledger import Ledgers, LedgerView
 from pricecache.portfolio.market import Markets, MarketView
@@ -224,7 +224,7 @@ class Wholes:
             units = [one.currency for one in book.cash]
             market, grid = await self._markets.view(ledger, more=held, currencies=units, watched=stamp.series), None
         through = min(today - 1, market.settled)
-        if through < kept.through or any(market.facts[key] != facts for key, facts in stamp.series.items()):
+        if through < kept.through or not _is_same(stamp.series, market.facts):
             return None
         stamp = Stamp(state.generation, ENGINE_VERSION, market.facts)
 
@@ -331,6 +331,11 @@ def _after(
     if settled is None:
         return history(ledger, market.market, today)
     return history(ledger, market.market, today, since=settled.points[-1].checkpoint(), grid=grid)
+
+
+def _is_same(before: Mapping[str, SeriesFacts | None], now: Mapping[str, SeriesFacts | None]) -> bool:
+    # mostly they are the very same objects, and to compare those would take longer than the rest
+    return all(now[key] is facts or now[key] == facts for key, facts in before.items())
 
 
 def _is_news(settled: Materialised) -> bool:
