@@ -36,8 +36,8 @@ class Piece:
 class Day:
     """One account's flows and what happened today."""
 
-    bought: dict[Any, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    sold: dict[Any, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    bought: dict[Any, list[Decimal]] = field(default_factory=lambda: defaultdict(list))
+    sold: dict[Any, list[Decimal]] = field(default_factory=lambda: defaultdict(list))
     shares: list[tuple[Instrument, Decimal, bool]] = field(default_factory=list)
     paid: list[tuple[Decimal, bool, bool]] = field(default_factory=list)
     """(signed amount, across the portfolio's border, whether its currency has a rate today)"""
@@ -192,7 +192,7 @@ class Reference:
         cost = quantity * price + (extra if self.rules.fees_in_cost else ZERO)
         rate = self.rate(row)
         self.pay(row.account, self.currency(row), -quantity * price - extra)
-        self.today[row.account].bought[row.instrument] += (quantity * price + extra) * rate
+        self.today[row.account].bought[row.instrument].append((quantity * price + extra) * rate)
         if not self.rules.fees_in_cost and extra:
             self.totals[row.account]["fees"] += extra * rate
         self.take_in(row.account, row.instrument, quantity, cost * rate, row.day)
@@ -257,7 +257,7 @@ class Reference:
         rate = self.rate(row)
         proceeds = (quantity * price - (extra if self.rules.fees_in_cost else ZERO)) * rate
         self.pay(row.account, self.currency(row), quantity * price - extra)
-        self.today[row.account].sold[row.instrument] += (quantity * price - extra) * rate
+        self.today[row.account].sold[row.instrument].append((quantity * price - extra) * rate)
         if not self.rules.fees_in_cost and extra:
             self.totals[row.account]["fees"] += extra * rate
         held = max(self.quantity((row.account, row.instrument)), ZERO)
@@ -279,7 +279,7 @@ class Reference:
         self.totals[row.account][name] += row.amount * rate
         if extra:
             self.totals[row.account]["fees"] += extra * rate
-        self.today[row.account].sold[row.instrument] += (row.amount - extra) * rate
+        self.today[row.account].sold[row.instrument].append((row.amount - extra) * rate)
         self.pay(row.account, self.currency(row), row.amount - extra)
 
     row_interest = row_dividend
@@ -287,7 +287,7 @@ class Reference:
     def row_fee(self, row: Transaction) -> None:
         amount = row.amount + row.fees + row.taxes
         self.totals[row.account]["fees"] += amount * self.rate(row)
-        self.today[row.account].bought[row.instrument] += amount * self.rate(row)
+        self.today[row.account].bought[row.instrument].append(amount * self.rate(row))
         self.pay(row.account, self.currency(row), -amount)
 
     row_tax = row_fee
@@ -363,7 +363,7 @@ class Reference:
         extra = row.fees + row.taxes
         if extra:
             self.totals[row.account]["fees"] += extra * self.rate(row)
-            self.today[row.account].bought[row.instrument] += extra * self.rate(row)
+            self.today[row.account].bought[row.instrument].append(extra * self.rate(row))
             self.pay(row.account, self.currency(row), -extra)
 
     def net_linked(self, day: int) -> None:
@@ -378,8 +378,8 @@ class Reference:
                 spent = (quantity * price + extra) * self.rate(buy)
                 got = (dividend.amount - dividend.fees - dividend.taxes) * self.rate(dividend)
                 net = ZERO if spent.is_nan() or got.is_nan() else min(spent, got)
-                self.today[buy.account].bought[buy.instrument] -= net
-                self.today[dividend.account].sold[dividend.instrument] -= net
+                self.today[buy.account].bought[buy.instrument].append(-net)
+                self.today[dividend.account].sold[dividend.instrument].append(-net)
 
     # what it is all worth
 
@@ -495,7 +495,7 @@ class Reference:
         today = self.today[account]
         with_cash = self.rules.cash_tracking
         for flows, sign in ((today.bought, 1), (today.sold, -1)):
-            for instrument, amount in flows.items():
+            for instrument, amount in [(instrument, one) for instrument, each in flows.items() for one in each]:
                 if not with_cash:
                     part["net"] += sign * amount
                 known = ZERO if amount.is_nan() else amount

@@ -116,13 +116,15 @@ class Transaction:
 class Plain:
     """What plain rows in base currency come to, side by side with the rows they are of.
 
-    `places`: one number for each account and instrument, below `count`. `money`: quantity × price, or the amount of a
-    dividend; None for a row that is not plain. `shares`: the quantity as `whole` gives it.
+    `places`: one number for each account and instrument, below `count`. `amounts`: quantity × price, or the amount of
+    a dividend; None for a row that is not plain. `money`: the same as floats, NaN for None. `shares`: the quantity as
+    `whole` gives it.
     """
 
     count: int
     places: Sequence[int]
-    money: Sequence[float | None]
+    amounts: Sequence[Decimal | None]
+    money: Sequence[float]
     shares: Sequence[float]
 
     @classmethod
@@ -130,8 +132,10 @@ class Plain:
         own = (None, currency)
         seen: dict[tuple[str, Instrument | None], int] = {}
         places = [seen.setdefault((row.account, row.instrument), len(seen)) for row in rows]
-        money = [_plain_money(row) if row.is_plain and row.currency in own else None for row in rows]
-        return cls(len(seen), places, money, [0.0 if row.quantity is None else whole(row.quantity) for row in rows])
+        amounts = [_plain_amount(row) if row.is_plain and row.currency in own else None for row in rows]
+        money = [nan if amount is None else float(amount) for amount in amounts]
+        shares = [0.0 if row.quantity is None else whole(row.quantity) for row in rows]
+        return cls(len(seen), places, amounts, money, shares)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,13 +173,22 @@ class Ledger:
             self._kept["currencies"] = found
         return found
 
+    def remarkable(self, first: int, last: int) -> Sequence[Transaction]:
+        """Those of the rows from place `first` up to, not including, `last` that are splits, linked or restated."""
+        if last - first < len(self.transactions):
+            return _remarkable(self.transactions[first:last])
+        found: Sequence[Transaction] | None = self._kept.get("remarkable")
+        if found is None:
+            found = self._kept["remarkable"] = _remarkable(self.transactions)
+        return found
+
     def plain(self, first: int, last: int) -> Plain:
         """Of the rows from place `first` up to, not including, `last`. Kept when it was of all."""
         kept: Plain | None = self._kept.get("plain")
         if kept is not None:
             if last - first < len(kept.places):
                 part = slice(first, last)
-                return Plain(kept.count, kept.places[part], kept.money[part], kept.shares[part])
+                return Plain(kept.count, kept.places[part], kept.amounts[part], kept.money[part], kept.shares[part])
             return kept
         found = Plain.of(self.transactions[first:last], self.rules.currency)
         if last - first == len(self.transactions):
@@ -198,18 +211,22 @@ class Ledger:
         return min(days)
 
 
+def _remarkable(rows: Sequence[Transaction]) -> Sequence[Transaction]:
+    return [row for row in rows if row.type == "split" or row.link is not None or row.adjusted_as_of is not None]
+
+
 def whole(quantity: Decimal) -> float:
     """`quantity` as a float whose sums with others are exact; NaN when it is not a whole number, or a huge one."""
     number = int(quantity)
     return float(number) if number == quantity and -_MOST_SHARES < number < _MOST_SHARES else nan
 
 
-def _plain_money(row: Transaction) -> float | None:
+def _plain_amount(row: Transaction) -> Decimal | None:
     if row.type == "dividend":
-        return None if row.amount is None else float(row.amount)
+        return row.amount
     if row.type not in _SHARES or row.quantity is None or row.price is None:
         return None
-    return float(EXACT.multiply(row.quantity, row.price))
+    return EXACT.multiply(row.quantity, row.price)
 
 
 def faults(rows: Sequence[Transaction], *, first: int = 0) -> list[dict[str, Any]]:

@@ -16,6 +16,9 @@ from itertools import islice, repeat
 from struct import Struct, error
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pricecache.core import planes
 from pricecache.core.book import Book, CashBalance, Factor, Held
 from pricecache.core.instruments import Instrument
@@ -33,7 +36,7 @@ _AMOUNTS = ("quantity", "cost", "local", "proceeds", "original", "dividends", "f
 
 def pack(engine: int, book: Book, marks: dict[Scope, Mark]) -> bytes:
     """`engine`: a version, 0 to 65535, which has to be the same to read it again."""
-    lots, numbers = _lots_out([lot for held in book.positions for lot in held.lots])
+    lots, numbers = _lots_out(book.positions)
     plain = json.dumps([_book_out(book), lots, _marks_out(marks)], separators=(",", ":")).encode()
     body = _compressed(plain + b"\0", numbers)
     return _FRAME.pack(_MAGIC, engine, zlib.crc32(body, engine)) + body
@@ -118,23 +121,38 @@ def _positions_in(columns: list[Any], lots: Iterable[Lot]) -> tuple[Held, ...]:
 # the lots
 
 
-def _lots_out(lots: Sequence[Lot]) -> tuple[list[Any], bytes]:
+def _lots_out(positions: Sequence[Held]) -> tuple[list[Any], bytes]:
+    lots = [lot for held in positions for lot in held.lots]
     quantities, costs, locals_, days, ids = zip(*lots, strict=True) if lots else ((),) * 5
     paid, own = _joined(costs), _joined(locals_)
     columns: list[Any] = [_joined(quantities), paid, None if own == paid else own]
-    numbers = planes.out(days, planes.DAYS)
-    ids_alike = planes.ids_out(ids)
-    return ([*columns, ids], numbers) if ids_alike is None else ([*columns, None], numbers + ids_alike)
+    dates = np.array(days, np.int64)
+    places, order = _by_day(dates, [len(held.lots) for held in positions])
+    numbers = planes.out(places, planes.PLACES) + planes.steps_out(dates[order], planes.DAYS)
+    named = [ids[i] for i in order.tolist()]
+    alike = planes.ids_out(named)
+    return ([*columns, named], numbers) if alike is None else ([*columns, None], numbers + alike)
 
 
-def _lots_in(
-    numbers: bytes, quantities: str, costs: str, locals_: str | None, ids: Iterable[str] | None
-) -> Iterable[Lot]:
+def _by_day(days: NDArray[np.int64], counts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The position of each lot, and the lots, by day: one after the other their days and ids differ least. As they are
+    where a position has them in another order (HIFO), since a stable sort by position has to bring them back."""
+    places = np.repeat(np.arange(len(counts)), counts)
+    order = days.argsort(kind="stable")
+    if not np.array_equal(order[places[order].argsort(kind="stable")], np.arange(len(days))):
+        order = np.arange(len(days))
+    return places[order], order
+
+
+def _lots_in(numbers: bytes, quantities: str, costs: str, locals_: str | None, ids: list[str] | None) -> Iterable[Lot]:
     paid = list(_decimals(costs))
     own = paid if locals_ is None else _shared(paid, costs, locals_)
-    split = len(paid) * planes.DAYS.itemsize
-    days = planes.back(numbers[:split], planes.DAYS).tolist()
-    names = planes.ids_back(numbers[split:]) if ids is None else ids
+    first = len(paid) * planes.PLACES.itemsize
+    second = first + len(paid) * planes.DAYS.itemsize
+    order = planes.back(numbers[:first], planes.PLACES).argsort(kind="stable")
+    days = planes.steps_back(numbers[first:second], planes.DAYS)[order].tolist()
+    named = planes.ids_back(numbers[second:]) if ids is None else ids
+    names = [named[i] for i in order.tolist()]
     return map(make, repeat(Lot), zip(_decimals(quantities), paid, own, days, names, strict=True))
 
 

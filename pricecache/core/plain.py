@@ -13,8 +13,8 @@ from pricecache.core.steps import DIVIDEND, KIND_SHIFT, ORIGINAL, PROCEEDS, Posi
 _PROCEEDS, _ORIGINAL, _DIVIDEND = (kind << KIND_SHIFT for kind in (PROCEEDS, ORIGINAL, DIVIDEND))
 
 Way = Callable[[Transaction], None]
-ShortWay = Callable[[Transaction, int, float, float], None]
-"""The row, and what `ledger.Plain` has of it: its place, its money, its shares."""
+ShortWay = Callable[[Transaction, int, Decimal, float, float], None]
+"""The row, and what `ledger.Plain` has of it: its place, amount, money and shares."""
 Known = list[Position | None]
 Opened = Callable[[Transaction, int], Position]
 
@@ -47,19 +47,18 @@ def short_ways(
 
 
 def _long(way: Way) -> ShortWay:
-    return lambda row, place, money, shares: way(row)
+    return lambda row, place, amount, money, shares: way(row)
 
 
 def _buying(known: Known, opened: Opened, steps: Steps, long: Way) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
-    def buy(row: Transaction, place: int, money: float, shares: float) -> None:
+    def buy(row: Transaction, place: int, cost: Decimal, money: float, shares: float) -> None:
         position, day = known[place] or opened(row, place), row.day
         if day < position.plain_from:
             return long(row)
         quantity = row.quantity
-        cost = quantity * row.price  # type: ignore[operator]
         position.quantity = held = position.quantity + quantity  # type: ignore[operator]
         position.shares = holds = position.shares + shares
         position.lots.append(make(Lot, (quantity, cost, cost, day, row.id)))
@@ -77,7 +76,7 @@ def _selling(known: Known, opened: Opened, steps: Steps, long: Way, at: int) -> 
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
     put_quantity_code, put_quantity = steps.quantity_codes.append, steps.quantities.append
 
-    def sell(row: Transaction, place: int, money: float, shares: float) -> None:
+    def sell(row: Transaction, place: int, proceeds: Decimal, money: float, shares: float) -> None:
         position, day = known[place] or opened(row, place), row.day
         if day < position.plain_from or position.quantity < row.quantity:  # type: ignore[operator]
             return long(row)
@@ -87,7 +86,7 @@ def _selling(known: Known, opened: Opened, steps: Steps, long: Way, at: int) -> 
         original = _taken(position.lots, quantity, at)  # type: ignore[arg-type]
         code = position.code + day
         put_code(code + _PROCEEDS)
-        put_amount(quantity * row.price)  # type: ignore[operator]
+        put_amount(proceeds)
         put_float(money)
         put_code(code + _ORIGINAL)
         put_amount(original)
@@ -101,12 +100,12 @@ def _selling(known: Known, opened: Opened, steps: Steps, long: Way, at: int) -> 
 def _receiving(known: Known, opened: Opened, steps: Steps, long: Way) -> ShortWay:
     put_code, put_amount, put_float = steps.codes.append, steps.amounts.append, steps.floats.append
 
-    def receive(row: Transaction, place: int, money: float, shares: float) -> None:
+    def receive(row: Transaction, place: int, amount: Decimal, money: float, shares: float) -> None:
         position, day = known[place] or opened(row, place), row.day
         if day < position.plain_from:
             return long(row)
         put_code(position.code + day + _DIVIDEND)
-        put_amount(row.amount)  # type: ignore[arg-type]
+        put_amount(amount)
         return put_float(money)
 
     return receive

@@ -1,4 +1,4 @@
-"""Whole numbers as bytes that compress well: their differences, all lowest bytes first, then the next ones."""
+"""Whole numbers as bytes that compress well: all lowest bytes first, then the next ones; mostly of differences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAYS = np.dtype("<i8")
+PLACES = np.dtype("<u4")
 _HIGH, _LOW = np.dtype("<u8"), np.dtype("<u4")
 _ID_BYTES = _HIGH.itemsize + _LOW.itemsize
 _ID_DIGITS = 2 * _ID_BYTES
@@ -16,15 +17,23 @@ _ID_DIGITS = 2 * _ID_BYTES
 
 def out(numbers: Any, kind: np.dtype[Any]) -> bytes:
     """`numbers`: one-dimensional, of a whole-number `kind`. `itemsize` bytes each."""
-    column = np.asarray(numbers, kind)
-    differences = np.diff(column, prepend=kind.type(0)).astype(kind, copy=False)
-    return differences.view(np.uint8).reshape(-1, kind.itemsize).T.tobytes()
+    return np.asarray(numbers, kind).view(np.uint8).reshape(-1, kind.itemsize).T.tobytes()
 
 
 def back(planes: bytes, kind: np.dtype[Any]) -> NDArray[Any]:
     """The inverse, shape (len(planes) / itemsize,). Raises `ValueError` when it cannot be one."""
     rows = np.frombuffer(planes, np.uint8).reshape(kind.itemsize, -1).T
-    return np.cumsum(np.ascontiguousarray(rows).view(kind)[:, 0], dtype=kind)
+    return np.ascontiguousarray(rows).view(kind)[:, 0]
+
+
+def steps_out(numbers: Any, kind: np.dtype[Any]) -> bytes:
+    """As `out`, of the differences from one to the next."""
+    return out(np.diff(np.asarray(numbers, kind), prepend=kind.type(0)), kind)
+
+
+def steps_back(planes: bytes, kind: np.dtype[Any]) -> NDArray[Any]:
+    """The inverse, as `back`."""
+    return np.cumsum(back(planes, kind), dtype=kind)
 
 
 def ids_out(ids: Sequence[str]) -> bytes | None:
@@ -41,7 +50,7 @@ def ids_out(ids: Sequence[str]) -> bytes | None:
         return None
     rows = np.frombuffer(plain, np.uint8).reshape(-1, _ID_BYTES)[:, ::-1]
     low, high = (np.ascontiguousarray(part) for part in np.split(rows, [_LOW.itemsize], axis=1))
-    return out(low.view(_LOW)[:, 0], _LOW) + out(high.view(_HIGH)[:, 0], _HIGH)
+    return steps_out(low.view(_LOW)[:, 0], _LOW) + steps_out(high.view(_HIGH)[:, 0], _HIGH)
 
 
 def ids_back(planes: bytes) -> list[str]:
@@ -50,7 +59,7 @@ def ids_back(planes: bytes) -> list[str]:
     if over:
         raise ValueError("Not a whole number of ids.")
     split = count * _LOW.itemsize
-    parts = (back(planes[:split], _LOW), back(planes[split:], _HIGH))
+    parts = (steps_back(planes[:split], _LOW), steps_back(planes[split:], _HIGH))
     rows = np.concatenate([part.view(np.uint8).reshape(count, part.itemsize) for part in parts], axis=1)[:, ::-1]
     digits = rows.tobytes().hex()
     return [digits[at : at + _ID_DIGITS] for at in range(0, len(digits), _ID_DIGITS)]

@@ -79,10 +79,12 @@ class _Pass(Positions):
         self.rows: Sequence[Transaction] = rows[first:last]
         self.offset = first
         self.faults: list[dict[str, Any]] = []
-        self.stated = [*opening.splits, *self._stated(rows[first:])]
+        remarkable = ledger.remarkable(first, len(rows))
+        self.stated = [*opening.splits, *self._stated(remarkable)]
         self._resume()
-        self.split_events = self._split_events(rows[first:])
-        self.links = self._links()
+        until_end = [row for row in remarkable if row.day <= end]
+        self.split_events = self._split_events(rows[first:], until_end)
+        self.links = self._links(until_end)
 
     def run(self, wanted: list[int]) -> Replayed:
         ways = self._ways()
@@ -91,14 +93,15 @@ class _Pass(Positions):
         halts = self._halts([day for day in wanted if self.opening.day <= day <= self.end])
         halt, halt_at = next(halts)
         books: dict[int, Book] = {}
-        for row, place, money, shares in zip(self.rows, plain.places, plain.money, plain.shares, strict=True):
+        columns = (plain.places, plain.amounts, plain.money, plain.shares)
+        for row, place, amount, money, shares in zip(self.rows, *columns, strict=True):
             while halt_at <= row.day:
                 self._halt(halt, books)
                 halt, halt_at = next(halts)
-            if money is None:
+            if amount is None:
                 ways[row.type](row)
             else:
-                short[row.type](row, place, money, shares)
+                short[row.type](row, place, amount, money, shares)
         while halt is not None:
             self._halt(halt, books)
             halt, _ = next(halts)
@@ -129,7 +132,7 @@ class _Pass(Positions):
     def _plain(self) -> Plain:
         count = len(self.rows)
         if self.average or self.rules.cash_tracking:
-            return Plain(1, [0] * count, [None] * count, [0.0] * count)
+            return Plain(1, [0] * count, [None] * count, [0.0] * count, [0.0] * count)
         return self.ledger.plain(self.offset, self.offset + count)
 
     def _ways(self) -> dict[str, Way]:
@@ -156,19 +159,19 @@ class _Pass(Positions):
             if row.type == "split" and row.instrument is not None and row.ratio is not None
         ]
 
-    def _split_events(self, rows: Iterable[Transaction]) -> list[SplitEvent]:
+    def _split_events(self, rows: Sequence[Transaction], remarkable: Sequence[Transaction]) -> list[SplitEvent]:
         """All after the opening, also those after the end that restated rows are in the units of."""
         instruments = self.ledger.instruments()
         if self.offset:
             instruments = self.opening.instruments().union([one for row in rows if (one := row.instrument) is not None])
-        until = max([self.end, *(row.adjusted_as_of for row in self.rows if row.adjusted_as_of is not None)])
+        until = max([self.end, *(row.adjusted_as_of for row in remarkable if row.adjusted_as_of is not None)])
         self.known = events(self.stated, instruments, self.market, self.opening.day, until)
         return [event for event in self.known if event.day <= self.end]
 
-    def _links(self) -> dict[tuple[str, int], list[Decimal]]:
+    def _links(self, rows: Sequence[Transaction]) -> dict[tuple[str, int], list[Decimal]]:
         """Days on which a dividend and a purchase carry one link: what each was worth, once known."""
         seen: dict[tuple[str, int], set[str]] = {}
-        for row in self.rows:
+        for row in rows:
             if row.link is not None and row.type in ("buy", "dividend"):
                 seen.setdefault((row.link, row.day), set()).add(row.type)
         return {key: [] for key, types in seen.items() if len(types) == 2}

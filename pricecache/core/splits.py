@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,7 @@ class LedgerSplit:
     ratio: Fraction
 
 
-@dataclass(frozen=True, slots=True)
-class SplitEvent:
+class SplitEvent(NamedTuple):
     """What happens at the start of `day` to the positions of an instrument: in `account`, or in all but `others`.
 
     `ratio`: new shares for one old, 1 where quantities stay. `factor`: what the valuation multiplies quantities by
@@ -60,7 +61,7 @@ def events(
     found: list[SplitEvent] = []
     for instrument in sorted([one for one in instruments if one in by_instrument or _acts(market, one, after)]):
         found += _of_instrument(instrument, by_instrument.get(instrument, []), market.prices.get(instrument))
-    return sorted((event for event in found if after < event.day <= end), key=lambda event: event.day)
+    return sorted([event for event in found if after < event.day <= end], key=attrgetter("day"))
 
 
 def _acts(market: MarketData, instrument: Instrument, after: int) -> bool:

@@ -198,9 +198,10 @@ class _Kernel:
         codes = self.steps_columns.quantity_codes
         rows = self.row_of[codes >> DAY_BITS]
         places = rows * days + ((codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start))
-        places = np.concatenate([np.arange(count) * days, places])
-        order = np.argsort(places, kind="stable")
-        places = places[order]
+        every = np.arange(count)
+        rows = np.concatenate([every, rows])  # what is before first, then by day: only rows are out of order
+        order = (rows.astype(np.uint16) if count < 1 << 16 else rows).argsort(kind="stable")
+        places = np.concatenate([every * days, places])[order]
         self.run_value = np.concatenate([self.held_before, self.steps_columns.quantities])[order]
         self.run_length = np.append(places[1:], count * days) - places
         self.run_from = places.searchsorted(np.arange(count + 1) * days)
@@ -223,8 +224,6 @@ class _Kernel:
     def _lay_events(self) -> None:
         codes = self.steps_columns.codes
         self.kind = codes >> KIND_SHIFT
-        self.present = frozenset(np.bincount(self.kind).nonzero()[0].tolist())
-        self.parts: dict[int, NDArray[np.float64]] = {}
         self.nothing = np.zeros((self.groups, self.days))
         self.position = (codes >> DAY_BITS) & ((1 << POSITION_BITS) - 1)
         self.column = (codes & ((1 << DAY_BITS) - 1)) - (DAY_OFFSET + self.start)
@@ -233,6 +232,18 @@ class _Kernel:
         unknown = np.isnan(amounts)
         self.unknown_event = unknown if unknown.any() else None
         self.amount = np.where(unknown, 0.0, amounts) if self.unknown_event is not None else amounts
+        self._lay_kinds()
+
+    def _lay_kinds(self) -> None:
+        """The day's events of each kind there is, by scope: `parts`, float64, shape (scopes, days) each."""
+        present = np.bincount(self.kind).nonzero()[0]
+        number = np.zeros(len(EFFECTS), np.int64)
+        number[present] = np.arange(len(present))
+        places = number[self.kind] * (self.groups * self.days) + self.place
+        size = len(present) * self.groups * self.days
+        flat = np.asarray(np.bincount(places, weights=self.amount, minlength=size), np.float64)
+        parts = flat.reshape(len(present), self.groups, self.days)
+        self.parts = dict(zip(present.tolist(), parts, strict=True))
 
     def _gaps(self) -> NDArray[np.bool_] | None:
         """Where something is held that has no price yet: bool, shape (positions shown, days), or None for nowhere."""
@@ -247,22 +258,14 @@ class _Kernel:
         """The day's events that affect `name`, by scope: float64, shape (scopes, days). Not to be changed."""
         total = self.nothing
         for kind, sign in _KINDS[name]:
-            if kind not in self.present:
+            part = self.parts.get(kind)
+            if part is None:
                 continue
-            if mask is None:
-                part = self._by_kind(kind)
-            else:
+            if mask is not None:
                 chosen = (self.kind == kind) & mask
                 part = self._binned(self.place[chosen], self.amount[chosen])
             total = total + part if sign > 0 else total - part
         return total
-
-    def _by_kind(self, kind: int) -> NDArray[np.float64]:
-        part = self.parts.get(kind)
-        if part is None:
-            chosen = self.kind == kind
-            part = self.parts[kind] = self._binned(self.place[chosen], self.amount[chosen])
-        return part
 
     def _binned(self, places: NDArray[np.int64], amounts: NDArray[np.float64]) -> NDArray[np.float64]:
         size = self.groups * self.days
