@@ -81,7 +81,7 @@ class Service:
         self.store = HistoryStore(database)
         self.wholes = Wholes(self.ledgers, markets, self.heads, self.store, clock, 512 << 20)
         self.materialiser = Materialiser(
-            self.wholes, self.store, self.portfolios, self.ledger_store, markets, self.heads, clock
+            self.wholes, self.store, self.portfolios, self.ledger_store, self.ledgers, markets, self.heads, clock
         )
         return self
 

@@ -325,7 +325,7 @@ class Parts:
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
         stored, settings = self.stored_histories, self._settings
         self.materialiser = Materialiser(
-            self.wholes, stored, self.portfolios, ledgers, markets, self.heads, self._clock
+            self.wholes, stored, self.portfolios, ledgers, self.ledgers, markets, self.heads, self._clock
         )
         self.sampler = Sampler(stored, self.portfolios, self.ledgers, markets, self.wholes, self._clock)
         if not settings.use_materialized:

@@ -132,6 +132,21 @@ class Ledgers:
             raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
         return state
 
+    async def read_many(self, portfolios: Sequence[Portfolio]) -> None:
+        """Read the ledgers of several portfolios at once, so that each is there when it is asked for next; those that
+        somebody changes meanwhile are not."""
+        missing = [one for one in portfolios if one.id not in self._kept]
+        ids = [one.id for one in missing]
+        before, rows, after = (
+            await self._store.states(ids),
+            await self._store.rows_of(ids),
+            await self._store.states(ids),
+        )
+        for one in missing:
+            state = after.get(one.id)
+            if state is not None and (old := before.get(one.id)) is not None and old.generation == state.generation:
+                self._keep(one.id, self._view(state, rows[one.id], one.rules))
+
     def dirty_since(self, portfolio: Portfolio, state: LedgerState, generation: int) -> int | None:
         """From when on what was computed of the ledger at `generation` is doubtful at `state`; None: nowhere."""
         if state.generation == generation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,10 +13,11 @@ from pricecache.clock import Clock
 from pricecache.core.materialised import Materialised
 from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.errors import NotFound, PricecacheError, Unavailable
+from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.wholes import Wholes
 from pricecache.stores.commits import pause
-from pricecache.stores.history import HistoryStore, StoredHead
+from pricecache.stores.history import HistoryStore, StoredHead, Writing
 from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, LedgerStore, gave_up
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.portfolios import PortfolioStore
@@ -29,8 +30,8 @@ SOON_SECONDS = 1.0
 """How long the rows of a portfolio wait in memory, so that several changes of it are stored at once."""
 PAGE = 200
 """Portfolios that are looked at with one query."""
-AT_ONCE = 4
-"""Portfolios that are stored side by side: while the database works on one, another is computed."""
+TOGETHER = 25
+"""Portfolios that are stored in one transaction."""
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Materialiser:
         store: HistoryStore,
         portfolios: PortfolioStore,
         ledgers: LedgerStore,
+        all_ledgers: Ledgers,
         markets: Markets,
         heads: PortfolioHeads,
         clock: Clock,
@@ -59,6 +61,7 @@ class Materialiser:
         self._store = store
         self._portfolios = portfolios
         self._ledgers = ledgers
+        self._all_ledgers = all_ledgers
         self._markets = markets
         self._heads = heads
         self._clock = clock
@@ -157,26 +160,60 @@ class Materialiser:
         after, done, total = "", 0, await self._portfolios.count()
         while (page := await self._portfolios.page(after, PAGE)) and not run.stopping:
             after = page[-1].id
-            behind = page if force else await self._behind(page)
-            run.count("upToDate", len(page) - len(behind))
-            await self._do_all(run, behind, force)
+            await self._do_page(run, page, force)
             done += len(page)
             run.progress(done, max(done, total))
         if not run.stopping:
             run.progress(done, done)
 
-    async def _do_all(self, run: RunHandle, portfolios: Sequence[Portfolio], force: bool) -> None:
-        waiting = iter(portfolios)
-
-        async def work() -> None:
-            for portfolio in waiting:
-                if run.stopping:
-                    return
+    async def _do_page(self, run: RunHandle, page: Sequence[Portfolio], force: bool) -> None:
+        if force:
+            for portfolio in page:
+                if not run.stopping:
+                    await self._do(run, portfolio, force)
+            return
+        ids = [portfolio.id for portfolio in page]
+        states, heads = await self._ledgers.states(ids), {head.portfolio: head for head in await self._store.heads(ids)}
+        behind = [one for one in page if self._is_behind(one, states.get(one.id), heads.get(one.id))]
+        run.count("upToDate", len(page) - len(behind))
+        for low in range(0, len(behind), TOGETHER):
+            if run.stopping:
+                return
+            batch = behind[low : low + TOGETHER]
+            for portfolio in await self._do_together(run, batch, heads):
                 await self._do(run, portfolio, force)
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(min(AT_ONCE, len(portfolios))):
-                group.create_task(work(), name=f"materialise {number}")
+    async def _do_together(
+        self, run: RunHandle, batch: Sequence[Portfolio], heads: Mapping[str, StoredHead]
+    ) -> Sequence[Portfolio]:
+        """Several portfolios with a few operations; those that have to be done one by one are given back."""
+        try:
+            writings, alone = await self._computed(batch, heads)
+            stored = await self._store.write_many(writings, self._clock.time()) if writings else []
+        except (PyMongoError, PricecacheError, LedgerMoved):  # told by who does them one by one
+            return batch
+        for one, head in zip(writings, stored, strict=True):
+            self._wholes.stored(one.portfolio, one.kept, head.version)
+        self.stats.stored += len(stored)
+        run.count("stored", len(stored))
+        return alone
+
+    async def _computed(
+        self, batch: Sequence[Portfolio], heads: Mapping[str, StoredHead]
+    ) -> tuple[list[Writing], list[Portfolio]]:
+        await self._all_ledgers.read_many(batch)
+        known = [heads[one.id] for one in batch if one.id in heads]
+        self._wholes.make_ready(await self._store.load_many(known, {one.id: one.rules.cash_tracking for one in batch}))
+        writings, alone = [], []
+        for portfolio in batch:
+            whole = await self._wholes.of(portfolio, keep=False)
+            before = heads.get(portfolio.id)
+            if whole.kept is None or _is_stored(before, whole.kept) or _is_older(before, whole.kept):
+                alone.append(portfolio)
+            else:
+                writings.append(Writing(portfolio.id, before, whole.kept))
+            await asyncio.sleep(0)
+        return writings, alone
 
     async def _do(self, run: RunHandle, portfolio: Portfolio, force: bool) -> None:
         try:
@@ -191,12 +228,6 @@ class Materialiser:
             run.fail_portfolio(portfolio.id, code, str(exc)[:300])
         else:
             run.count("stored" if written else "unchanged")
-
-    async def _behind(self, page: Sequence[Portfolio]) -> list[Portfolio]:
-        ids = [portfolio.id for portfolio in page]
-        states = await self._ledgers.states(ids)
-        heads = {head.portfolio: head for head in await self._store.heads(ids)}
-        return [one for one in page if self._is_behind(one, states.get(one.id), heads.get(one.id))]
 
     def _is_behind(self, portfolio: Portfolio, state: LedgerState | None, head: StoredHead | None) -> bool:
         if state is None:

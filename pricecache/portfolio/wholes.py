@@ -114,6 +114,7 @@ class Wholes:
         self._store = store
         self._clock = clock
         self._kept: LRUCache[str, Whole] = LRUCache(max_bytes, getsizeof=lambda whole: whole.nbytes)
+        self._ready: dict[str, Materialised] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.on_advanced: Callable[[str], object] = lambda portfolio: None
         self.hits = 0
@@ -250,7 +251,15 @@ class Wholes:
             self.computed_days += settled.through - reused
         self.computed_days += 0 if tail is None else tail.days
 
+    def make_ready(self, stored: Mapping[str, Materialised]) -> None:
+        """What is stored of these portfolios, for who makes their wholes next; what was made ready before is not
+        needed any more."""
+        self._ready = dict(stored)
+
     async def _load(self, portfolio: Portfolio, store: HistoryStore) -> Materialised | None:
+        ready = self._ready.pop(portfolio.id, None)
+        if ready is not None:
+            return ready
         try:
             stored = await store.load(portfolio.id, portfolio.rules.cash_tracking)
         except Corrupt as exc:

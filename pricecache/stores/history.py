@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from bson import Binary
-from pymongo import DeleteOne, ReplaceOne
+from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from pricecache.core.chunks import Span, between, joined, spans, with_flows
 from pricecache.core.history import GrossFlows, History
@@ -63,6 +64,15 @@ class Stored:
     kept: Materialised
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Writing:
+    """What is to be stored of a portfolio, and what was when it was computed."""
+
+    portfolio: str
+    before: StoredHead | None
+    kept: Materialised
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Of all that is stored: `portfolios` with rows and with a ledger, `rows` (days times scopes), `days`, and how many
@@ -103,19 +113,36 @@ class HistoryStore:
         key: Document = {} if portfolios is None else {"_id": {"$in": list(portfolios)}}
         return [_head_of(document) for document in await self._heads.find(key).to_list()]
 
+    async def load_many(
+        self, heads: Sequence[StoredHead], cash_tracking: Mapping[str, bool]
+    ) -> dict[str, Materialised]:
+        """What is stored of several portfolios with one query; what cannot be read, or was changed since `heads` were
+        read, is left out. `cash_tracking`: by portfolio."""
+        ranges = [_all_of(head.portfolio) for head in heads]
+        documents = await self._chunks.find({"$or": ranges}).to_list() if ranges else []
+        by_portfolio: dict[str, list[Document]] = {}
+        for document in documents:
+            by_portfolio.setdefault(document["_id"]["p"], []).append(document)
+
+        def joined_each() -> dict[str, Materialised]:
+            found = {}
+            for head in heads:
+                chosen = _chosen(head, by_portfolio.get(head.portfolio, ()))
+                with suppress(Corrupt):
+                    if chosen is not None:
+                        found[head.portfolio] = _joined(head, chosen, cash_tracking[head.portfolio])
+            return found
+
+        return await asyncio.to_thread(joined_each)
+
     async def load(self, portfolio: str, cash_tracking: bool) -> Stored | None:
         """What is stored, as one; None where nothing is. Raises `Corrupt` when it cannot be read."""
         for _ in range(LOOKS):
             head, documents = await asyncio.gather(self.head(portfolio), self._documents(portfolio))
             if head is None:
                 return None
-            found = {document["_id"]["c"]: document for document in documents}
-            chosen = [found.get(chunk.span.first) for chunk in head.chunks]
-            if all(
-                document is not None and document["version"] == chunk.version
-                for document, chunk in zip(chosen, head.chunks, strict=True)
-            ):
-                whole = [document for document in chosen if document is not None]
+            whole = _chosen(head, documents)
+            if whole is not None:
                 if sum(len(document["rows"]) for document in whole) < IN_THREAD_FROM:
                     return Stored(head, _joined(head, whole, cash_tracking))
                 return Stored(head, await asyncio.to_thread(_joined, head, whole, cash_tracking))
@@ -130,50 +157,43 @@ class HistoryStore:
 
         Raises `LedgerMoved` when the ledger or what is stored is not as it was, or the outcome is not known.
         """
-        version = 1 if before is None else before.version + 1
-        standing = _standing(before, kept)
-        chunks = [standing.get(span) or Chunk(span, version) for span in spans(kept.start, kept.through)]
-        head = StoredHead(
-            portfolio,
-            version,
-            kept.stamp,
-            kept.start,
-            kept.through,
-            tuple(chunks),
-            kept.history.currency,
-            len(kept.history.scopes),
-            now,
-        )
-        new = [chunk.span for chunk in chunks if chunk.version == version]
-        documents = await asyncio.to_thread(lambda: [_chunk_document(portfolio, kept, span, version) for span in new])
-        gone = [] if before is None else [one.span.first for one in before.chunks]
-        firsts = {chunk.span.first for chunk in chunks}
-        operations: list[Any] = [ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents]
-        operations += [DeleteOne({"_id": _key(portfolio, first)}) for first in gone if first not in firsts]
-        try:
-            async with self._client.start_session() as session, await session.start_transaction():
-                await self._write_head(session, before, head)
-                if operations:
-                    await self._chunks.bulk_write(operations, session=session, ordered=False)
-        except DuplicateKeyError as exc:
-            raise LedgerMoved from exc
-        except PyMongoError as exc:
-            raise as_moved(exc) from exc
+        (head,) = await self.write_many([Writing(portfolio, before, kept)], now)
         return head
 
-    async def _write_head(self, session: Any, before: StoredHead | None, head: StoredHead) -> None:
-        key = {"_id": head.portfolio, "generation": head.stamp.generation}
-        state = await self._states.find_one_and_update(key, {"$unset": {"dirtyFrom": ""}}, session=session)
-        if state is None:
+    async def write_many(self, writings: Sequence[Writing], now: float) -> list[StoredHead]:
+        """The same for several portfolios in one transaction: all of them or none."""
+        heads = [_head_after(one, now) for one in writings]
+        chunks = await asyncio.to_thread(_chunk_operations, writings, heads)
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                await self._claim(session, heads)
+                await self._write_heads(session, writings, heads)
+                if chunks:
+                    await self._chunks.bulk_write(chunks, session=session, ordered=False)
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+        return heads
+
+    async def _claim(self, session: Any, heads: Sequence[StoredHead]) -> None:
+        """Every ledger has to be where its rows are from; what was doubtful of it no longer is."""
+        clean: list[Any] = [
+            UpdateOne({"_id": head.portfolio, "generation": head.stamp.generation}, {"$unset": {"dirtyFrom": ""}})
+            for head in heads
+        ]
+        claimed = await self._states.bulk_write(clean, session=session, ordered=False)
+        if claimed.matched_count != len(heads):
             raise LedgerMoved
-        document = _head_document(head)
-        if before is None:
-            await self._heads.insert_one(document, session=session)
-            return
-        replaced = await self._heads.replace_one(
-            {"_id": head.portfolio, "version": before.version}, document, session=session
-        )
-        if not replaced.matched_count:
+
+    async def _write_heads(self, session: Any, writings: Sequence[Writing], heads: Sequence[StoredHead]) -> None:
+        operations: list[Any] = []
+        for one, head in zip(writings, heads, strict=True):
+            document = _head_document(head)
+            if one.before is None:
+                operations.append(InsertOne(document))
+            else:
+                operations.append(ReplaceOne({"_id": head.portfolio, "version": one.before.version}, document))
+        written = await self._heads.bulk_write(operations, session=session, ordered=False)
+        if written.inserted_count + written.matched_count != len(operations):
             raise LedgerMoved
 
     async def any(self) -> str | None:
@@ -228,6 +248,35 @@ async def drop_history(database: AsyncDatabase[Document], portfolio: str, sessio
     await database["history"].delete_many(_all_of(portfolio), session=session)
 
 
+def _head_after(one: Writing, now: float) -> StoredHead:
+    kept, version = one.kept, 1 if one.before is None else one.before.version + 1
+    standing = _standing(one.before, kept)
+    return StoredHead(
+        one.portfolio,
+        version,
+        kept.stamp,
+        kept.start,
+        kept.through,
+        tuple(standing.get(span) or Chunk(span, version) for span in spans(kept.start, kept.through)),
+        kept.history.currency,
+        len(kept.history.scopes),
+        now,
+    )
+
+
+def _chunk_operations(writings: Sequence[Writing], heads: Sequence[StoredHead]) -> list[Any]:
+    operations: list[Any] = []
+    for one, head in zip(writings, heads, strict=True):
+        for chunk in head.chunks:
+            if chunk.version == head.version:
+                document = _chunk_document(one.portfolio, one.kept, chunk.span, head.version)
+                operations.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
+        firsts = {chunk.span.first for chunk in head.chunks}
+        gone = [] if one.before is None else [old.span.first for old in one.before.chunks]
+        operations += [DeleteOne({"_id": _key(one.portfolio, first)}) for first in gone if first not in firsts]
+    return operations
+
+
 def _standing(before: StoredHead | None, kept: Materialised) -> dict[Span, Chunk]:
     """Chunks of `before` that hold what `kept` has of these days."""
     if before is None or kept.stored is None or kept.stored[0] != before.version:
@@ -256,6 +305,18 @@ def _chunk_document(portfolio: str, kept: Materialised, span: Span, version: int
         "point": Binary(point),
         "check": zlib.crc32(point, zlib.crc32(rows)),
     }
+
+
+def _chosen(head: StoredHead, documents: Iterable[Document]) -> list[Document] | None:
+    """Those that `head` names, in order; None where one of them is not there, or of another version."""
+    found = {document["_id"]["c"]: document for document in documents}
+    chosen = [found.get(chunk.span.first) for chunk in head.chunks]
+    whole = [
+        document
+        for document, chunk in zip(chosen, head.chunks, strict=True)
+        if document is not None and document["version"] == chunk.version
+    ]
+    return whole if len(whole) == len(head.chunks) else None
 
 
 def _joined(head: StoredHead, documents: Sequence[Document], cash_tracking: bool) -> Materialised:

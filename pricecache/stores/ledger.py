@@ -103,8 +103,12 @@ class LedgerStore:
 
     async def states(self, portfolios: Sequence[str]) -> dict[str, LedgerState]:
         """Of these portfolios, as they are in the database."""
-        found = await self._states.find({"_id": {"$in": list(portfolios)}}).to_list()
-        return {document["_id"]: state_of(document) for document in found}
+        ticket = self._heads.ticket
+        documents = await self._states.find({"_id": {"$in": list(portfolios)}}).to_list()
+        found = {document["_id"]: state_of(document) for document in documents}
+        for portfolio, state in found.items():
+            self._heads.keep_state(portfolio, state, ticket)
+        return found
 
     async def rows(self, portfolio: str, after: int | None = None) -> list[Row]:
         """Every row, or those of days after `after`, by day and order of entry."""
@@ -114,6 +118,19 @@ class LedgerStore:
         if len(documents) <= ROWS_AT_ONCE:
             return [row_of(document) for document in documents]
         return await asyncio.to_thread(lambda: [row_of(document) for document in documents])
+
+    async def rows_of(self, portfolios: Sequence[str]) -> dict[str, list[Row]]:
+        """Every row of each of these portfolios, with one query."""
+        found = self._transactions.find({"portfolio": {"$in": list(portfolios)}}, batch_size=ROWS_AT_ONCE)
+        documents = await found.sort([("portfolio", 1), ("day", 1), ("place", 1)]).to_list()
+
+        def decoded() -> dict[str, list[Row]]:
+            rows: dict[str, list[Row]] = {portfolio: [] for portfolio in portfolios}
+            for document in documents:
+                rows[document["portfolio"]].append(row_of(document))
+            return rows
+
+        return decoded() if len(documents) <= ROWS_AT_ONCE else await asyncio.to_thread(decoded)
 
     async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> LedgerState:
         """Make all of `change` durable in one transaction, if the ledger is still at `base`; where it stands then.

@@ -79,8 +79,12 @@ class PortfolioStore:
 
     async def page(self, after: str, count: int) -> list[Portfolio]:
         """The next `count` of all users' portfolios, by id, from that of `after` on without it."""
+        ticket = self._heads.ticket
         found = await self._portfolios.find({"_id": {"$gt": after}}).sort("_id", 1).limit(count).to_list()
-        return [_portfolio(document) for document in found]
+        page = [_portfolio(document) for document in found]
+        for portfolio in page:
+            self._heads.keep_portfolio(portfolio, ticket)
+        return page
 
     async def count(self) -> int:
         """About how many there are, of all users."""
