@@ -39,6 +39,7 @@ from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
+from pricecache.portfolio.price_origins import PriceOrigins
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.summary import Summaries
@@ -396,6 +397,7 @@ class Parts:
             portfolios=self.portfolios,
             ledgers=self.ledgers,
             histories=self.histories,
+            price_origins=PriceOrigins(self.catalog, self.bars, self.live),
             pages=PageCache(int(self._settings.response_cache_mb * MIB / 2)),
             materialiser=self.materialiser,
             sampler=self.sampler,

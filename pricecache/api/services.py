@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
+    from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
     from pricecache.portfolio.summary import Summaries
@@ -83,6 +84,7 @@ class Services:
     portfolios: PortfolioStore
     ledgers: Ledgers
     histories: Histories
+    price_origins: PriceOrigins
     pages: PageCache
     materialiser: Materialiser
     sampler: Sampler

@@ -9,13 +9,18 @@ from pricecache.api.call import Answer, Call
 from pricecache.api.portfolios import portfolio_of
 from pricecache.api.transactions import exact
 from pricecache.api.whose import require_account
-from pricecache.api.wire import camel, iso_day
+from pricecache.api.wire import camel, instant, iso_day
 from pricecache.core.bars import day_number
 from pricecache.core.currencies import digits
+from pricecache.portfolio.market import pair_of
 
 if TYPE_CHECKING:
-    from pricecache.core.holdings import CashHolding, Holding
+    from collections.abc import Mapping
+
+    from pricecache.core.holdings import CashHolding, Holding, Holdings
+    from pricecache.core.instruments import Instrument
     from pricecache.core.lots import Lot
+    from pricecache.portfolio.price_origins import PriceOrigin
 
 AVERAGE_DIGITS = 6
 """Of an average cost, which is for one unit."""
@@ -29,16 +34,18 @@ async def holdings(call: Call) -> Answer:
     day = None if call.query.date_ is None else day_number(call.query.date_)
     found, _ = await call.services.histories.holdings(portfolio, day, call.query.account_id)
     base = portfolio.rules.currency
-    held = [_holding_fields(one, base, call.query.explain) for one in found.holdings]
+    origins = await _origins(call, found) if call.query.explain else None
+    held = [_holding_fields(one, base, found.day, origins) for one in found.holdings]
     cash = [_cash_fields(one, base) for one in found.cash]
     costs = [_money(one.cost, base) for one in found.holdings]
-    values = [_money(one.value, base) for one in found.holdings] + [_money(one.value, base) for one in found.cash]
+    values = [one.value for one in found.holdings] + [one.value for one in found.cash]
     return Answer(
         {
             "portfolioId": portfolio.id,
             "date": iso_day(found.day),
             "baseCurrency": base,
-            "totalValue": _sum([value for value in values if value is not None]),
+            # the sum of its rounded accounts, as in the history
+            "totalValue": _sum([_rounded(value, base) for value in found.values.values()]),
             "totalCost": None if None in costs else _sum([cost for cost in costs if cost is not None]),
             "holdings": held,
             "cash": cash,
@@ -51,7 +58,19 @@ async def holdings(call: Call) -> Answer:
     )
 
 
-def _holding_fields(one: Holding, base: str, explain: bool) -> dict[str, Any]:
+async def _origins(call: Call, found: Holdings) -> Mapping[tuple[Instrument, int], PriceOrigin]:
+    """Of every price and rate that the holdings are valued with."""
+    wanted = [(one.instrument, one.price_day) for one in found.holdings if one.price_day is not None]
+    for one in found.holdings:
+        pair = pair_of(one.currency, found.currency)
+        if pair is not None and one.fx_day is not None:
+            wanted.append((pair, one.fx_day))
+    return await call.services.price_origins.of(wanted)
+
+
+def _holding_fields(
+    one: Holding, base: str, day: int, origins: Mapping[tuple[Instrument, int], PriceOrigin] | None
+) -> dict[str, Any]:
     reasons = {camel_name(name): why for name, why in one.reasons.items()}
     fields: dict[str, Any] = {
         "symbol": one.instrument.symbol,
@@ -73,23 +92,44 @@ def _holding_fields(one: Holding, base: str, explain: bool) -> dict[str, Any]:
     }
     if reasons:
         fields["reasons"] = reasons
-    if explain:
+    if origins is not None:
         fields["lots"] = [_lot_fields(lot, base) for lot in one.lots]
-        fields["explain"] = _explained(one)
+        fields["explain"] = _explained(one, base, day, origins)
     return fields
 
 
-def _explained(one: Holding) -> dict[str, Any]:
+def _explained(
+    one: Holding, base: str, day: int, origins: Mapping[tuple[Instrument, int], PriceOrigin]
+) -> dict[str, Any]:
     said = one.explained()
-    price, rate = said["price"], said["rate"]
+    price, rate, pair = said["price"], said["rate"], pair_of(one.currency, base)
     return {
         "formulas": camel(said["formulas"]),
         "price": {
             "date": iso_day(price["day"]),
             "close": None if price["close"] is None else float(price["close"]),
             "splitFactor": float(price["split_factor"]),
+            **_origin_fields(one.instrument, price["day"], day, origins),
         },
-        "rate": {"date": iso_day(rate["day"]), "rate": None if rate["rate"] is None else float(rate["rate"])},
+        "rate": {
+            "pair": None if pair is None else pair.symbol,
+            "date": iso_day(rate["day"]),
+            "rate": None if rate["rate"] is None else float(rate["rate"]),
+            **_origin_fields(pair, rate["day"], day, origins),
+        },
+    }
+
+
+def _origin_fields(
+    what: Instrument | None, on: int | None, day: int, origins: Mapping[tuple[Instrument, int], PriceOrigin]
+) -> dict[str, Any]:
+    """Source and age of a price or a rate of session `on` that counts on `day`."""
+    origin = None if what is None or on is None else origins.get((what, on))
+    return {
+        "source": None if origin is None else origin.source,
+        "fetchedAt": None if origin is None else instant(origin.fetched_at),
+        "provisional": None if origin is None else origin.is_provisional,
+        "ageDays": None if on is None else day - on,
     }
 
 
@@ -112,7 +152,11 @@ def _cash_fields(one: CashHolding, base: str) -> dict[str, Any]:
 
 def _money(amount: Decimal | None, currency: str) -> Decimal | None:
     """In whole minor units, half to even."""
-    return None if amount is None else amount.quantize(_DIGIT.scaleb(-digits(currency)))
+    return None if amount is None else _rounded(amount, currency)
+
+
+def _rounded(amount: Decimal, currency: str) -> Decimal:
+    return amount.quantize(_DIGIT.scaleb(-digits(currency)))
 
 
 def _number(amount: Decimal | None) -> float | None:

@@ -69,7 +69,8 @@ class CashHolding:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """All positions with a quantity by account and instrument, and cash by currency. Totals are of what is known."""
+    """All positions with a quantity by account and instrument, and cash by currency. Totals are of what is known.
+    `values`: by account, what its positions and its cash are worth together, exactly, as far as that is known."""
 
     day: int
     currency: str
@@ -77,6 +78,7 @@ class Holdings:
     total_cost: Decimal | None
     holdings: tuple[Holding, ...]
     cash: tuple[CashHolding, ...]
+    values: dict[str, Decimal]
 
 
 def holdings(book: Book, market: MarketData, rules: Rules, account: str | None = None) -> Holdings:
@@ -90,7 +92,21 @@ def holdings(book: Book, market: MarketData, rules: Rules, account: str | None =
         costs = [one.cost for one in found]
         cost = None if None in costs else sum((one for one in costs if one is not None), ZERO)
         weighed = [_weighed(one, total) for one in sorted(found, key=lambda one: (one.account, one.instrument))]
-    return Holdings(book.day, rules.currency, total, cost, tuple(weighed), tuple(cash))
+        worth = _by_account(found, book, market, rules, account)
+    return Holdings(book.day, rules.currency, total, cost, tuple(weighed), tuple(cash), worth)
+
+
+def _by_account(
+    found: list[Holding], book: Book, market: MarketData, rules: Rules, account: str | None
+) -> dict[str, Decimal]:
+    values: dict[str, Decimal] = {}
+    for one in found:
+        values[one.account] = values.get(one.account, ZERO) + (one.value or ZERO)
+    for balance in book.cash:
+        rate = _known(market.rate(balance.currency, rules.currency, book.day))
+        if account in (None, balance.account) and rate is not None:
+            values[balance.account] = values.get(balance.account, ZERO) + balance.amount * rate
+    return values
 
 
 def _holding(held: Held, instrument: Instrument, market: MarketData, rules: Rules, day: int) -> Holding:

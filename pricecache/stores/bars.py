@@ -5,7 +5,7 @@ The one door to them: what each of these takes is in `reading`, `commits`, `turn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,12 @@ class BarStore:
     async def manual(self, entry: Entry) -> NDArray[np.int64]:
         """The sessions in the packed record of `entry` whose bars were put in by hand: int64, ascending."""
         return await self._reader.manual(entry)
+
+    async def years_of(self, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PackedYear]:
+        """Packed years by series and year, with provenance, in one query, checksums verified. Raises `Corrupt`."""
+        ids = [series * YEAR_BASE + year for series, year in wanted]
+        found = await self._reader.packed_years({"_id": {"$in": ids}}) if ids else {}
+        return {(series, year): packed for series, years in found.items() for year, packed in years.items()}
 
     async def packed(self, entry: Entry) -> dict[int, PackedYear]:
         """Every packed year of one series with its provenance, checksums verified."""

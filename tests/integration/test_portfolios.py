@@ -533,3 +533,42 @@ async def test_what_is_stored_is_exact(daemon: ApiDaemon, database: Any) -> None
     stored = await database["transactions"].find_one({"portfolio": portfolio})
     assert (stored["quantity"], stored["price"]) == ("10.50", "0.1")
     assert Decimal(stored["price"]) * 3 == Decimal("0.3")
+
+
+async def test_a_holding_tells_where_its_price_and_its_rate_are_from(daemon: ApiDaemon) -> None:
+    monday = TODAY - 11
+    await priced(daemon, AAPL, {monday: 100.0, monday + 1: 110.0})
+    await priced(daemon, Instrument("USDEUR=X", "FX"), {monday: 0.5})
+    portfolio = await made(daemon, baseCurrency="EUR")
+    await add(daemon, portfolio, {**BUY, "date": "2026-11-09"})
+    body = {"currency": "USD", "bars": [{"date": "2026-11-10", "close": 111}]}
+    assert (await daemon.call("PUT", "/cache/historical/AAPL", json=body, headers=ANN))[0] == 200
+    target = f"/api/portfolios/{portfolio}/holdings?explain=true"
+    _, found = await daemon.get(f"{target}&date=2026-11-09", headers=ANN)
+    price, rate = (found["holdings"][0]["explain"][name] for name in ("price", "rate"))
+    assert (price["source"], price["ageDays"], price["provisional"]) == ("scripted", 0, False)
+    assert price["fetchedAt"] == "2026-11-20T10:00:00Z"
+    assert (rate["pair"], rate["rate"], rate["source"]) == ("USDEUR=X", 0.5, "scripted")
+    _, found = await daemon.get(f"{target}&date=2026-11-12", headers=ANN)
+    price, rate = (found["holdings"][0]["explain"][name] for name in ("price", "rate"))
+    assert (price["close"], price["source"], price["ageDays"]) == (111, "manual", 2)
+    assert (rate["date"], rate["ageDays"]) == ("2026-11-09", 3)
+    daemon.clock.advance(6 * 3600)
+    daemon.quoted(AAPL, 200.0)
+    _, found = await daemon.get(target, headers=ANN)
+    price = found["holdings"][0]["explain"]["price"]
+    assert (price["close"], price["source"], price["provisional"], price["ageDays"]) == (200, "scripted", True, 0)
+
+
+async def test_what_is_held_is_worth_what_the_history_says(daemon: ApiDaemon) -> None:
+    """To the cent: both add up their rounded accounts, however many positions are rounded on the way."""
+    names = [Instrument(f"S{n}") for n in range(9)]
+    for name in names:
+        await priced(daemon, name, {TODAY - 11: 33.333, TODAY - 10: 33.337})
+    portfolio = await made(daemon)
+    rows = [{**BUY, "date": "2026-11-09", "symbol": name.symbol, "quantity": 1, "price": 33} for name in names]
+    await add(daemon, portfolio, *rows)
+    _, found = await daemon.get(f"/api/portfolios/{portfolio}/holdings?date=2026-11-09", headers=ANN)
+    _, answer = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}&end=2026-11-09", headers=ANN)
+    assert found["totalValue"] == answer["history"][0]["totalValue"] == 300.0
+    assert sum(one["value"] for one in found["holdings"]) == pytest.approx(299.97)
