@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
     from pricecache.portfolio.history import Histories
+    from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.returns import Returns
@@ -83,6 +84,7 @@ class Services:
     portfolios: PortfolioStore
     ledgers: Ledgers
     histories: Histories
+    imports: Importer
     pages: PageCache
     materialiser: Materialiser
     sampler: Sampler
