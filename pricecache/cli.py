@@ -63,8 +63,30 @@ def _misused(options: argparse.Namespace) -> str | None:
         return f"symbols {action}: --on is for rename only"
     if action == "reset" and not options.provider:
         return "providers reset: give the name of the provider"
+    if hasattr(options, "portfolio_id"):
+        return _misused_transactions(options)
     if action in ("create", "revoke") and not options.key:
         return f"keys {action}: give the {'name' if action == 'create' else 'id'} of the key"
+    return None
+
+
+def _misused_transactions(options: argparse.Namespace) -> str | None:
+    action = options.action
+    if not options.portfolio_id:
+        return f"transactions {action}: --portfolio-id says of which portfolio"
+    if action == "import" and not options.file:
+        return "transactions import: name the file, or - for standard input"
+    if action != "import" and options.file:
+        return f"transactions {action}: takes no file; --output says where an export goes"
+    of_import = {
+        "--dry-run": options.dry_run,
+        "--quantity-basis": options.quantity_basis,
+        "--account-id": options.account_id,
+    }
+    if action != "import" and (one := next((name for name, value in of_import.items() if value), None)):
+        return f"transactions {action}: {one} is for import only"
+    if action != "export" and options.output:
+        return f"transactions {action}: --output is for export only"
     return None
 
 
@@ -77,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "serve", _serve, "run the daemon in the foreground")
     _add_questions(commands)
     _add_work(commands)
+    _add_transactions(commands)
     _add_histories(commands)
     _add_administration(commands)
     return parser
@@ -122,6 +145,21 @@ def _add_work(commands: Any) -> None:
     symbols.add_argument("--market", help="market of symbols that name none (US)")
 
 
+def _add_transactions(commands: Any) -> None:
+    meaning = "list, import or export the transactions of a portfolio"
+    one = _add(commands, "transactions", _remote("transactions"), meaning, _client_options())
+    one.add_argument("action", nargs="?", choices=("list", "import", "export"), default="list")
+    one.add_argument("file", nargs="?", metavar="FILE", help="of import: a csv or json file, - for standard input")
+    one.add_argument("--portfolio-id", metavar="ID", help="the portfolio; needed")
+    one.add_argument("--dry-run", action="store_true", help="of import: say what would change, and change nothing")
+    one.add_argument("--format", choices=("csv", "json"), help="of the file (by its name, else csv)")
+    one.add_argument(
+        "--quantity-basis", choices=("asTraded", "adjusted"), help="of import: units of rows that do not say"
+    )
+    one.add_argument("--account-id", metavar="ID", help="of import: the account of rows that name none")
+    one.add_argument("--output", metavar="FILE", help="of export: where to write (standard output)")
+
+
 def _add_histories(commands: Any) -> None:
     meaning = "store the settled rows of portfolio histories"
     store = _add(commands, "materialize-history", _remote("materialize"), meaning, _client_options(), _run_options())
@@ -150,6 +188,7 @@ def _client_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--json", action="store_true", help="print the daemon's JSON as it is")
     options.add_argument("--url", help="base URL of the daemon (PRICECACHE_URL, else from the settings)")
+    options.add_argument("--user", help="user to act for, with a key that may (PRICECACHE_USER)")
     return options
 
 
@@ -212,7 +251,7 @@ def _daemon(options: argparse.Namespace) -> Daemon:
     settings = _checked(ClientSettings)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     try:
-        return Daemon(options.url or settings.url or _address(), key)
+        return Daemon(options.url or settings.url or _address(), key, user=options.user or settings.user)
     except ValueError as exc:
         raise UsageError(f"The daemon's URL is wrong: {exc}") from exc
 

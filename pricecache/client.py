@@ -12,6 +12,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+FILE_SECONDS = 120.0
+"""How long a file may take, to be sent and worked on or to be made."""
 FINISHED = frozenset({"succeeded", "failed", "interrupted"})
 
 
@@ -26,6 +28,7 @@ class ClientSettings(BaseSettings):
         pattern=r"^https?://[^/\s]+",
     )
     api_key: SecretStr | None = Field(None, description="Key that commands send as X-API-Key.")
+    user: str | None = Field(None, description="User that commands act for, sent as X-User-Id beside the key.")
 
 
 class NoDaemon(Exception):
@@ -49,11 +52,18 @@ def path(*parts: str) -> str:
 class Daemon:
     """A daemon by its base URL. Not thread-safe. Every call raises `NoDaemon` or `Refusal` when it does not succeed.
 
-    `ValueError` when `url` is none. `timeout`: seconds a call may take; `sleep` waits between two looks at a run.
+    `ValueError` when `url` is none. `user`: on whose behalf, beside a key that may. `timeout`: seconds a call may take,
+    files aside; `sleep` waits between two looks at a run.
     """
 
     def __init__(
-        self, url: str, key: str | None = None, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        user: str | None = None,
+        timeout: float = 30.0,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -63,7 +73,12 @@ class Daemon:
         self._prefix = parts.path.rstrip("/")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.netloc.rpartition("@")[2], timeout=timeout)
-        self._headers = {"Accept": "application/json"} | ({"X-API-Key": key} if key else {})
+        self._headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        if key:
+            self._headers["X-API-Key"] = key
+        if user:
+            self._headers["X-User-Id"] = user.encode()
+        self._timeout = timeout
         self._sleep = sleep
 
     def get(self, path: str, **query: object) -> Any:
@@ -74,6 +89,19 @@ class Daemon:
 
     def delete(self, path: str, body: object = None, **query: object) -> Any:
         return self._call("DELETE", path, query, body)
+
+    def upload(self, path: str, content: bytes, content_type: str, **query: object) -> Any:
+        """POST a file; what is answered."""
+        headers = {**self._headers, "Content-Type": content_type}
+        return self._read(*self._exchange("POST", self._target(path, query), content, headers, FILE_SECONDS))
+
+    def download(self, path: str, **query: object) -> bytes:
+        """GET a file as it is."""
+        headers = {**self._headers, "Accept": "*/*"}
+        status, content = self._exchange("GET", self._target(path, query), None, headers, FILE_SECONDS)
+        if status >= 400:
+            self._read(status, content)
+        return content
 
     def start(self, path: str, body: object = None) -> dict[str, Any]:
         """Start a run by POST and return it at once, finished or not."""
@@ -90,14 +118,19 @@ class Daemon:
             yield run
 
     def _call(self, method: str, path: str, query: dict[str, object], body: object = None) -> Any:
-        asked = urlencode({name: value for name, value in query.items() if value is not None})
         sent = None if body is None else json.dumps(body).encode()
-        headers = self._headers | ({} if sent is None else {"Content-Type": "application/json"})
-        response = self._exchange(method, f"{self._prefix}{path}{'?' if asked else ''}{asked}", sent, headers)
-        return self._read(*response)
+        headers = {**self._headers, **({} if sent is None else {"Content-Type": "application/json"})}
+        return self._read(*self._exchange(method, self._target(path, query), sent, headers, self._timeout))
 
-    def _exchange(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _target(self, path: str, query: dict[str, object]) -> str:
+        asked = urlencode({name: value for name, value in query.items() if value is not None})
+        return f"{self._prefix}{path}{'?' if asked else ''}{asked}"
+
+    def _exchange(
+        self, method: str, target: str, sent: bytes | None, headers: dict[str, str | bytes], timeout: float
+    ) -> tuple[int, bytes]:
         try:
+            self._connection.timeout = timeout
             # A kept connection may have been closed by the daemon between two polls; a fresh one costs nothing here.
             self._connection.close()
             self._connection.request(method, target, sent, headers)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pricecache import display
@@ -19,6 +21,12 @@ _SYMBOL_COLUMNS = ("symbol", "market", "state", "bars", "first", "last", "lastUp
 _PROVIDER_COLUMNS = ("name", "state", "calls24h", "errors24h", "lastSuccessAt", "lastErrorAt", "lastErrorCode")
 _FOUND_COLUMNS = ("symbol", "market", "name", "kind", "currency", "tracked", "source")
 _MOST_FOUND = 25
+_TRANSACTION_COLUMNS = (
+    *("date", "type", "symbol", "market", "quantity", "price", "amount", "fees", "taxes", "currency", "accountId"),
+    *("externalId", "note"),
+)
+_MEDIA = {"csv": "text/csv", "json": "application/json"}
+_MOST_LISTED = 5000
 _JOB_COLUMNS = ("id", "nextRun", "lastRun", "lastOutcome", "durationMs", "missed", "running")
 _COVERAGE_COLUMNS = ("symbol", "market", "expected", "present", "ratio", "holes", "first", "last", "lastUpdate")
 
@@ -144,6 +152,73 @@ def _track(daemon: Daemon, answer: dict[str, Any], options: argparse.Namespace) 
     return _outcome(backfill) if backfill else DONE
 
 
+def _transactions(daemon: Daemon, options: argparse.Namespace) -> int:
+    base = path("api", "portfolios", options.portfolio_id, "transactions")
+    if options.action == "import":
+        return _import(daemon, base, options)
+    if options.action == "export":
+        return _export(daemon, base, options)
+    answer = daemon.get(base, limit=_MOST_LISTED)
+    if options.json:
+        return _print_json(answer)
+    listed = answer["transactions"]
+    if listed:
+        display.show_rows(listed, _TRANSACTION_COLUMNS)
+    display.say(
+        f"{answer['total']} transactions" + ("" if len(listed) == answer["total"] else f", {len(listed)} shown")
+    )
+    return DONE
+
+
+def _import(daemon: Daemon, base: str, options: argparse.Namespace) -> int:
+    name = options.format or ("json" if options.file.lower().endswith(".json") else "csv")
+    query = {"quantityBasis": options.quantity_basis, "accountId": options.account_id}
+    dry_run = "true" if options.dry_run else None
+    answer = daemon.upload(f"{base}/import", _content(options.file), _MEDIA[name], dryRun=dry_run, **query)
+    if options.json:
+        _print_json(answer)
+    else:
+        _show_import(answer)
+    return DONE if answer.get("accepted", True) else USAGE
+
+
+def _content(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as exc:
+        raise Invalid(f"{file} cannot be read: {exc.strerror or exc}.") from exc
+
+
+def _show_import(answer: dict[str, Any]) -> None:
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("created", "updated", "unchanged"))
+    since = f"; history changes from {answer['affectsFrom']} on" if answer["affectsFrom"] else ""
+    display.say(f"{'would be ' if answer['dryRun'] else ''}{counts}{since}")
+    changed = [row for row in answer.get("rows", ()) if row["action"] == "update"]
+    display.show_rows(changed, ("line", "row", "before", "after"), title="updates", most=_QUOTED_ROWS)
+    display.show_rows(answer.get("holdings", ()), title="holdings at the end", most=_QUOTED_ROWS)
+    questions = [{**row, "looks": row["units"]["verdict"]} for row in answer["questions"]]
+    columns = ("line", "row", "date", "symbol", "price", "quantityBasis", "looks")
+    display.show_rows(questions, columns, title="rows that look to be in other units", most=_QUOTED_ROWS)
+    faults = answer.get("errors", ())
+    if faults:
+        display.complain(f"it would be refused: {answer['errorsTotal']} faults")
+    for row in faults[:_QUOTED_ROWS]:
+        display.complain(f"  {_where(row)}: {row['detail']} [{row['code']}]")
+
+
+def _export(daemon: Daemon, base: str, options: argparse.Namespace) -> int:
+    by_name = "json" if (options.output or "").lower().endswith(".json") or options.json else "csv"
+    content = daemon.download(f"{base}/export", format=options.format or by_name)
+    if options.output is None:
+        sys.stdout.buffer.write(content)
+        return DONE
+    try:
+        Path(options.output).write_bytes(content)
+    except OSError as exc:
+        raise Invalid(f"{options.output} cannot be written: {exc.strerror or exc}.") from exc
+    return DONE
+
+
 def _keys(daemon: Daemon, options: argparse.Namespace) -> int:
     if options.action == "list":
         answer = daemon.get("/api/admin/keys")
@@ -210,6 +285,7 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "refresh": _refresh,
     "backfill": _backfill,
     "symbols": _symbols,
+    "transactions": _transactions,
     "materialize": _materialize,
     "materialized": _materialized,
     "invalidate": _invalidate,
@@ -319,8 +395,16 @@ def _refused(refusal: Refusal, options: argparse.Namespace) -> int:
     code = refusal.problem.get("code")
     display.complain(f"{refusal}{f' [{code}]' if code else ''}")
     for row in refusal.problem.get("rows") or refusal.problem.get("errors") or []:
-        display.complain(f"  {row.get('field', row.get('row', ''))}: {row.get('detail', row.get('code', ''))}")
+        display.complain(f"  {_where(row)}: {row.get('detail', row.get('code', ''))}")
     return _exit_code(refusal)
+
+
+def _where(row: dict[str, Any]) -> str:
+    """The place of a fault as whoever wrote the file looks for it."""
+    column = row.get("column") or row.get("field")
+    if "line" in row:
+        return f"line {row['line']}" + (f", {column}" if column else "")
+    return str(column or row.get("row", ""))
 
 
 def _exit_code(refusal: Refusal) -> int:

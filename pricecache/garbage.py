@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def exempt_what_is_there() -> None:
@@ -26,3 +27,48 @@ def put_off() -> Iterator[None]:
     finally:
         exempt_what_is_there()
         gc.enable()
+
+
+_NEVER = 1 << 30
+_young_only = 0
+_usual: tuple[int, int, int] = (0, 0, 0)
+
+
+@contextmanager
+def young_only() -> Iterator[None]:
+    """Inside, look through young objects only; what is there at the end is left out of all collections from there on.
+
+    For work that makes hundreds of thousands of objects of which many stay, such as the rows of a long ledger: a
+    collection that looks through all of them holds the interpreter for 100 to 300 ms. They are freed as usual when
+    nothing refers to them; only cycles among what was old by then are never given back. Loop-only; may overlap.
+    """
+    global _young_only, _usual
+    if not _young_only:
+        _usual = gc.get_threshold()
+        gc.set_threshold(_usual[0], _usual[1], _NEVER)
+    _young_only += 1
+    try:
+        yield
+    finally:
+        _young_only -= 1
+        if not _young_only:
+            gc.collect(1)
+            exempt_what_is_there()
+            gc.set_threshold(*_usual)
+
+
+_PIECE = 500
+
+
+def let_go(*holders: list[Any] | dict[Any, Any]) -> None:
+    """Empty them, a few hundred values at a time: to give back 50,000 at once holds the interpreter for 20 to 60 ms.
+
+    Blocking, for a thread, and for what nobody else refers to.
+    """
+    for holder in holders:
+        if isinstance(holder, list):
+            while holder:
+                del holder[-_PIECE:]
+        else:
+            while holder:
+                holder.popitem()

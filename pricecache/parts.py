@@ -35,6 +35,7 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.history import Histories
+from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
@@ -318,6 +319,7 @@ class Parts:
             int(self._settings.history_cache_mb * MIB),
         )
         self.histories = Histories(self.ledgers, markets, self.wholes)
+        self.imports = Importer(self.ledgers, self.histories, markets)
         self.returns = Returns(self.ledgers, markets, self.wholes)
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
@@ -398,6 +400,7 @@ class Parts:
             ledgers=self.ledgers,
             histories=self.histories,
             price_origins=PriceOrigins(self.catalog, self.bars, self.live),
+            imports=self.imports,
             pages=PageCache(int(self._settings.response_cache_mb * MIB / 2)),
             materialiser=self.materialiser,
             sampler=self.sampler,

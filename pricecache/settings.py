@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         30, gt=0, le=LONGEST_SECONDS, description="How long a stop waits for running work, in seconds."
     )
-    max_body_kb: int = Field(8192, ge=1, description="Largest request body, in KiB.")
+    max_body_kb: int = Field(8192, ge=1, description="Largest request body but for a file, in KiB.")
     max_symbols: int = Field(10000, ge=1, description="Most instruments that may be tracked.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")

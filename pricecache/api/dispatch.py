@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import pymongo
@@ -23,6 +23,7 @@ from pricecache.api.call import Answer, Call, Document
 from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
 from pricecache.api.problem import SERVER, problem_response
 from pricecache.api.routing import MethodNotAllowed, Route, Router
+from pricecache.api.uploads import Upload, read_upload
 from pricecache.api.wire import (
     Malformed,
     TooLarge,
@@ -52,13 +53,14 @@ _BODY_INLINE = 64 << 10
 _HEADERS = {"Server": SERVER, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _UNMATCHED = "(none)"
 _MOST_TOLD = 1000
+_Read = TypeVar("_Read")
 
 
 class Dispatcher:
     """Answers every request of an open front door. Loop-only.
 
     `request_seconds`: how long a handler may take, waiting for runs aside. `body_seconds`: how long a body may take to
-    arrive. `max_body_bytes`: of any body, where the route does not say less.
+    arrive. `max_body_bytes`: of any body but a file, where the route does not say less.
     """
 
     def __init__(
@@ -182,10 +184,10 @@ class Dispatcher:
         return principal
 
     async def _answer(self, route: Route, call: Call) -> Answer | Document | Kept | web.StreamResponse:
-        seconds = self._request_seconds + (call.query.wait if route.waits else 0.0)
+        seconds = self._request_seconds + route.more_seconds + (call.query.wait if route.waits else 0.0)
         if route.method == "GET":
             async with asyncio.timeout(seconds):
-                with pymongo.timeout(DATABASE_SECONDS):
+                with pymongo.timeout(DATABASE_SECONDS + route.more_seconds):
                     return await route.handler(call)
         # A change is cut off by nothing: half of one would be in the database and not in memory. Who asked for it is
         # told when it takes too long, and it goes on as a task of its own.
@@ -207,12 +209,14 @@ class Dispatcher:
             await asyncio.wait(self._changes, timeout=self._request_seconds)
             await cancelled(list(self._changes))
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | None:
-        most = min(route.max_body_bytes, self._max_body_bytes)
+    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | None:
+        most = route.max_body_bytes if route.takes_file else min(route.max_body_bytes, self._max_body_bytes)
         declared = request.content_length
         if declared is not None and declared > most:
             raise TooLarge(f"A body may have {most} bytes here.")
-        raw = await self._read(request) if request.body_exists else b""
+        if route.takes_file:
+            return await self._read(request, partial(read_upload, request, most), route.more_seconds)
+        raw = await self._read(request, request.read) if request.body_exists else b""
         if len(raw) > most:
             raise TooLarge(f"A body may have {most} bytes here.")
         if route.body is None:
@@ -233,13 +237,15 @@ class Dispatcher:
         except ValidationError as exc:
             raise invalid_input(exc, "body") from exc
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(
+        self, request: web.BaseRequest, read: Callable[[], Awaitable[_Read]], more_seconds: float = 0.0
+    ) -> _Read:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # an interim answer is not the beginning of the answer
         try:
-            async with asyncio.timeout(self._body_seconds):
-                return await request.read()
+            async with asyncio.timeout(self._body_seconds + more_seconds):
+                return await read()
         except TimeoutError as exc:
             raise TooSlow from exc
         except web.HTTPRequestEntityTooLarge as exc:

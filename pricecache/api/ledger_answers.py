@@ -88,6 +88,91 @@ class AddedOut(Output):
     ids: list[str] = Field(description="In the order of the rows.")
 
 
+class SplitOut(Output):
+    date_: str = Field(alias="date", description="Ex-date.")
+    ratio: float
+
+
+class UnitsOut(Output):
+    """What speaks for which units of a purchase or sale: its price and the as-traded range of its day."""
+
+    verdict: Literal["traded", "adjusted", "ambiguous"]
+    reason: str
+    splits: list[SplitOut] | None = Field(None, description="Those after the row's day.")
+    factor: float | None = Field(None, description="Their product.")
+    session: IsoDay = Field(None, description="Whose range it was held against.")
+    low: float | None = None
+    high: float | None = None
+
+
+class QuestionOut(Output):
+    row: int
+    line: int | None = Field(None, description="Of a CSV.")
+    date_: str = Field(alias="date")
+    symbol: str
+    market: str
+    price: float
+    quantity_basis: Literal["asTraded", "adjusted"] = Field(description="What it is taken to be in.")
+    is_said: bool = Field(description="Whoever sent it said so.")
+    units: UnitsOut
+
+
+class UnitCounts(Output):
+    traded: int
+    adjusted: int
+    ambiguous: int
+    not_judged: int
+
+
+class ImportedOut(Output):
+    dry_run: Literal[False]
+    created: int
+    updated: int
+    unchanged: int
+    affects_from: IsoDay = Field(description="The first day whose history changed.")
+    ids: list[str] = Field(description="In the order of the rows.")
+    units: UnitCounts = Field(description="What the rows that changed something look to be in.")
+    questions: list[QuestionOut] = Field(description="Rows that look to be in other units than was said.")
+    questions_total: int
+
+
+class ImportPreviewRow(Output):
+    row: int
+    line: int | None = Field(None, description="Of a CSV.")
+    action: Literal["create", "update", "unchanged"]
+    external_id: str | None
+    id: str | None = Field(None, description="Of the transaction that is there.")
+    before: dict[str, Any] | None = Field(None, description="Of an update: the fields that differ, as they are.")
+    after: dict[str, Any] | None = Field(None, description="And as they would be.")
+    quantity_basis: Literal["asTraded", "adjusted"] | None = None
+    is_said: bool | None = None
+    units: UnitsOut | None = None
+
+
+class ImportHoldingOut(Output):
+    symbol: str
+    market: str
+    account_id: str | None
+    before: float
+    after: float
+
+
+class ImportPreviewOut(Output):
+    dry_run: Literal[True]
+    accepted: bool = Field(description="It would be taken.")
+    created: int
+    updated: int
+    unchanged: int
+    affects_from: IsoDay = Field(description="The first day whose history would change.")
+    rows: list[ImportPreviewRow]
+    holdings: list[ImportHoldingOut] = Field(description="Quantities at the end that would differ.")
+    units: UnitCounts
+    questions: list[QuestionOut] = Field(description="Rows that look to be in other units than they are taken to be.")
+    questions_total: int
+    errors: list[dict[str, Any]] = Field(description="Why it would be refused.")
+    errors_total: int
+
+
 class LotOut(Output):
     quantity: float
     cost: float | None

@@ -191,13 +191,16 @@ class TransactionsBody(Input):
         return {"transactions": [value]} if isinstance(value, dict) and "transactions" not in value else value
 
 
-class TransactionsQuery(RangeQuery):
+class TransactionsFilter(RangeQuery):
     start: Day | None = Field(None, description="First day, included.")
     end: Day | None = Field(None, description="Last day, included.")
     symbol: SymbolText | None = Field(None, description="Only of this symbol.")
     account_id: Identifier | None = Field(None, description="Only of this account, transfers to it too.")
     type_: TransactionType | None = Field(None, alias="type", description="Only of this type.")
     external_id: Annotated[str, Field(max_length=200)] | None = Field(None, description="Only the one with it.")
+
+
+class TransactionsQuery(TransactionsFilter):
     limit: int = Field(500, ge=1, le=MOST_TRANSACTIONS, description="Most rows to list.")
     offset: int = Field(0, ge=0, le=10_000_000, description="Rows to pass over.")
 

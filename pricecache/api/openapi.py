@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 import pricecache
 from pricecache.api.answers import Problem
 from pricecache.api.problem import CONTENT_TYPE
+from pricecache.api.uploads import FORM, PART
 
 if TYPE_CHECKING:
     from pricecache.api.routing import Route
@@ -71,6 +72,9 @@ def _operation(route: Route, references: Any, definitions: dict[str, Any]) -> di
     if route.body is not None:
         schema = references[route.body, "validation"]
         content = {"application/json": {"schema": schema}}
+        if route.takes_file:
+            file = {"type": "object", "properties": {PART: {"type": "string", "format": "binary"}}, "required": [PART]}
+            content |= {"text/csv": {"schema": {"type": "string"}}, FORM: {"schema": file}}
         operation["requestBody"] = {"required": not route.body_optional, "content": content}
     return operation
 

@@ -28,7 +28,9 @@ class Route:
     `path`: segments, of which `{name}` takes any one segment. `scope`: None is open to everybody. `query` and `body`:
     models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`;
     `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
-    `answers`: model (or media type) of each status of success. `waits`: the handler bounds its own time.
+    `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
+    `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
+    `more_seconds`: how much longer than others it may take, its body too.
     """
 
     method: str
@@ -43,6 +45,8 @@ class Route:
     summary: str = ""
     tags: tuple[str, ...] = ()
     waits: bool = False
+    takes_file: bool = False
+    more_seconds: float = 0.0
 
 
 class MethodNotAllowed(PricecacheError):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
     from pricecache.portfolio.history import Histories
+    from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.price_origins import PriceOrigins
@@ -85,6 +86,7 @@ class Services:
     ledgers: Ledgers
     histories: Histories
     price_origins: PriceOrigins
+    imports: Importer
     pages: PageCache
     materialiser: Materialiser
     sampler: Sampler

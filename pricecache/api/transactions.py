@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pricecache.api.call import Answer, Call
-from pricecache.api.ledger_inputs import RefusedRow, TransactionInput, TransactionsQuery
+from pricecache.api.ledger_inputs import RefusedRow, TransactionInput, TransactionsFilter, TransactionsQuery
 from pricecache.api.portfolios import etag, if_match, portfolio_of
 from pricecache.api.wire import instant, iso_day
 from pricecache.core.bars import day_number
@@ -18,7 +18,9 @@ from pricecache.errors import NotFound
 from pricecache.stores.ledger import Row
 
 if TYPE_CHECKING:
+    from pricecache.core.catalog import Catalog
     from pricecache.core.portfolios import Portfolio
+    from pricecache.portfolio.planning import LedgerView
 
 
 async def add(call: Call) -> Answer:
@@ -39,7 +41,7 @@ async def add(call: Call) -> Answer:
 async def list_all(call: Call) -> Answer:
     query: TransactionsQuery = call.query
     view = await call.services.ledgers.read(await portfolio_of(call))
-    found = [row for row in view.rows if _is_wanted(call, row, query)]
+    found = wanted(view, query, call.services.catalog)
     page = found[query.offset : query.offset + query.limit]
     return Answer({"transactions": [transaction_fields(row) for row in page], "total": len(found)})
 
@@ -70,8 +72,8 @@ async def delete(call: Call) -> Answer:
     return Answer({"deleted": row_id})
 
 
-def _transaction(call: Call, portfolio: Portfolio, row: TransactionInput) -> Transaction:
-    basis = row.quantity_basis or portfolio.quantity_basis
+def transaction_of(row: TransactionInput, basis: str, today: int, *, account: str | None = None) -> Transaction:
+    """`basis`: what its quantity is in; `today`: the day it is restated as of. `account`: of a row without one."""
     is_restated = basis == "adjusted" and row.symbol is not None and row.quantity is not None
     return Transaction(
         day_number(row.date_),
@@ -84,23 +86,33 @@ def _transaction(call: Call, portfolio: Portfolio, row: TransactionInput) -> Tra
         taxes=row.taxes or ZERO,
         currency=row.currency,
         fx_rate=row.fx_rate,
-        account=row.account_id or "",
+        account=row.account_id or account or "",
         to_account=row.to_account_id,
         ratio=row.ratio,
         ex_date=None if row.ex_date is None else day_number(row.ex_date),
         acquired_on=None if row.acquired_on is None else day_number(row.acquired_on),
-        adjusted_as_of=call.services.histories.today(portfolio) if is_restated else None,
+        adjusted_as_of=today if is_restated else None,
         link=row.link,
         external_id=row.external_id,
-        note=row.note,
+        note=row.note or None,
     )
 
 
-def _is_wanted(call: Call, row: Row, query: TransactionsQuery) -> bool:
-    one = row.transaction
-    if query.symbol is not None and one.instrument != call.services.catalog.present(
-        Instrument.parse(query.symbol, query.market)
-    ):
+def _transaction(call: Call, portfolio: Portfolio, row: TransactionInput) -> Transaction:
+    basis = row.quantity_basis or portfolio.quantity_basis
+    return transaction_of(row, basis, call.services.histories.today(portfolio))
+
+
+def wanted(view: LedgerView, query: TransactionsFilter, catalog: Catalog) -> list[Row]:
+    """Those that the filters let through, by day and order of entry."""
+    instrument = None
+    if query.symbol is not None:
+        instrument = catalog.present(Instrument.parse(query.symbol, query.market))
+    return [row for row in view.rows if _is_wanted(row.transaction, query, instrument)]
+
+
+def _is_wanted(one: Transaction, query: TransactionsFilter, instrument: Instrument | None) -> bool:
+    if query.symbol is not None and one.instrument != instrument:
         return False
     if query.symbol is None and query.market not in (None, one.instrument and one.instrument.market):
         return False
@@ -114,7 +126,12 @@ def _is_wanted(call: Call, row: Row, query: TransactionsQuery) -> bool:
 
 
 def transaction_fields(row: Row) -> dict[str, Any]:
-    one = row.transaction
+    times = {"createdAt": instant(row.created_at), "updatedAt": instant(row.updated_at)}
+    return {**said_fields(row.transaction), "version": row.version, **times}
+
+
+def said_fields(one: Transaction) -> dict[str, Any]:
+    """What a row says, amounts with every digit."""
     return {
         "id": one.id,
         "date": iso_day(one.day),
@@ -137,10 +154,12 @@ def transaction_fields(row: Row) -> dict[str, Any]:
         "link": one.link,
         "externalId": one.external_id,
         "note": one.note,
-        "version": row.version,
-        "createdAt": instant(row.created_at),
-        "updatedAt": instant(row.updated_at),
     }
+
+
+def exact_fields(one: Transaction) -> dict[str, Any]:
+    """The same, and the day it is restated as of: all there is to a row."""
+    return {**said_fields(one), "adjustedAsOf": iso_day(one.adjusted_as_of)}
 
 
 def exact(amount: Decimal | None) -> orjson.Fragment | None:

@@ -268,9 +268,13 @@ def _numbers(row: Transaction) -> Iterator[tuple[str, str]]:
         signed = row.type == "adjustment" and name in ("quantity", "amount")
         if (value < 0 and not signed) or (value == 0 and name not in _MAY_BE_ZERO):
             yield f"{name}_not_positive", f"{name} is positive{'' if not signed else ' or negative'}, not {value}."
-        exponent = value.normalize().as_tuple().exponent
-        if abs(value) >= _MOST or (isinstance(exponent, int) and exponent < _FINEST):
+        if value.copy_abs() >= _MOST or _is_too_fine(value):
             yield f"{name}_out_of_range", f"{name} is below {_MOST:.0e} and has at most {-_FINEST} decimals."
+
+
+def _is_too_fine(value: Decimal) -> bool:
+    exponent = value.normalize().as_tuple().exponent
+    return bool(value) and (value.adjusted() < _FINEST or (isinstance(exponent, int) and exponent < _FINEST))
 
 
 def _needed(row: Transaction) -> Iterator[tuple[str, str]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import date
-from operator import attrgetter
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from cachetools import LRUCache
 
+from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.catalog import Catalog
@@ -21,7 +23,23 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
 from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.errors import Invalid, NotFound, VersionMismatch
-from pricecache.portfolio.market import Markets, currencies_of, pair_of
+from pricecache.portfolio.market import Markets, pair_of
+from pricecache.portfolio.planning import (
+    Incoming,
+    LedgerView,
+    Plan,
+    Use,
+    affected_from,
+    applied,
+    in_order,
+    is_same,
+    ledger_of,
+    next_row,
+    numbered,
+    plan,
+    repeated,
+    uses_of,
+)
 from pricecache.stores.commits import pause
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up, new_id
@@ -32,6 +50,8 @@ CHANGES_KEPT = 50
 """Changes of a ledger of which it is known from when on they count."""
 ROWS_KEPT = 200_000
 """Transactions of all ledgers together that are kept in memory."""
+MANY_ROWS = 5000
+"""Rows from which on garbage is not looked for among them while they are made."""
 IN_THREAD_FROM = 300
 """Rows from which on a ledger is replayed in a thread."""
 FIRST_DAY = day_number(date(1900, 1, 1))
@@ -39,31 +59,9 @@ SPLITS_SECONDS = 5.0
 """How long a sale of more than is held waits for the splits of an instrument that is new here."""
 ROWS_TOLD = 1000
 """Bad rows that one answer lists."""
-_OWN = ("id", "adjusted_as_of")
-_FACTS = attrgetter(*(one.name for one in fields(Transaction) if one.compare and one.name not in _OWN))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LedgerView:
-    """A ledger as it was at one moment. `rows`: by day and order of entry. `names`: the state of the catalog's names
-    that its instruments are called by. `changes`: from which day on each of the last changes counts, None for none, as
-    far as they were made here."""
-
-    state: LedgerState
-    names: int
-    changes: tuple[int | None, ...]
-    rows: tuple[Row, ...]
-    ledger: Ledger
-    by_id: dict[str, Row] = field(repr=False)
-    by_external_id: dict[str, Row] = field(repr=False)
-
-    def dirty_since(self, generation: int) -> int | None:
-        """The first day whose history may be another since the ledger was at `generation`; None: none is."""
-        number = self.state.generation - generation
-        if number > len(self.changes):
-            return self.state.dirty_from
-        recent = self.changes[len(self.changes) - number :]
-        return min((day for day in recent if day is not None), default=None)
+Question = Callable[[Plan], Awaitable[Iterable[Instrument]]]
+"""Is asked before a plan is carried out: raises to refuse it, answers which splits it would like to know first."""
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +74,16 @@ class Added:
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    change: LedgerChange
-    outcome: Any
-    numbers: Mapping[str, int] = field(default_factory=dict)
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """What rows would change, if they came now: the good ones of them, with every fault that was found. `faults` as
+    `Invalid.rows`; `market`: the splits that the ledgers `before` and `after` were held against."""
+
+    plan: Plan
+    faults: list[dict[str, Any]]
+    before: Ledger
+    after: Ledger
+    market: MarketData
 
 
 class Ledgers:
@@ -117,11 +120,12 @@ class Ledgers:
                 raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
             kept = self._kept.get(portfolio.id)
             if kept is not None and kept.state.generation == state.generation:
-                return self._current(portfolio, kept, state)
-            rows = await self._store.rows(portfolio.id)
-            after = await self._store.stored_state(portfolio.id)
-            if after is not None and after.generation == state.generation:
-                return self._keep(portfolio.id, self._view(after, rows, portfolio.rules))
+                return await self._current(portfolio, kept, state)
+            with garbage.young_only() if state.places >= MANY_ROWS else nullcontext():
+                rows = await self._store.rows(portfolio.id)
+                after = await self._store.stored_state(portfolio.id)
+                if after is not None and after.generation == state.generation:
+                    return self._keep(portfolio.id, await self._made(after, rows, portfolio.rules))
             await pause(attempt)
         raise gave_up()
 
@@ -159,16 +163,16 @@ class Ledgers:
         """Its transactions after `day` only; None when the ledger is not at `state` any more."""
         kept = self._kept.get(portfolio.id)
         if kept is not None and kept.state.generation == state.generation:
-            return self._current(portfolio, kept, state).ledger
+            return (await self._current(portfolio, kept, state)).ledger
         rows = await self._store.rows(portfolio.id, day)
         now = await self._store.stored_state(portfolio.id)
         if now is None or now.generation != state.generation:
             return None
-        return _ledger_of(map(self._present, rows), portfolio.rules)
+        return await _aside(len(rows), lambda: ledger_of(map(self._present, rows), portfolio.rules))
 
-    def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
+    async def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
         if kept.ledger.rules != portfolio.rules or kept.names != self._catalog.renames:
-            return self._keep(portfolio.id, self._view(state, kept.rows, portfolio.rules, kept.changes))
+            return self._keep(portfolio.id, await self._made(state, kept.rows, portfolio.rules, kept.changes))
         if kept.state != state:  # what was doubtful of it has been computed since
             return self._keep(portfolio.id, replace(kept, state=state))
         return kept
@@ -182,16 +186,22 @@ class Ledgers:
         entry = None if row.series is None else self._catalog.by_id(row.series)
         return entry is not None and entry.instrument != row.transaction.instrument
 
+    async def _made(
+        self, state: LedgerState, rows: Sequence[Row], rules: Rules, changes: tuple[int | None, ...] = ()
+    ) -> LedgerView:
+        names = self._catalog.renames  # before the thread looks: a rename meanwhile is seen by it at the next read
+        return await _aside(len(rows), lambda: self._view(state, names, changes, rows, rules))
+
     def _view(
-        self, state: LedgerState, rows: Iterable[Row], rules: Rules, changes: tuple[int | None, ...] = ()
+        self, state: LedgerState, names: int, changes: tuple[int | None, ...], rows: Iterable[Row], rules: Rules
     ) -> LedgerView:
         present = tuple(self._present(row) for row in rows)
         return LedgerView(
             state,
-            self._catalog.renames,
+            names,
             changes,
             present,
-            _ledger_of(present, rules),
+            ledger_of(present, rules),
             {row.id: row for row in present},
             {row.transaction.external_id: row for row in present if row.transaction.external_id is not None},
         )
@@ -219,18 +229,53 @@ class Ledgers:
         `given`: None where `refused` says, by `row`, what was wrong before it got here. Raises `Invalid` with every
         fault found, `NotFound` when the portfolio goes meanwhile.
         """
-        ids = [new_id() for _ in given]  # the same at every attempt: what is there already came by one of them
+        incoming = [Incoming(number, row, says_units=True) for number, row in enumerate(given) if row is not None]
+        done = await self.take_in(portfolio, incoming, refused, by)
+        counts = done.count("create"), done.count("update"), done.count("unchanged")
+        return Added(*counts, tuple(row.id for row in done.rows))
 
-        def plan(view: LedgerView, accounts: set[str]) -> _Plan:
-            found = [dict(row) for row in refused]
-            present = [(number, self._resolved(row)) for number, row in enumerate(given) if row is not None]
-            for number, row in present:
-                found += ({**fault, "row": number} for fault in self._faults_of(row, accounts))
-            found += _repeated(present)
-            _refuse(found)
-            return self._planned(view, present, ids)
+    async def take_in(
+        self,
+        portfolio: Portfolio,
+        incoming: Sequence[Incoming],
+        refused: Sequence[Mapping[str, Any]],
+        by: str,
+        question: Question | None = None,
+    ) -> Plan:
+        """The same for rows that may name whose place they take, and what becomes of each. Raises what `question`
+        does."""
+        most = max((one.number for one in incoming), default=-1)
+        # the same at every attempt: what is there already came by one of them
+        ids = await _aside(most, lambda: [new_id() for _ in range(most + 1)])
 
-        return Added(*await self._write(portfolio, plan, by))
+        def make(view: LedgerView, accounts: set[str]) -> Plan:
+            present = [self._resolved(one) for one in incoming]
+            _refuse([*refused, *self._faults_in(view, present, accounts)])
+            return plan(view, present, ids, self._now())
+
+        return await self._write(portfolio, make, by, len(incoming), question)
+
+    async def preview(
+        self, portfolio: Portfolio, incoming: Sequence[Incoming], refused: Sequence[Mapping[str, Any]]
+    ) -> Preview:
+        """What `take_in` would do now. Changes nothing, makes nothing known, tracks nothing.
+
+        What is sold and not held is looked for when nothing else is wrong, by the splits known so far.
+        """
+        view, accounts = await self._read_with_accounts(portfolio)
+        most = max((one.number for one in incoming), default=-1)
+        ids = [f"new-{number}" for number in range(most + 1)]
+
+        def make() -> tuple[Plan, list[dict[str, Any]], Ledger]:
+            present = [self._resolved(one) for one in incoming]
+            faults = in_order([*refused, *self._faults_in(view, present, accounts)])
+            bad = {fault.get("row") for fault in faults}
+            planned = plan(view, [one for one in present if one.number not in bad], ids, self._now())
+            return planned, faults, ledger_of(applied(view.rows, planned.change), portfolio.rules)
+
+        planned, faults, after = await _aside(len(view.rows) + len(incoming), make)
+        found, market = await self._impossible(view.ledger, after)
+        return Preview(planned, faults or numbered(found, planned.numbers), view.ledger, after, market)
 
     async def put(
         self, portfolio: Portfolio, row_id: str, given: Transaction, by: str, version: int | None = None
@@ -238,30 +283,28 @@ class Ledgers:
         """Another row in the place of one. Raises as `add` does, `NotFound` with code `unknown_transaction`, and
         `VersionMismatch` when the row is not at `version`."""
 
-        def plan(view: LedgerView, accounts: set[str]) -> _Plan:
+        def make(view: LedgerView, accounts: set[str]) -> Plan:
             before = _require(view, row_id, version)
-            resolved = self._resolved(given)
-            found = self._faults_of(resolved, accounts)
-            other = view.by_external_id.get(resolved.external_id or "")
-            if other is not None and other.id != row_id:
-                found.append({"code": "duplicate_external_id", "detail": f"{other.id} has this externalId."})
-            _refuse(found)
-            after = self._next(before, resolved)
-            if _is_same(before.transaction, after.transaction):
-                return _Plan(LedgerChange(), before)
-            return _Plan(LedgerChange(replaced=[after], affected_from=_affected([before, after])), after)
+            one = self._resolved(Incoming(0, given, target=row_id))
+            _refuse([_without_row(fault) for fault in self._faults_in(view, [one], accounts)])
+            after = next_row(before, one.transaction, self._now())
+            outcome.append(before if is_same(before.transaction, after.transaction) else after)
+            if outcome[-1] is before:
+                return Plan(LedgerChange())
+            return Plan(LedgerChange(replaced=[after], affected_from=affected_from([before, after])))
 
-        row: Row = await self._write(portfolio, plan, by)
-        return row
+        outcome: list[Row] = []
+        await self._write(portfolio, make, by)
+        return outcome[-1]
 
     async def remove(self, portfolio: Portfolio, row_id: str, by: str, version: int | None = None) -> None:
         """Take a row out. Raises `NotFound`, `VersionMismatch`, and `Invalid` when what is left cannot be."""
 
-        def plan(view: LedgerView, accounts: set[str]) -> _Plan:
+        def make(view: LedgerView, accounts: set[str]) -> Plan:
             row = _require(view, row_id, version)
-            return _Plan(LedgerChange(deleted=[row], affected_from=_affected([row])), None)
+            return Plan(LedgerChange(deleted=[row], affected_from=affected_from([row])))
 
-        await self._write(portfolio, plan, by)
+        await self._write(portfolio, make, by)
 
     async def change_portfolio(
         self, portfolio: Portfolio, facts: Mapping[str, Any], by: str, version: int | None = None
@@ -275,7 +318,8 @@ class Ledgers:
                 view = await self.read(portfolio)
                 generation = view.state.generation
                 after = Ledger(view.ledger.transactions, rules)
-                _refuse(_numbered(await self._impossible(view.ledger, after), {}))
+                found, _ = await self._impossible(view.ledger, after)
+                _refuse(numbered(found, {}))
                 await self._follow([row.transaction for row in view.rows], rules.currency, by)
             try:
                 now = self._clock.time()
@@ -285,135 +329,131 @@ class Ledgers:
             portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
         raise gave_up()
 
-    async def _write(self, portfolio: Portfolio, plan: Callable[[LedgerView, set[str]], _Plan], by: str) -> Any:
+    async def _write(
+        self,
+        portfolio: Portfolio,
+        make: Callable[[LedgerView, set[str]], Plan],
+        by: str,
+        size: int = 0,
+        question: Question | None = None,
+    ) -> Plan:
         for attempt in range(RACES):
-            view = await self.read(portfolio)
-            accounts = {account.id for account in await self._portfolios.accounts(portfolio.id)}
-            planned = plan(view, accounts)
+            view, accounts = await self._read_with_accounts(portfolio)
+            planned = await _aside(size, partial(make, view, accounts))
             if planned.change.is_empty:
-                return planned.outcome
-            change = await self._checked(portfolio, view, planned, by)
+                return planned
+            change = await self._checked(portfolio, view, planned, by, question)
             try:
                 state = await self._store.commit(portfolio.id, view.state, change)
-                changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
-                self._keep(portfolio.id, self._view(state, _applied(view.rows, change), portfolio.rules, changes))
-                return planned.outcome
             except LedgerMoved:
                 await pause(attempt)
-            portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
+                portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
+                continue
+            rows = await _aside(len(view.rows) + size, partial(applied, view.rows, change))
+            changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
+            self._keep(portfolio.id, await self._made(state, rows, portfolio.rules, changes))
+            return planned
         raise gave_up()
 
-    async def _checked(self, portfolio: Portfolio, view: LedgerView, planned: _Plan, by: str) -> LedgerChange:
-        """The change with the instruments of its rows made known, once the ledger can be with it."""
-        change = planned.change
-        after = _ledger_of(_applied(view.rows, change), portfolio.rules)
-        found = await self._impossible(view.ledger, after)
-        rows = [row.transaction for row in (*change.inserted, *change.replaced)]
-        ignorant = {row.instrument for row in rows if row.instrument is not None and self._is_new(row.instrument)}
-        if found and not ignorant:
-            _refuse(_numbered(found, planned.numbers))
-        run = await self._follow(rows, portfolio.rules.currency, by)
-        if found:
-            if run is not None:
-                await run.finished(SPLITS_SECONDS)
-            _refuse(_numbered(await self._impossible(view.ledger, after), planned.numbers))
-        return replace(
-            change,
-            inserted=[self._with_series(row) for row in change.inserted],
-            replaced=[self._with_series(row) for row in change.replaced],
-        )
+    async def _read_with_accounts(self, portfolio: Portfolio) -> tuple[LedgerView, set[str]]:
+        view = await self.read(portfolio)
+        return view, {account.id for account in await self._portfolios.accounts(portfolio.id)}
 
-    def _with_series(self, row: Row) -> Row:
-        instrument = row.transaction.instrument
-        entry = None if instrument is None else self._catalog.find(instrument)
-        return replace(row, series=None if entry is None else entry.id)
+    async def _checked(
+        self, portfolio: Portfolio, view: LedgerView, planned: Plan, by: str, question: Question | None
+    ) -> LedgerChange:
+        """The change with the instruments of its rows made known, once the ledger can be with it and `question` has
+        nothing against it."""
+        change, base = planned.change, portfolio.rules.currency
+        rows = [row.transaction for row in (*change.inserted, *change.replaced)]
+        size = len(view.rows) + len(rows)
+        after = await _aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
+        found, _ = await self._impossible(view.ledger, after)
+        wanted = set(await question(planned)) if question is not None else set()
+        uses = await _aside(len(rows), lambda: uses_of(rows))
+        ignorant = {use.instrument for use in uses if use.instrument is not None and self._is_new(use.instrument)}
+        if found and not ignorant:
+            _refuse(numbered(found, planned.numbers))
+        run = await self._follow(rows, base, by)
+        if run is not None and (found or wanted & ignorant):
+            await run.finished(SPLITS_SECONDS)
+        if question is not None and wanted:
+            await question(planned)  # first: what is in other units than it says is often too much as well
+        if found:
+            found, _ = await self._impossible(view.ledger, after)
+            _refuse(numbered(found, planned.numbers))
+        return await _aside(len(rows), lambda: self._with_series(change))
+
+    def _with_series(self, change: LedgerChange) -> LedgerChange:
+        """With the ids of the instruments of its rows."""
+
+        def known(row: Row) -> Row:
+            instrument = row.transaction.instrument
+            entry = None if instrument is None else self._catalog.find(instrument)
+            return replace(row, series=None if entry is None else entry.id)
+
+        return replace(
+            change, inserted=list(map(known, change.inserted)), replaced=list(map(known, change.replaced))
+        )  # fmt: skip
 
     def _is_new(self, instrument: Instrument) -> bool:
         """Whether nobody could say yet which splits it had."""
         entry = self._catalog.find(instrument)
         return instrument.place.has_provider and (entry is None or entry.state.last_update is None)
 
-    async def _impossible(self, before: Ledger, after: Ledger) -> list[dict[str, Any]]:
-        """What `after` takes more of than there is, as far as `before` did not do so already."""
-        market = self._markets.splits(after.instruments() | before.instruments())
-        if len(after.transactions) < IN_THREAD_FROM:
-            return _new_faults(before, after, market)
-        return await asyncio.to_thread(_new_faults, before, after, market)
+    async def _impossible(self, before: Ledger, after: Ledger) -> tuple[list[dict[str, Any]], MarketData]:
+        """What `after` takes more of than there is, as far as `before` did not do so already; by which splits."""
+        size = len(after.transactions)
+        market = self._markets.splits(await _aside(size, lambda: after.instruments() | before.instruments()))
+        return await _aside(size, lambda: _new_faults(before, after, market)), market
 
     async def _follow(self, rows: Sequence[Transaction], base: str, by: str) -> Any:
         """Keep the prices of everything that `rows` name, and of the currencies they need, from their first use on;
         the run that fills what is new, or None."""
-        await self._make_known(rows, by)
-        uses: dict[Instrument, int] = {}
-        for row in rows:
-            for instrument in self._needed(row, base):
-                day = row.day if row.acquired_on is None else min(row.day, row.acquired_on)
-                uses[instrument] = min(uses.get(instrument, day), day)
-        return (await self._tracker.follow(uses, by)).run if uses else None
+        uses = await _aside(len(rows), lambda: uses_of(rows))
+        await self._make_known(uses, by)
+        days: dict[Instrument, int] = {}
+        for use in uses:
+            for instrument in self._needed(use, base):
+                days[instrument] = min(days.get(instrument, use.day), use.day)
+        return (await self._tracker.follow(days, by)).run if days else None
 
-    def _needed(self, row: Transaction, base: str) -> Iterable[Instrument]:
-        if row.instrument is not None and row.instrument.place.has_provider:
-            yield row.instrument
-        for currency in currencies_of(Ledger((row,), Rules()), self._markets.currency_of):
+    def _needed(self, use: Use, base: str) -> Iterable[Instrument]:
+        currencies = {use.currency} if use.currency is not None else set()
+        if use.instrument is not None:
+            currencies.add(self._markets.currency_of(use.instrument))
+            if use.instrument.place.has_provider:
+                yield use.instrument
+        for currency in currencies:
             pair = pair_of(currency, base)
             if pair is not None:
                 yield pair
 
-    async def _make_known(self, rows: Sequence[Transaction], by: str) -> None:
-        own: dict[Instrument, Transaction] = {}
-        for row in rows:
-            instrument = row.instrument
+    async def _make_known(self, uses: Iterable[Use], by: str) -> None:
+        own: dict[Instrument, Use] = {}
+        for use in uses:
+            instrument = use.instrument
             if instrument is None or instrument.place.has_provider or self._catalog.find(instrument) is not None:
                 continue
-            own.setdefault(instrument, row)
-        for instrument, row in own.items():
+            own.setdefault(instrument, use)
+        for instrument, use in own.items():
             now = self._clock.time()
-            (entry,) = await self._instruments.add([instrument], wanted_from=row.day, tracked=False, by=by, now=now)
-            if row.currency is not None and not entry.head.count:
-                await self._instruments.set_facts(entry, currency=row.currency)
+            (entry,) = await self._instruments.add([instrument], wanted_from=use.day, tracked=False, by=by, now=now)
+            if use.currency is not None and not entry.head.count:
+                await self._instruments.set_facts(entry, currency=use.currency)
 
-    # planning
+    # planning: reads single entries of the catalog's dictionaries, which a thread may
 
-    def _resolved(self, row: Transaction) -> Transaction:
-        if row.instrument is None:
-            return row
-        entry = self._catalog.find(row.instrument, row.day)
+    def _resolved(self, one: Incoming) -> Incoming:
+        row = one.transaction
+        entry = None if row.instrument is None else self._catalog.find(row.instrument, row.day)
         if entry is None or entry.instrument == row.instrument:
-            return row
-        return replace(row, instrument=entry.instrument)
+            return one
+        return replace(one, transaction=replace(row, instrument=entry.instrument))
 
-    def _planned(self, view: LedgerView, given: Sequence[tuple[int, Transaction]], ids: Sequence[str]) -> _Plan:
-        inserted: list[Row] = []
-        replaced: list[Row] = []
-        touched: list[Row] = []
-        names: list[str] = []
-        unchanged, created, now = 0, 0, self._now()
-        for number, transaction in given:
-            held = view.by_external_id.get(transaction.external_id or "")
-            if held is None:
-                created += 1
-                names.append(ids[number])
-                if ids[number] not in view.by_id:
-                    place = view.state.places + len(inserted)
-                    inserted.append(Row(replace(transaction, id=ids[number]), None, place, 1, now, now))
-                continue
-            names.append(held.id)
-            if held.id == ids[number]:
-                created += 1
-            elif _is_same(held.transaction, transaction):
-                unchanged += 1
-            else:
-                replaced.append(self._next(held, transaction))
-                touched.append(held)
-        change = LedgerChange(inserted, replaced, (), _affected([*inserted, *replaced, *touched]))
-        outcome = created, len(replaced), unchanged, tuple(names)
-        return _Plan(change, outcome, {name: number for name, (number, _) in zip(names, given, strict=True)})
-
-    def _next(self, before: Row, transaction: Transaction) -> Row:
-        return Row(
-            replace(transaction, id=before.id), None, before.place, before.version + 1, before.created_at,
-            self._now(),
-        )  # fmt: skip
+    def _faults_in(self, view: LedgerView, rows: Sequence[Incoming], accounts: set[str]) -> list[dict[str, Any]]:
+        found = [{"row": one.number, **fault} for one in rows for fault in self._faults_of(one.transaction, accounts)]
+        return [*found, *repeated(view, rows)]
 
     def _now(self) -> float:
         """To the millisecond, as it is stored."""
@@ -431,26 +471,15 @@ class Ledgers:
         return found
 
 
-def _ledger_of(rows: Iterable[Row], rules: Rules) -> Ledger:
-    return Ledger.of((row.transaction for row in rows), rules)
-
-
-def _applied(rows: Sequence[Row], change: LedgerChange) -> list[Row]:
-    replaced = {row.id: row for row in change.replaced}
-    gone = {row.id for row in change.deleted}
-    after = [replaced.get(row.id, row) for row in rows if row.id not in gone] + list(change.inserted)
-    return sorted(after, key=lambda row: (row.transaction.day, row.place))
-
-
 def _new_faults(before: Ledger, after: Ledger, market: MarketData) -> list[dict[str, Any]]:
-    found = _faults_in(after, market)
+    found = _impossible_in(after, market)
     if not found:
         return []
-    known = {(fault["id"], fault["code"]) for fault in _faults_in(before, market)}
+    known = {(fault["id"], fault["code"]) for fault in _impossible_in(before, market)}
     return [fault for fault in found if (fault["id"], fault["code"]) not in known]
 
 
-def _faults_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
+def _impossible_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
     try:
         check(ledger, market)
     except Invalid as exc:
@@ -458,46 +487,24 @@ def _faults_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
     return []
 
 
-def _numbered(found: Sequence[Mapping[str, Any]], numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """With the place in the input instead of the one in the ledger; those that are none of the input have their id."""
-    rows = []
-    for fault in found:
-        row = {name: value for name, value in fault.items() if name != "row"}
-        number = numbers.get(fault["id"])
-        if number is not None:
-            row = {"row": number, **{name: value for name, value in row.items() if name != "id"}}
-        rows.append(row)
-    return sorted(rows, key=lambda row: row.get("row", ROWS_KEPT))
+def _without_row(fault: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fault.items() if name != "row"}
 
 
-def _repeated(rows: Sequence[tuple[int, Transaction]]) -> list[dict[str, Any]]:
-    first: dict[str, int] = {}
-    found = []
-    for number, row in rows:
-        if row.external_id is not None and first.setdefault(row.external_id, number) != number:
-            detail = f"row {first[row.external_id]} has this externalId"
-            found.append({"row": number, "field": "externalId", "code": "duplicate_external_id", "detail": detail})
-    return found
+async def _aside(size: int, work: Callable[[], _Value]) -> _Value:
+    """What `work` gives, in a thread when there is much of it."""
+    return work() if size < IN_THREAD_FROM else await asyncio.to_thread(work)
 
 
-def _refuse(rows: Sequence[dict[str, Any]]) -> None:
+def _refuse(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    rows = sorted(rows, key=lambda row: row.get("row", ROWS_KEPT))
+    rows = in_order(rows)
     first = rows[0]
     if len(rows) == 1:
         raise Invalid(first["detail"], code=first["code"], rows=list(rows))
     more = f"{len(rows)} faults; the first: {first['detail']}"
     raise Invalid(more, code="transactions_refused", rows=list(rows[:ROWS_TOLD]), total=len(rows))
-
-
-def _is_same(a: Transaction, b: Transaction) -> bool:
-    """But for the day as of which it is restated: that is when it was sent."""
-    return (a.adjusted_as_of is None) == (b.adjusted_as_of is None) and _FACTS(a) == _FACTS(b)
-
-
-def _affected(rows: Sequence[Row]) -> int | None:
-    return min((row.transaction.affects_from for row in rows), default=None)
 
 
 def _require(view: LedgerView, row_id: str, version: int | None) -> Row:

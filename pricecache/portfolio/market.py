@@ -21,6 +21,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.quotes import Quote
+from pricecache.core.restated import TradedRange
 from pricecache.core.running import running_session
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 from pricecache.core.stamps import SeriesFacts
@@ -34,8 +35,8 @@ AHEAD_SECONDS = 14 * 3600
 EVERY_DAY = frozenset({"24/7", "24/5"})
 """Calendars of no exchange."""
 _NO_DAYS: NDArray[np.int64] = np.empty(0, np.int64)
-_NO_PRICES: NDArray[np.float64] = np.empty(0, np.float64)
-_NEVER_TRADED = Column(_NO_DAYS, _NO_PRICES)
+_ALWAYS_TRADED = Column(np.array([-719162]), np.array([1.0]))
+"""What has a price on every day needs no valuation at cost, which takes long where there are many lots."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,12 +98,12 @@ class Markets:
         return entry.currency if entry is not None else instrument.currency
 
     def splits(self, instruments: Iterable[Instrument]) -> MarketData:
-        """Their splits without any price: all that it takes to tell whether a ledger can be."""
-        found = {}
+        """Their splits without true prices: all that it takes to tell whether a ledger can be."""
+        found, today = {}, self._today()
         for instrument in instruments:
             entry = self._catalog.find(instrument)
-            if entry is not None:
-                found[instrument] = PriceColumn(_NEVER_TRADED, entry.currency, _ratios(entry, self._today()))
+            actions = () if entry is None else _ratios(entry, today)
+            found[instrument] = PriceColumn(_ALWAYS_TRADED, self.currency_of(instrument), actions)
         return MarketData(found)
 
     async def of(self, ledger: Ledger) -> MarketData:
@@ -287,7 +288,21 @@ class Markets:
         closed = calendar.last_closed(now, entry.lag(self._lag))
         return -1 if closed is None else closed
 
-    async def _made(self, entry: Entry, calendar: SessionCalendar, due_until: int) -> _Kept:
+    async def ranges(self, instruments: Iterable[Instrument]) -> dict[Instrument, TradedRange]:
+        """What each of them traded at, as traded, and its splits; without prices where there never was a split, and
+        without those of which nothing is known."""
+        entries = {i: entry for i in instruments if (entry := self._catalog.find(i)) is not None}
+        await self._load([entry for entry in entries.values() if _ratios(entry, self._today())])
+        return {instrument: await self._range(entry) for instrument, entry in entries.items()}
+
+    async def _range(self, entry: Entry) -> TradedRange:
+        actions = _ratios(entry, self._today())
+        bars = (await self._bars(entry))[1] if actions else Bars.empty()
+        is_known = bool(entry.head.count) or entry.state.last_update is not None
+        return TradedRange.of(bars, entry.currency, actions, is_known=is_known, currencies=entry.currencies)
+
+    async def _bars(self, entry: Entry) -> tuple[int, Bars]:
+        """As traded, provisional ones too, and the version of the entry that they are of."""
         while True:
             version, tail = entry.version, entry.tail
             bars = await self._columns.get(entry)
@@ -297,6 +312,10 @@ class Markets:
             bars = Bars.of(
                 np.concatenate([tail.sessions, bars.sessions]), np.concatenate([tail.values, bars.values], axis=1)
             )
+        return version, bars
+
+    async def _made(self, entry: Entry, calendar: SessionCalendar, due_until: int) -> _Kept:
+        version, bars = await self._bars(entry)
         closes = Column(bars.sessions, bars.close, _due(entry, calendar, bars, due_until))
         today = self._today()
         return _Kept(version, today, due_until, PriceColumn(closes, entry.currency, _ratios(entry, today)))

@@ -60,7 +60,7 @@ class Index:
 # Made beforehand: one that a transaction has to make itself conflicts with every other transaction that does.
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
-    *("portfolios", "accounts", "transactions", "ledger_state", "history", "history_heads"),
+    *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -89,6 +89,7 @@ INDEXES = (
     Index("portfolios", (("owner", ASCENDING), ("_id", ASCENDING))),
     Index("accounts", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("day", ASCENDING), ("place", ASCENDING))),
+    Index("ledger_batches", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import chain, islice
 from typing import Any
 
 from bson import ObjectId
@@ -19,6 +21,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
 from pricecache.core.portfolios import LedgerState
 from pricecache.errors import Unavailable
+from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, merged, pack
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
 Document = dict[str, Any]
@@ -28,7 +31,7 @@ BEGINNING = -719162
 RACES = 40
 """How often a change is planned anew when other writers are faster."""
 ROWS_AT_ONCE = 500
-"""Rows that are decoded before the event loop gets its turn."""
+"""Rows that are decoded, or encoded, before the event loop gets its turn."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "ratio")
 
@@ -75,7 +78,8 @@ class LedgerChange:
 
 
 class LedgerStore:
-    """The collections `transactions` and `ledger_state`. Loop-only; safe against writers in any process.
+    """The collections `transactions` and `ledger_state`. Loop-only; safe against writers in any process. A change of
+    very many rows goes by way of `ledger_batches`.
 
     Who asks has made sure that the portfolio is theirs.
     """
@@ -85,6 +89,7 @@ class LedgerStore:
         self._heads = heads
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
+        self._batches = LedgerBatches(database)
 
     async def state(self, portfolio: str) -> LedgerState | None:
         """None when there is no such portfolio any more."""
@@ -112,12 +117,15 @@ class LedgerStore:
 
     async def rows(self, portfolio: str, after: int | None = None) -> list[Row]:
         """Every row, or those of days after `after`, by day and order of entry."""
+        packed = await self._batches.documents(portfolio)
         key: Document = {"portfolio": portfolio} if after is None else {"portfolio": portfolio, "day": {"$gt": after}}
         found = self._transactions.find(key, batch_size=ROWS_AT_ONCE)
         documents = await found.sort([("day", 1), ("place", 1)]).to_list()
+        if packed:
+            documents = await asyncio.to_thread(merged, documents, packed, after)
         if len(documents) <= ROWS_AT_ONCE:
             return [row_of(document) for document in documents]
-        return await asyncio.to_thread(lambda: [row_of(document) for document in documents])
+        return await asyncio.to_thread(_rows_of, documents)
 
     async def rows_of(self, portfolios: Sequence[str]) -> dict[str, list[Row]]:
         """Every row of each of these portfolios, with one query."""
@@ -138,18 +146,28 @@ class LedgerStore:
         Raises `LedgerMoved` when it is not, or when the outcome is not known: whoever plans anew looks for the ids of
         his rows first. Raises `Unavailable` when the database stays away, and what the server refuses for good.
         """
+        places = len(change.inserted)
+        rows, pieces = (*change.inserted, *change.replaced), list[bytes]()
+        if len(rows) >= PACKED_FROM:
+            pieces = await asyncio.to_thread(lambda: pack(_document(portfolio, row) for row in rows))
+            change = replace(change, inserted=(), replaced=())
         with self._heads.changing(portfolio):
             try:
+                await self._batches.place(portfolio)
                 async with self._client.start_session() as session, await session.start_transaction():
                     await move_on(self._states, session, portfolio, base.generation, change.affected_from,
-                                  places=len(change.inserted))  # fmt: skip
-                    operations = _operations(portfolio, change)
-                    if operations:
-                        await self._transactions.bulk_write(operations, session=session, ordered=False)
+                                  places=places)  # fmt: skip
+                    for part in _operations(portfolio, change):
+                        await self._transactions.bulk_write(part, session=session, ordered=False)
+                    if pieces:
+                        await self._batches.insert(portfolio, pieces, session)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
-        state = base.moved(change.affected_from, len(change.inserted))
+        state = base.moved(change.affected_from, places)
         self._heads.keep_state(portfolio, state, self._heads.ticket)
+        if pieces:
+            with suppress(PyMongoError):  # they are stored, and count where they are; the next writer places them
+                await self._batches.place(portfolio)
         return state
 
     async def doubt(self, portfolio: str, day: int) -> None:
@@ -161,6 +179,15 @@ class LedgerStore:
                     await move_on(self._states, session, portfolio, None, day)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
+
+
+def _rows_of(documents: list[Document]) -> list[Row]:
+    """Gives each document back as soon as it is read: all at once would hold up the loop."""
+    documents.reverse()
+    rows = []
+    while documents:
+        rows.append(row_of(documents.pop()))
+    return rows
 
 
 async def move_on(
@@ -195,11 +222,15 @@ def gave_up() -> Unavailable:
     return Unavailable("Too many writers on one portfolio, or the database does not answer.", code="ledger_busy")
 
 
-def _operations(portfolio: str, change: LedgerChange) -> list[Any]:
-    operations: list[Any] = [InsertOne(_document(portfolio, row)) for row in change.inserted]
-    operations += [ReplaceOne({"_id": row.id}, _document(portfolio, row)) for row in change.replaced]
-    operations += [DeleteOne({"_id": row.id}) for row in change.deleted]
-    return operations
+def _operations(portfolio: str, change: LedgerChange) -> Iterator[list[Any]]:
+    """In portions that are encoded without holding up the event loop."""
+    operations: Iterator[Any] = chain(
+        (InsertOne(_document(portfolio, row)) for row in change.inserted),
+        (ReplaceOne({"_id": row.id}, _document(portfolio, row)) for row in change.replaced),
+        (DeleteOne({"_id": row.id}) for row in change.deleted),
+    )
+    while part := list(islice(operations, ROWS_AT_ONCE)):
+        yield part
 
 
 def state_of(document: Document) -> LedgerState:

@@ -15,6 +15,7 @@ from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
 from pricecache.stores.history import drop_history
 from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+from pricecache.stores.ledger_batches import LedgerBatches
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
 Document = dict[str, Any]
@@ -37,6 +38,7 @@ class PortfolioStore:
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
+        self._batches = LedgerBatches(database)
 
     # portfolios
 
@@ -140,6 +142,7 @@ class PortfolioStore:
             if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
                 raise LedgerMoved
             await self._states.delete_one({"_id": before.id}, session=session)
+            await self._batches.delete(before.id, session)
             for collection in (self._accounts, self._transactions):
                 await collection.delete_many({"portfolio": before.id}, session=session)
             await drop_history(self._portfolios.database, before.id, session)
@@ -200,6 +203,7 @@ class PortfolioStore:
             if version not in (None, before.version):
                 raise VersionMismatch
             try:
+                await self._batches.place(portfolio_id)
                 with self._heads.changing(portfolio_id):
                     async with self._client.start_session() as session, await session.start_transaction():
                         # whoever writes a row that names it meanwhile has to plan anew, and finds it gone
@@ -213,6 +217,8 @@ class PortfolioStore:
         raise gave_up()
 
     async def _refuse_in_use(self, session: Any, portfolio_id: str, account_id: str) -> None:
+        if await self._batches.has_any(portfolio_id, session):
+            raise LedgerMoved
         names = {"$or": [{"account": account_id}, {"toAccount": account_id}]}
         if await self._transactions.find_one({"portfolio": portfolio_id, **names}, {"_id": 1}, session=session):
             raise Conflict("Transactions name this account: move or delete them first.", code="account_in_use")

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came in."""
+    """One request as it came in. `body`: what JSON says, of anything else the bytes."""
 
     method: str
     path: str
@@ -59,7 +59,7 @@ class FakeDaemon:
         class Handler(BaseHTTPRequestHandler):
             def _reply(self) -> None:
                 sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                asked = Asked(self.command, self.path, json.loads(sent) if sent else None, dict(self.headers))
+                asked = Asked(self.command, self.path, _body(sent, self.headers), dict(self.headers))
                 status, content = daemon.answer(asked)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
@@ -72,3 +72,9 @@ class FakeDaemon:
                 pass
 
         return Handler
+
+
+def _body(sent: bytes, headers: Any) -> Any:
+    if not sent:
+        return None
+    return json.loads(sent) if headers.get("Content-Type") == "application/json" else sent

@@ -123,6 +123,8 @@ EXPECTED = {
     "DELETE /api/portfolios/{id}/accounts/{accountId}": "user",
     "POST /api/portfolios/{id}/transactions": "user",
     "GET /api/portfolios/{id}/transactions": "user",
+    "POST /api/portfolios/{id}/transactions/import": "user",
+    "GET /api/portfolios/{id}/transactions/export": "user",
     "GET /api/portfolios/{id}/transactions/{transactionId}": "user",
     "PUT /api/portfolios/{id}/transactions/{transactionId}": "user",
     "DELETE /api/portfolios/{id}/transactions/{transactionId}": "user",

@@ -95,6 +95,11 @@ def test_work_that_failed_in_part_or_whole_is_1(daemon: FakeDaemon, run: dict[st
         ("keys", "revoke"),
         ("providers", "reset"),
         ("sync", "--loud"),
+        ("transactions",),
+        ("transactions", "import", "--portfolio-id", "p1"),
+        ("transactions", "export", "x.csv", "--portfolio-id", "p1"),
+        ("transactions", "list", "--dry-run", "--portfolio-id", "p1"),
+        ("transactions", "import", "x.csv", "--output", "y", "--portfolio-id", "p1"),
     ],
     ids=" ".join,
 )
@@ -308,6 +313,110 @@ def test_providers_are_shown_as_a_table_and_reset_by_name(
     assert main(["providers", "reset", "yfinance", "--budget"]) == 0
     assert main(["providers", "reset", "yfinance"]) == 0
     assert [one.body for one in daemon.asked[-2:]] == [{"budget": True}, {}]
+
+
+# transactions
+
+TRANSACTIONS = "/api/portfolios/p1/transactions"
+TAKEN = {"dryRun": False, "created": 2, "updated": 0, "unchanged": 1, "affectsFrom": "2026-01-05", "questions": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "query", "kind"),
+    [
+        ("a.csv", [], "", "text/csv"),
+        ("a.json", [], "", "application/json"),
+        ("a.txt", ["--format", "json"], "", "application/json"),
+        ("a.csv", ["--dry-run"], "?dryRun=true", "text/csv"),
+        (
+            "a.csv", ["--quantity-basis", "adjusted", "--account-id", "b"],
+            "?quantityBasis=adjusted&accountId=b", "text/csv",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_is_sent_as_it_is(
+    daemon: FakeDaemon, tmp_path: Path, name: str, options: list[str], query: str, kind: str
+) -> None:
+    content = b"[1]" if kind == "application/json" else b"date,type\r\n"
+    (tmp_path / name).write_bytes(content)
+    daemon.put(f"POST {TRANSACTIONS}/import{query}", TAKEN, status=201)
+    assert main(["transactions", "import", name, "--portfolio-id", "p1", *options]) == 0
+    (asked,) = daemon.asked
+    assert asked.headers["Content-Type"] == kind
+    assert asked.body == ([1] if kind == "application/json" else content)
+
+
+def test_what_an_import_did_is_told_in_a_line(
+    daemon: FakeDaemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    daemon.put(f"POST {TRANSACTIONS}/import", TAKEN, status=201)
+    assert main(["transactions", "import", "a.csv", "--portfolio-id", "p1"]) == 0
+    assert capsys.readouterr().out == "2 created, 0 updated, 1 unchanged; history changes from 2026-01-05 on\n"
+    assert main(["transactions", "import", "a.csv", "--portfolio-id", "p1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == TAKEN
+
+
+def test_a_dry_run_that_would_be_refused_is_2_and_every_fault_is_told(
+    daemon: FakeDaemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    fault = {"row": 3, "line": 5, "column": "Shares", "code": "ambiguous_number", "detail": "write 1234.56"}
+    question = {"row": 1, "line": 3, "date": "2026-01-05", "symbol": "AAPL", "price": 100.0,
+                "quantityBasis": "asTraded", "units": {"verdict": "adjusted"}}  # fmt: skip
+    update = {"row": 0, "line": 2, "action": "update", "before": {"note": "a"}, "after": {"note": "b"}}
+    answer = {**TAKEN, "dryRun": True, "accepted": False, "rows": [update], "questions": [question], "errors": [fault],
+              "errorsTotal": 1, "holdings": [{"symbol": "AAPL", "before": 1, "after": 4}]}  # fmt: skip
+    daemon.put(f"POST {TRANSACTIONS}/import?dryRun=true", answer)
+    assert main(["transactions", "import", "a.csv", "--dry-run", "--portfolio-id", "p1"]) == 2
+    printed = capsys.readouterr()
+    assert "would be 2 created" in printed.out
+    assert all(text in printed.out for text in ("note a", "note b", "asTraded", "adjusted", "holdings at the end"))
+    assert "line 5, Shares: write 1234.56 [ambiguous_number]" in printed.err
+
+
+def test_a_file_that_is_refused_is_2_with_the_place_of_each_fault(
+    daemon: FakeDaemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    rows = [{"row": 0, "line": 2, "column": "Date", "code": "bad_date", "detail": "no date"}]
+    daemon.put(f"POST {TRANSACTIONS}/import", {"code": "bad_date", "detail": "no date", "errors": rows}, status=422)
+    assert main(["transactions", "import", "a.csv", "--portfolio-id", "p1"]) == 2
+    assert "line 2, Date: no date" in capsys.readouterr().err
+    assert main(["transactions", "import", "none.csv", "--portfolio-id", "p1"]) == 2
+    assert "none.csv cannot be read" in capsys.readouterr().err
+
+
+def test_an_export_goes_to_standard_output_or_a_file_byte_by_byte(
+    daemon: FakeDaemon, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    content = "date,type\r\nä".encode()
+    for name in ("csv", "json"):
+        daemon.put(f"GET {TRANSACTIONS}/export?format={name}", content)
+    assert main(["transactions", "export", "--portfolio-id", "p1"]) == 0
+    assert capfdbinary.readouterr().out == content
+    assert main(["transactions", "export", "--portfolio-id", "p1", "--output", "a.json"]) == 0
+    assert (tmp_path / "a.json").read_bytes() == content
+    assert main(["transactions", "export", "--portfolio-id", "p1", "--output", "no/where"]) == 2
+    daemon.put(f"GET {TRANSACTIONS}/export?format=csv", {"code": "unknown_portfolio", "detail": "no"}, status=404)
+    assert main(["transactions", "export", "--portfolio-id", "p1"]) == 1
+
+
+def test_transactions_are_listed(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"date": "2026-01-05", "type": "buy", "symbol": "AAPL", "quantity": 10, "price": 171.25}
+    daemon.put(f"GET {TRANSACTIONS}?limit=5000", {"transactions": [row], "total": 7000})
+    assert main(["transactions", "--portfolio-id", "p1"]) == 0
+    printed = capsys.readouterr().out
+    assert "171.25" in printed
+    assert printed.endswith("7000 transactions, 1 shown\n")
+
+
+def test_the_user_is_sent_beside_the_key(monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon) -> None:
+    daemon.put(f"GET {TRANSACTIONS}?limit=5000", {"transactions": [], "total": 0})
+    monkeypatch.setenv("PRICECACHE_USER", "ann")
+    main(["transactions", "--portfolio-id", "p1"])
+    main(["transactions", "--portfolio-id", "p1", "--user", "bob"])
+    assert [asked.headers["X-User-Id"] for asked in daemon.asked] == ["ann", "bob"]
 
 
 # what it waits for and prints

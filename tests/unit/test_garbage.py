@@ -30,3 +30,19 @@ def test_collections_go_on_after_a_failure() -> None:
     with pytest.raises(ImportError), garbage.put_off():
         raise ImportError
     assert gc.isenabled()
+
+
+def test_old_objects_are_not_looked_through_as_long_as_anybody_makes_many() -> None:
+    gc.unfreeze()
+    usual = gc.get_threshold()
+    with garbage.young_only():
+        with pytest.raises(ValueError, match="within"), garbage.young_only():
+            raise ValueError("within")
+        assert gc.isenabled()
+        assert gc.get_threshold()[:2] == usual[:2]
+        before = gc.get_stats()[2]["collections"]
+        made = [[number] for number in range(100_000)]
+        assert gc.get_stats()[2]["collections"] == before
+        assert not gc.get_freeze_count()
+    assert gc.get_threshold() == usual
+    assert gc.get_freeze_count() >= len(made)
