@@ -109,6 +109,7 @@ class Book:
         return found
 
     def instruments(self) -> frozenset[Instrument]:
+        """Of the positions, and those with a split that is not over, held or not."""
         found: frozenset[Instrument] = self.once("instruments", self._instruments)
         return found
 
@@ -124,7 +125,8 @@ class Book:
         return {key: place for place, key in enumerate(self.keys())}
 
     def _instruments(self) -> frozenset[Instrument]:
-        return frozenset([one for _, one in self.keys() if one is not None])
+        held = [one for _, one in self.keys() if one is not None]
+        return frozenset([*held, *(one.instrument for one in self.factors), *(one.instrument for one in self.splits)])
 
     def _quantities(self) -> NDArray[np.float64]:
         return np.array([float(one.quantity) * one.factor for one in self.positions], np.float64)

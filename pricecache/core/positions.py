@@ -297,6 +297,8 @@ class Positions:
         if self.average:
             for is_long in (True, False):
                 self._share_out(self._pool(event.instrument, is_long), event.day)
+            if concerned:
+                self._costed(concerned[0], event.day)
 
     def _split_position(self, position: Position, ratio: Fraction) -> None:
         if ratio == 1:
