@@ -141,15 +141,12 @@ class Ledgers:
         somebody changes meanwhile are not."""
         missing = [one for one in portfolios if one.id not in self._kept]
         ids = [one.id for one in missing]
-        before, rows, after = (
-            await self._store.states(ids),
-            await self._store.rows_of(ids),
-            await self._store.states(ids),
-        )
+        before = await self._store.states(ids)
+        rows, after = await self._store.rows_of(ids), await self._store.states(ids)
         for one in missing:
-            state = after.get(one.id)
-            if state is not None and (old := before.get(one.id)) is not None and old.generation == state.generation:
-                self._keep(one.id, self._view(state, rows[one.id], one.rules))
+            old, state, found = before.get(one.id), after.get(one.id), rows.get(one.id)
+            if found is not None and old is not None and state is not None and old.generation == state.generation:
+                self._keep(one.id, await self._made(state, found, one.rules))
 
     def dirty_since(self, portfolio: Portfolio, state: LedgerState, generation: int) -> int | None:
         """From when on what was computed of the ledger at `generation` is doubtful at `state`; None: nowhere."""

@@ -128,17 +128,22 @@ class LedgerStore:
         return await asyncio.to_thread(_rows_of, documents)
 
     async def rows_of(self, portfolios: Sequence[str]) -> dict[str, list[Row]]:
-        """Every row of each of these portfolios, with one query."""
-        found = self._transactions.find({"portfolio": {"$in": list(portfolios)}}, batch_size=ROWS_AT_ONCE)
+        """Every row of each of these portfolios, with one query; those with rows that are not in their places yet are
+        left out."""
+        packed = await self._batches.unplaced(portfolios)  # before the rows, as in `rows`
+        rows: dict[str, list[Row]] = {portfolio: [] for portfolio in portfolios if portfolio not in packed}
+        found = self._transactions.find({"portfolio": {"$in": list(rows)}}, batch_size=ROWS_AT_ONCE)
         documents = await found.sort([("portfolio", 1), ("day", 1), ("place", 1)]).to_list()
 
-        def decoded() -> dict[str, list[Row]]:
-            rows: dict[str, list[Row]] = {portfolio: [] for portfolio in portfolios}
+        def decoded() -> None:
             for document in documents:
                 rows[document["portfolio"]].append(row_of(document))
-            return rows
 
-        return decoded() if len(documents) <= ROWS_AT_ONCE else await asyncio.to_thread(decoded)
+        if len(documents) <= ROWS_AT_ONCE:
+            decoded()
+        else:
+            await asyncio.to_thread(decoded)
+        return rows
 
     async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> LedgerState:
         """Make all of `change` durable in one transaction, if the ledger is still at `base`; where it stands then.

@@ -65,6 +65,10 @@ class LedgerBatches:
     async def has_any(self, portfolio: str, session: AsyncClientSession) -> bool:
         return await self._batches.find_one({"portfolio": portfolio}, {"_id": 1}, session=session) is not None
 
+    async def unplaced(self, portfolios: Sequence[str]) -> set[str]:
+        """Those that have rows here."""
+        return set(await self._batches.distinct("portfolio", {"portfolio": {"$in": list(portfolios)}}))
+
     async def place(self, portfolio: str) -> None:
         """Put every row in its place. Raises what the database does; what is left is placed by whoever comes next."""
         async for one in self._batches.find({"portfolio": portfolio}, {"_id": 1}).sort("_id", 1):
