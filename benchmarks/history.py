@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -332,12 +334,28 @@ def agree(c: Case, adjusted: NDArray[np.float64], by_day: dict[int, list[Instrum
         assert np.allclose([one[name] for one in slow], got.values[field, 0], atol=1e-6), name
 
 
-def main() -> int:
+def parts() -> dict[str, tuple[str, Callable[[], list[Row]]]]:
+    from benchmarks import history_http, history_rows
+
+    size = f"{SYMBOLS} symbols, {TRANSACTIONS:,} transactions, {DAYS:,} days"
+    return {
+        "engine": (f"engine: {size}", run),
+        "rows": (f"kept rows on a mongod: {size}", history_rows.on_a_mongod),
+        "http": (f"over HTTP, one connection: {size}", history_http.run),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench history", description=__doc__)
+    parser.add_argument("--only", choices=("engine", "rows", "http"), help="run one part")
+    chosen = parser.parse_args(arguments).only
     print(f"Python {platform.python_version()}, {load()}")
-    print_table(f"history: {SYMBOLS} symbols, {TRANSACTIONS:,} transactions, {DAYS:,} days", run())
+    for name, (title, measure) in parts().items():
+        if chosen in (None, name):
+            print_table(title, measure())
     print(f"\nat the end: {load()}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -155,10 +155,3 @@ def lag(port: int) -> Row:
     assert found is not None
     worst = float(found[1]) * 1e3
     return Row("longest lag of the loop meanwhile; the bound", worst, 30.0, "ms", worst / 30, "under 30 ms", worst < 30)
-
-
-if __name__ == "__main__":
-    from benchmarks.measure import load, print_table
-
-    print(load())
-    print_table("history over HTTP, one connection: 50 symbols, 2,000 transactions, 5 years", run())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import tempfile
 import time
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from benchmarks.history import FIRST, LAST, Case, case
 from benchmarks.measure import Row, in_turn_async, row
+from pricecache import logs
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.live import LiveCache
 from pricecache.clock import SystemClock
@@ -27,6 +30,8 @@ from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.wholes import Wholes
 from pricecache.stores.bars import BarStore, Change
+from pricecache.stores.client import connect, prepare
+from pricecache.stores.embedded import PrivateMongod
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.ledger import LedgerStore
@@ -253,35 +258,8 @@ def against(what: str, ours: float, aim: float, unit: str, is_met: bool | None =
     return Row(what, ours, aim, unit, ours / aim, "" if is_met is None else "the aim", is_met)
 
 
-async def lag_while(work: Any) -> float:
-    """Milliseconds that the loop was held at most while `work` went on."""
-    worst, is_done = 0.0, False
-
-    async def watch() -> None:
-        nonlocal worst
-        while not is_done:
-            begin = time.perf_counter()
-            await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - begin - 0.001)
-
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(0.01)
-    await work
-    is_done = True
-    await watching
-    return worst * 1e3
-
-
-def main() -> None:
-    import tempfile
-    from pathlib import Path
-
-    from benchmarks.measure import print_table
-    from pricecache import logs
-    from pricecache.stores.client import connect, prepare
-    from pricecache.stores.embedded import PrivateMongod
-
-    logs.configure("warning")
+def on_a_mongod() -> list[Row]:
+    """All of it, on a private mongod of its own."""
 
     async def measured(folder: Path) -> list[Row]:
         async with PrivateMongod(folder) as mongod:
@@ -293,9 +271,6 @@ def main() -> None:
             finally:
                 await client.close()
 
+    logs.configure("warning")
     with tempfile.TemporaryDirectory() as scratch:
-        print_table("rows", asyncio.run(measured(Path(scratch))))
-
-
-if __name__ == "__main__":
-    main()
+        return asyncio.run(measured(Path(scratch)))

@@ -66,6 +66,7 @@ def started(folder: Path, mongod: TestMongod, database: str, **settings: str) ->
         mongodb_uri=mongod.uri,
         mongodb_database=f"{database}_{time.time_ns()}",
         sync_start_delay_seconds="0",
+        materialize_seconds="2",
         **settings,
     )
     try:

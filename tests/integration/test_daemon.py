@@ -80,7 +80,8 @@ async def test_a_background_task_that_dies_makes_the_daemon_unready_for_good(
     mongod: TestMongod, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(mongod.uri, database.name) as daemon:
-        names = ("mongodb", "scheduler", "ping", "calendars", "accounts", "samples", "coverage", "watch")
+        beside = ("ping", "calendars", "accounts", "samples", "coverage", "histories", "sampler", "watch")
+        names = ("mongodb", "scheduler", *beside)
         assert await readiness(daemon, 200) == dict.fromkeys(names, "ok")
 
         async def dies() -> None:
