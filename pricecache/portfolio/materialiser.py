@@ -110,7 +110,7 @@ class Materialiser:
     async def materialise(self, portfolio: Portfolio) -> bool:
         """Store what is settled of one portfolio; whether anything had to be written."""
         for attempt in range(RACES):
-            whole = await self._wholes.of(portfolio, keep=False)
+            whole = await self._wholes.settled(portfolio)
             before = await self._store.head(portfolio.id)
             if _is_stored(before, whole.kept) or _is_older(before, whole.kept):
                 self.stats.unchanged += 1
@@ -206,7 +206,7 @@ class Materialiser:
         self._wholes.make_ready(await self._store.load_many(known, {one.id: one.rules.cash_tracking for one in batch}))
         writings, alone = [], []
         for portfolio in batch:
-            whole = await self._wholes.of(portfolio, keep=False)
+            whole = await self._wholes.settled(portfolio)
             before = heads.get(portfolio.id)
             if whole.kept is None or _is_stored(before, whole.kept) or _is_older(before, whole.kept):
                 alone.append(portfolio)

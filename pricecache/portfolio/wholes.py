@@ -151,9 +151,8 @@ class Wholes:
             and self._markets.holds(whole.market, now)
         )
 
-    async def of(self, portfolio: Portfolio, *, use_materialized: bool = True, keep: bool = True) -> Whole:
-        """Without `use_materialized` everything is computed; without `keep` it takes no other's place in memory.
-        Raises `NotFound` when the portfolio goes meanwhile."""
+    async def of(self, portfolio: Portfolio, *, use_materialized: bool = True) -> Whole:
+        """Without `use_materialized` everything is computed. Raises `NotFound` when the portfolio goes meanwhile."""
         if not use_materialized or self._store is None:
             return await self._computed(portfolio)
         lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
@@ -161,16 +160,21 @@ class Wholes:
             whole = self.standing(portfolio)
             if whole is None:
                 whole = await self._made(portfolio, self._store)
-                if keep or portfolio.id in self._kept:
-                    self._keep(whole)
+                if whole.nbytes <= self._kept.maxsize:
+                    self._kept[whole.portfolio.id] = whole
+                if whole.kept is not None and _is_news(whole.kept):
+                    self.on_advanced(portfolio.id)
             else:
                 self.hits += 1
                 whole.reused_through = None if whole.kept is None else whole.kept.through
         return whole
 
-    def _keep(self, whole: Whole) -> None:
-        if whole.nbytes <= self._kept.maxsize:
-            self._kept[whole.portfolio.id] = whole
+    async def settled(self, portfolio: Portfolio) -> Whole:
+        """For who stores it: what is settled only, without a tail; takes no other's place in memory."""
+        assert self._store is not None
+        lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
+        async with lock:
+            return self.standing(portfolio) or await self._made(portfolio, self._store, rest=False)
 
     async def _computed(self, portfolio: Portfolio) -> Whole:
         view = await self._ledgers.read(portfolio)
@@ -182,23 +186,26 @@ class Wholes:
             portfolio, view.state, ledger, True, market, today, None, found, None, self._until(portfolio, market)
         )
 
-    async def _made(self, portfolio: Portfolio, store: HistoryStore) -> Whole:
+    async def _made(self, portfolio: Portfolio, store: HistoryStore, *, rest: bool = True) -> Whole:
+        """`rest`: with the days that are not settled."""
         before = self._kept.get(portfolio.id)
         for _ in range(RACES):
             kept = before.kept if before is not None and before.kept is not None else await self._load(portfolio, store)
-            if kept is not None and (whole := await self._gone_on(portfolio, kept, before)) is not None:
+            if kept is not None and (whole := await self._gone_on(portfolio, kept, before, rest)) is not None:
                 return whole
             view = await self._ledgers.read(portfolio)
             market, today = await self._markets.view(view.ledger), self.today(portfolio)
             stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
             if kept is None or kept.stamp.generation <= stamp.generation:
                 doubtful = await self._doubtful_from(store, kept, stamp, view)
-                return await self._brought_up(portfolio, view, market, today, kept, stamp, doubtful)
+                return await self._brought_up(portfolio, view, market, today, kept, stamp, doubtful, rest)
             self._heads.forget(portfolio.id)  # what is stored is of a later ledger than the one that was known here
             before = None
         raise gave_up()
 
-    async def _gone_on(self, portfolio: Portfolio, kept: Materialised, before: Whole | None) -> Whole | None:
+    async def _gone_on(
+        self, portfolio: Portfolio, kept: Materialised, before: Whole | None, rest: bool
+    ) -> Whole | None:
         """From what is kept without a look at what came before its end, where nothing of that can have changed."""
         state = await self._ledgers.state(portfolio)
         stamp = kept.stamp
@@ -229,8 +236,10 @@ class Wholes:
             return None
         stamp = Stamp(state.generation, ENGINE_VERSION, market.facts)
 
-        def compute() -> tuple[Materialised, History | None, Grid]:
+        def compute() -> tuple[Materialised, History | None, Grid | None]:
             settled = gone_on(kept, stamp, ledger, market.market, through)
+            if not rest:
+                return settled, None, None
             laid = grid or lay_out(
                 sorted(market.names), market.market, ledger.rules.currency, settled.through + 1, today
             )
@@ -238,8 +247,6 @@ class Wholes:
 
         settled, tail, grid = await _run(compute, _is_long(ledger, market, today, kept.through))
         self._count(settled, tail)
-        if _is_news(settled):
-            self.on_advanced(portfolio.id)
         until = self._until(portfolio, market)
         return Whole(
             portfolio, state, ledger, is_complete, market, today, settled, tail, settled.reused_through, until, grid
@@ -286,12 +293,13 @@ class Wholes:
         kept: Materialised | None,
         stamp: Stamp,
         doubtful: int,
+        rest: bool,
     ) -> Whole:
         through, ledger = min(today - 1, market.settled), view.ledger
 
         def compute() -> tuple[Materialised | None, History | None]:
             settled = brought_up(kept, stamp, ledger, market.market, through, doubtful)
-            return settled, _after(settled, ledger, market, today)
+            return settled, _after(settled, ledger, market, today) if rest else None
 
         is_long = _is_long(ledger, market, today, None if kept is None else min(doubtful - 1, kept.through))
         try:
@@ -303,8 +311,6 @@ class Wholes:
             settled, tail = await _run(compute, True)
         reused = None if settled is None else settled.reused_through
         self._count(settled, tail)
-        if settled is not None and _is_news(settled):
-            self.on_advanced(portfolio.id)
         until = self._until(portfolio, market)
         return Whole(portfolio, view.state, ledger, True, market, today, settled, tail, reused, until)
 
