@@ -82,8 +82,9 @@ async def _history(call: Call, start: int | None, end: int | None) -> Kept:
     ]
     if len(found) == 1:
         return await _alone(call, found[0])
-    parts = [await _encoded(call, one) for one in found]
-    total = await _total(call, counted(call, wanted), start, end)
+    parts = [await _encoded(call, one, named=True) for one in found]
+    currency = query.currency or wanted[0].rules.currency
+    total = await _total(call, counted(call, wanted), currency, start, end)
     if query.format == "csv":
         body = b"".join([b"portfolioId,", HEADER, *(piece for part in (*parts, total) for piece in part.pieces)])
         return KeptOnce(body, _tag([part.tag for part in (*parts, total)]), content_type=_CSV)
@@ -98,12 +99,13 @@ async def _alone(call: Call, found: HistoryRange) -> Kept:
     part, form = await _encoded(call, found), call.query.format
     etag, kind = _tag([part.tag]), _CSV if form == "csv" else "application/json"
     body = b"".join([HEADER, *part.pieces] if form == "csv" else [*part.pieces, b"\n"])
-    if call.query.use_materialized:
+    if call.query.use_materialized and call.query.portfolio_id:  # else another portfolio makes it another answer
         return KeptValues(call.services.histories.wholes, found.whole, body, etag, kind)
     return KeptOnce(body, etag, content_type=kind)
 
 
-async def _encoded(call: Call, found: HistoryRange) -> Encoded:
+async def _encoded(call: Call, found: HistoryRange, *, named: bool = False) -> Encoded:
+    """`named`: with the portfolio's id in each line of CSV."""
     portfolio, form, account = found.portfolio, call.query.format, call.query.account_id
     tracks_cash = portfolio.rules.cash_tracking
     pages, cuts = await _cut(call, found)
@@ -118,7 +120,6 @@ async def _encoded(call: Call, found: HistoryRange) -> Encoded:
     last = {"provisional": provisional, "reasons": reasons}
     tag = b"".join([orjson.dumps([facts, last, form, portfolio.is_archived]), *(page.digest for page in pages)])
     if form == "csv":
-        named = len(await asked_for(call)) > 1
         return Encoded(_named(cuts, portfolio.id) if named else [piece for cut in cuts for piece in cut], tag)
     head = orjson.dumps({**facts, "source": found.source})[:-1]
     return Encoded(_around(head, cuts, form, orjson.dumps(last), portfolio.is_archived), tag)
@@ -165,9 +166,8 @@ def _named(cuts: Sequence[list[Piece]], name: str) -> list[Piece]:
     return [b"%b,%b" % (name.encode(), line) for line in lines]
 
 
-async def _total(call: Call, whose: list[Portfolio], start: int | None, end: int | None) -> Encoded:
+async def _total(call: Call, whose: list[Portfolio], currency: str, start: int | None, end: int | None) -> Encoded:
     form = call.query.format
-    currency = call.query.currency or (await asked_for(call))[0].rules.currency
     found = await call.services.histories.total(whose, currency, start, end)
     tracks_cash, archived = any(one.rules.cash_tracking for one in whose), all(one.is_archived for one in whose)
     facts = {

@@ -428,6 +428,19 @@ async def test_an_answer_has_a_tag_of_what_it_says(world: World) -> None:
     assert (await ask(other))[0] == 200
 
 
+async def test_a_kept_answer_is_nobody_elses_and_knows_of_another_portfolio(world: World) -> None:
+    await filled(world)
+    target = "/api/portfolio/history"
+    for _ in range(3):
+        assert (await world.daemon.get(target, headers=USER))[1]["portfolioId"] == world.portfolio.id
+    other = {**USER, "X-User-Id": "bob"}
+    for target in ("/api/portfolio/history", f"/api/portfolio/history?portfolioId={world.portfolio.id}"):
+        status, problem = await world.daemon.get(target, headers=other)
+        assert (status, problem["code"]) == (404, "unknown_portfolio")
+    await world.daemon.call("POST", "/api/portfolios", json={"name": "Second"}, headers=USER)
+    assert "total" in (await world.daemon.get("/api/portfolio/history", headers=USER))[1]
+
+
 async def test_switched_off_nothing_is_kept(database: Any) -> None:
     async with api_daemon(database, keys=("operator:ops:ops-key",), use_materialized=False) as daemon:
         _, one = await daemon.call("POST", "/api/portfolios", json={"name": "Own"}, headers=USER)
