@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import platform
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import Row, in_turn, load, print_table, row
 from pricecache.core.actions import Action
 from pricecache.core.grid import Grid, lay_out
-from pricecache.core.history import history, instruments_of
+from pricecache.core.history import Checkpoint, history, instruments_of
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
@@ -62,7 +64,8 @@ def case(accounts: int = 1, symbols: int = SYMBOLS, transactions: int = TRANSACT
         prices[name] = PriceColumn(Column(calendar, closes, calendar), "USD", (Action(splits[name], "split", 2.0),))
     market = MarketData(prices)
     rows = _rows(random, names, prices, splits, accounts, transactions, days)
-    ledger = Ledger.of(rows, Rules("USD"))
+    named = [replace(one, id=f"66f0a1b2c3d4e5f607{number:06x}") for number, one in enumerate(rows)]
+    ledger = Ledger.of(named, Rules("USD"))
     plain = np.array([_plain(one, names, splits) for one in ledger.transactions])
     kinds, numbers, at = plain[:, :3].T.astype(np.int64)
     grid = lay_out(instruments_of(ledger), market, "USD", FIRST, FIRST + days - 1)
@@ -269,6 +272,10 @@ def run() -> list[Row]:
     unsorted = list(rows)
     bare = partial(bare_decimal, rows, by_day)
     with_prices = partial(history, c.ledger, c.market, LAST)
+
+    def unseen() -> None:
+        history(Ledger(rows, rules), c.market, LAST, grid=c.grid)
+
     table = [
         row("valuation; minimal vectorised NumPy", in_turn(valued, kernel, ROUNDS), "ms", most=1.5),
         row("exact pass; bare Decimal FIFO", in_turn(partial(replay, c.ledger, c.market, LAST), bare, ROUNDS), "ms"),
@@ -278,12 +285,13 @@ def run() -> list[Row]:
             "ms",
             most=2,
         ),
-        row("whole; that kernel and that pass alone", in_turn(whole, both, ROUNDS), "ms"),
+        row("whole; that kernel and that pass alone", in_turn(whole, both, ROUNDS), "ms", most=2),
+        row("whole of a ledger not seen before; the same", in_turn(unseen, both, ROUNDS), "ms"),
         row("whole and its prices laid out; the same", in_turn(with_prices, both, ROUNDS), "ms"),
         row("rows put in order; the same", in_turn(partial(Ledger.of, unsorted, rules), both, ROUNDS), "ms"),
         row("whole; the old day-by-day loop", in_turn(whole, partial(day_by_day, c), 5), "ms", most=0.01),
     ]
-    return table + resuming(c) + wide()
+    return table + resuming(c) + keeping(c) + wide()
 
 
 def resuming(c: Case) -> list[Row]:
@@ -298,6 +306,33 @@ def resuming(c: Case) -> list[Row]:
     return table
 
 
+def keeping(c: Case) -> list[Row]:
+    """A checkpoint as bytes, beside pickle's; what a day costs that starts from bytes; and a row put to the ledger."""
+    found = history(c.ledger, c.market, LAST, checkpoints=[LAST - 1])
+    assert found is not None
+    point = found.checkpoints[LAST - 1]
+    packed, pickled = point.pack(), pickle.dumps(point)
+    lots = sum(len(held.lots) for held in point.book.positions)
+    sizes = [(len(packed) / lots, len(zlib.compress(pickled)) / lots)]
+    whole = partial(history, c.ledger, c.market, LAST, grid=c.grid)
+
+    def tail() -> None:
+        history(c.ledger, c.market, LAST, since=Checkpoint.unpack(packed), grid=c.grid)
+
+    def grown() -> None:
+        ledger = Ledger.of([*c.ledger.transactions, c.ledger.transactions[-1]], c.ledger.rules)
+        history(ledger, c.market, LAST, since=point, grid=c.grid)
+
+    return [
+        row(f"packed checkpoint of {lots} lots; pickled and compressed", sizes, "bytes/lot", most=1),
+        row("packing it; pickling it", in_turn(point.pack, partial(pickle.dumps, point), ROUNDS), "ms"),
+        row("unpacking it; unpickling it", in_turn(partial(Checkpoint.unpack, packed), partial(pickle.loads, pickled),
+            ROUNDS), "ms"),
+        row("the last day from the packed one; the whole", in_turn(tail, whole, ROUNDS), "ms"),
+        row("a row put to the ledger and the last day; the whole", in_turn(grown, whole, ROUNDS), "ms"),
+    ]  # fmt: skip
+
+
 def wide() -> list[Row]:
     """What more accounts cost, and how many small portfolios a second one core does."""
     one, ten, small = case(), case(accounts=10), case(symbols=20, transactions=100, days=730)
@@ -307,17 +342,16 @@ def wide() -> list[Row]:
         partial(history, one.ledger, one.market, LAST, grid=one.grid),
         ROUNDS,
     )
-    rate = [
-        (1e3 / a, 1e3 / b)
-        for a, b in in_turn(
-            partial(history, small.ledger, small.market, last, grid=small.grid),
-            partial(history, one.ledger, one.market, LAST, grid=one.grid),
-            ROUNDS,
-        )
-    ]
+    reference = partial(history, one.ledger, one.market, LAST, grid=one.grid)
+
+    def rate(grid: Grid | None) -> list[tuple[float, float]]:
+        ours = partial(history, small.ledger, small.market, last, grid=grid)
+        return [(1e3 / a, 1e3 / b) for a, b in in_turn(ours, reference, ROUNDS)]
+
     return [
         row("ten accounts; one account", pairs, "ms"),
-        row("portfolios of 20 x 2 years, prices laid out; of 50 x 5 years", rate, "a second", rate=True),
+        row("portfolios of 20 x 2 years, prices laid out; of 50 x 5 years", rate(small.grid), "a second", rate=True),
+        row("the same, prices laid out each time; the same", rate(None), "a second", rate=True),
     ]
 
 

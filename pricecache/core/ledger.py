@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Context, Decimal, localcontext
+from functools import lru_cache
+from itertools import count
 from math import nan
 from operator import attrgetter
 from typing import Any, Literal, get_args
@@ -130,12 +133,13 @@ class Plain:
     @classmethod
     def of(cls, rows: Sequence[Transaction], currency: str) -> Plain:
         own = (None, currency)
-        seen: dict[tuple[str, Instrument | None], int] = {}
-        places = [seen.setdefault((row.account, row.instrument), len(seen)) for row in rows]
-        amounts = [_plain_amount(row) if row.is_plain and row.currency in own else None for row in rows]
+        numbers: dict[tuple[str, Instrument | None], int] = defaultdict(count().__next__)
+        places = [numbers[row.account, row.instrument] for row in rows]
+        with localcontext(EXACT):
+            amounts = [_plain_amount(row) if row.is_plain and row.currency in own else None for row in rows]
         money = [nan if amount is None else float(amount) for amount in amounts]
         shares = [0.0 if row.quantity is None else whole(row.quantity) for row in rows]
-        return cls(len(seen), places, amounts, money, shares)
+        return cls(len(numbers), places, amounts, money, shares)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,6 +219,7 @@ def _remarkable(rows: Sequence[Transaction]) -> Sequence[Transaction]:
     return [row for row in rows if row.type == "split" or row.link is not None or row.adjusted_as_of is not None]
 
 
+@lru_cache(4096)
 def whole(quantity: Decimal) -> float:
     """`quantity` as a float whose sums with others are exact; NaN when it is not a whole number, or a huge one."""
     number = int(quantity)
@@ -224,9 +229,8 @@ def whole(quantity: Decimal) -> float:
 def _plain_amount(row: Transaction) -> Decimal | None:
     if row.type == "dividend":
         return row.amount
-    if row.type not in _SHARES or row.quantity is None or row.price is None:
-        return None
-    return EXACT.multiply(row.quantity, row.price)
+    quantity, price = row.quantity, row.price
+    return None if row.type not in _SHARES or quantity is None or price is None else quantity * price
 
 
 def faults(rows: Sequence[Transaction], *, first: int = 0) -> list[dict[str, Any]]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from pricecache.core.ledger import Rules
 
+BEGINNING = -719162
+"""The day 0001-01-01: what a change of the rules of a portfolio makes doubtful from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
@@ -51,4 +54,4 @@ class LedgerState:
     def moved(self, day: int | None, places: int) -> LedgerState:
         """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
         days = [known for known in (self.dirty_from, day) if known is not None]
-        return LedgerState(self.generation + 1, min(days, default=None), self.places + places)
+        return LedgerState(self.generation + 1, min(days, default=None), self.places + places, self.clean_at)

@@ -12,7 +12,7 @@ from typing import Any
 from pricecache.core import lots as lot_rules
 from pricecache.core.book import Book
 from pricecache.core.currencies import major, unit
-from pricecache.core.ledger import ZERO, Ledger, Plain, Transaction
+from pricecache.core.ledger import EXACT, ZERO, Ledger, Plain, Transaction
 from pricecache.core.lots import Lot, scaled
 from pricecache.core.marketdata import NEVER, ONE, UNKNOWN, MarketData
 from pricecache.core.plain import Way, short_ways
@@ -64,7 +64,7 @@ def replay(
 
     `books`: days up to `end` whose closing state is wanted. Never fails: an over-sale goes through and is a fault.
     """
-    with localcontext(prec=28):
+    with localcontext(EXACT):
         return _Pass(ledger, market, end, since or Book(-DAY_OFFSET)).run(sorted(set(books)))
 
 

@@ -150,11 +150,9 @@ class Ledgers:
 
     def dirty_since(self, portfolio: Portfolio, state: LedgerState, generation: int) -> int | None:
         """From when on what was computed of the ledger at `generation` is doubtful at `state`; None: nowhere."""
-        if state.generation == generation:
-            return None
         kept = self._kept.get(portfolio.id)
         known = kept is not None and kept.state.generation == state.generation
-        return kept.dirty_since(generation) if kept is not None and known else state.dirty_from
+        return kept.dirty_since(generation) if kept is not None and known else state.dirty_since(generation)
 
     async def after(self, portfolio: Portfolio, state: LedgerState, day: int) -> Ledger | None:
         """Its transactions after `day` only; None when the ledger is not at `state` any more."""

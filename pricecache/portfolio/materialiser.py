@@ -11,14 +11,14 @@ from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
 from pricecache.core.materialised import Materialised
-from pricecache.core.portfolios import LedgerState, Portfolio
+from pricecache.core.portfolios import BEGINNING, LedgerState, Portfolio
 from pricecache.errors import NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.wholes import Wholes
 from pricecache.stores.commits import pause
 from pricecache.stores.history import HistoryStore, StoredHead, Writing
-from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, LedgerStore, gave_up
+from pricecache.stores.ledger import RACES, LedgerMoved, LedgerStore, gave_up
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.runs import RunHandle

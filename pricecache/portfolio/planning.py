@@ -36,7 +36,7 @@ class LedgerView:
         """The first day whose history may be another since the ledger was at `generation`; None: none is."""
         number = self.state.generation - generation
         if number > len(self.changes):
-            return self.state.dirty_from
+            return self.state.dirty_since(generation)
         recent = self.changes[len(self.changes) - number :]
         return min((day for day in recent if day is not None), default=None)
 

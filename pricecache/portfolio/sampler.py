@@ -82,8 +82,8 @@ class Sampler:
             return None
         market = await self._markets.view(view.ledger)
         stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
-        is_moved = stored.head.stamp.generation != stamp.generation
-        day = doubtful_from(stored.head.stamp, stamp, view.ledger, view.state.dirty_from if is_moved else None)
+        generation = stored.head.stamp.generation
+        day = doubtful_from(stored.head.stamp, stamp, view.ledger, view.state.dirty_since(generation))
         day = min(day, await revised_from(self._store.database, stored.head.stamp, stamp))
         last = min(stored.head.through, day - 1, market.settled)
         if last < stored.head.start:

@@ -21,7 +21,7 @@ from pricecache.core.grid import Grid, lay_out
 from pricecache.core.history import ENGINE_VERSION, History, history
 from pricecache.core.ledger import Ledger
 from pricecache.core.materialised import Materialised, brought_up, gone_on
-from pricecache.core.portfolios import LedgerState, Portfolio
+from pricecache.core.portfolios import BEGINNING, LedgerState, Portfolio
 from pricecache.core.scopes import Scope
 from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts, Stamp, changed_series, doubtful_from
 from pricecache.errors import Corrupt
@@ -190,6 +190,10 @@ class Wholes:
         """`rest`: with the days that are not settled."""
         before = self._kept.get(portfolio.id)
         for _ in range(RACES):
+            if before is not None and before.kept is not None:
+                state = await self._ledgers.state(portfolio)
+                if self._ledgers.dirty_since(portfolio, state, before.kept.stamp.generation) == BEGINNING:
+                    before = None  # nothing of it holds; what another daemon stored meanwhile may
             kept = before.kept if before is not None and before.kept is not None else await self._load(portfolio, store)
             if kept is not None and (whole := await self._gone_on(portfolio, kept, before, rest)) is not None:
                 return whole
@@ -279,8 +283,7 @@ class Wholes:
     ) -> int:
         if kept is None:
             return ALWAYS
-        is_moved = kept.stamp.generation != stamp.generation
-        dirty_from = view.dirty_since(kept.stamp.generation) if is_moved else None
+        dirty_from = view.dirty_since(kept.stamp.generation)
         day = doubtful_from(kept.stamp, stamp, view.ledger, dirty_from)
         return min(day, await revised_from(store.database, kept.stamp, stamp))
 

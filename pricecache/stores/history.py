@@ -177,7 +177,10 @@ class HistoryStore:
     async def _claim(self, session: Any, heads: Sequence[StoredHead]) -> None:
         """Every ledger has to be where its rows are from; what was doubtful of it no longer is."""
         clean: list[Any] = [
-            UpdateOne({"_id": head.portfolio, "generation": head.stamp.generation}, {"$unset": {"dirtyFrom": ""}})
+            UpdateOne(
+                {"_id": head.portfolio, "generation": head.stamp.generation},
+                {"$unset": {"dirtyFrom": ""}, "$set": {"cleanAt": head.stamp.generation}},
+            )
             for head in heads
         ]
         claimed = await self._states.bulk_write(clean, session=session, ordered=False)

@@ -26,8 +26,6 @@ from pricecache.stores.portfolio_heads import PortfolioHeads
 
 Document = dict[str, Any]
 
-BEGINNING = -719162
-"""The day 0001-01-01: what a change of the rules of a portfolio makes doubtful from."""
 RACES = 40
 """How often a change is planned anew when other writers are faster."""
 ROWS_AT_ONCE = 500
@@ -240,7 +238,9 @@ def _operations(portfolio: str, change: LedgerChange) -> Iterator[list[Any]]:
 
 def state_of(document: Document) -> LedgerState:
     """A document of `ledger_state` as a value."""
-    return LedgerState(document["generation"], document.get("dirtyFrom"), document["places"])
+    return LedgerState(
+        document["generation"], document.get("dirtyFrom"), document["places"], document.get("cleanAt", 0)
+    )
 
 
 def _document(portfolio: str, row: Row) -> Document:

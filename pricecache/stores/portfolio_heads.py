@@ -59,7 +59,7 @@ class PortfolioHeads:
         """Nothing computed of the ledger at `generation` is doubtful any more."""
         head = self._kept.get(portfolio_id)
         if head is not None and head.state is not None and head.state.generation == generation:
-            head.state = replace(head.state, dirty_from=None)
+            head.state = replace(head.state, dirty_from=None, clean_at=generation)
 
     def _may_keep(self, portfolio_id: str, ticket: int) -> bool:
         return self.trusted and ticket == self._changes and portfolio_id not in self._changing

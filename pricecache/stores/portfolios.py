@@ -10,11 +10,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from pricecache.core.ledger import Rules
-from pricecache.core.portfolios import Account, Portfolio
+from pricecache.core.portfolios import BEGINNING, Account, Portfolio
 from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
 from pricecache.stores.history import drop_history
-from pricecache.stores.ledger import BEGINNING, RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+from pricecache.stores.ledger import RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
 from pricecache.stores.ledger_batches import LedgerBatches
 from pricecache.stores.portfolio_heads import PortfolioHeads
 

@@ -306,6 +306,32 @@ async def test_two_daemons_on_one_database_never_serve_what_the_other_made_stale
                 break
 
 
+async def test_rows_in_memory_do_not_outlive_what_another_daemon_stored(world: World, database: Any) -> None:
+    """It has taken the day back from which the ledger was doubtful: for who has older rows that says nothing."""
+    await filled(world)
+    async with api_daemon(database, keys=("operator:ops:ops-key",)) as other:
+        await other.parts.load()
+        target = f"/api/portfolio/history?portfolioId={world.portfolio.id}"
+        for _ in range(2):
+            await other.get(target, headers=USER)
+        await world.add("x", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
+        await world.store()
+        other.parts.heads.forget(world.portfolio.id)  # as the change stream tells it to
+        _, theirs = await other.get(target, headers=USER)
+        _, mine = await world.daemon.get(target + "&useMaterialized=false", headers=USER)
+        assert theirs["history"] == mine["history"]
+        assert await other.parts.sampler.sample(world.portfolio) is None
+
+
+async def test_rows_in_memory_do_not_outlive_a_ledger_that_was_forgotten(world: World) -> None:
+    await filled(world)
+    await world.read()
+    await world.add("x", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
+    await world.store()
+    world.daemon.parts.ledgers._kept.clear()
+    same(await world.read(use_materialized=False), await world.read())
+
+
 async def test_a_write_that_came_too_late_leaves_what_is_newer(world: World) -> None:
     """The ledger moves on between computing and storing: nothing older is stored as if it were of now."""
     await filled(world)
