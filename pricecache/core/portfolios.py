@@ -50,6 +50,13 @@ class LedgerState:
     generation: int
     dirty_from: int | None
     places: int
+    clean_at: int = 0
+
+    def dirty_since(self, generation: int) -> int | None:
+        """From when on what was computed at `generation` is doubtful, None: it still holds."""
+        if generation == self.generation:
+            return None
+        return BEGINNING if generation < self.clean_at else self.dirty_from
 
     def moved(self, day: int | None, places: int) -> LedgerState:
         """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
