@@ -40,10 +40,12 @@ def young_only() -> Iterator[None]:
 
     For work that makes hundreds of thousands of objects of which many stay, such as the rows of a long ledger: a
     collection that looks through all of them holds the interpreter for 100 to 300 ms. They are freed as usual when
-    nothing refers to them; only cycles among what was old by then are never given back. Loop-only; may overlap.
+    nothing refers to them; cycles that become garbage inside and have grown old by its end are never given back.
+    Loop-only; may overlap.
     """
     global _young_only, _usual
     if not _young_only:
+        gc.collect()  # of little, as what was there at the start is left out: nothing of it is to stay for good
         _usual = gc.get_threshold()
         gc.set_threshold(_usual[0], _usual[1], _NEVER)
     _young_only += 1

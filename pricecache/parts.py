@@ -399,7 +399,7 @@ class Parts:
             portfolios=self.portfolios,
             ledgers=self.ledgers,
             histories=self.histories,
-            price_origins=PriceOrigins(self.catalog, self.bars, self.live),
+            price_origins=PriceOrigins(self.catalog, self.bars, self.live, self._book),
             imports=self.imports,
             pages=PageCache(int(self._settings.response_cache_mb * MIB / 2)),
             materialiser=self.materialiser,

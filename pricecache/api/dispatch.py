@@ -160,7 +160,7 @@ class Dispatcher:
                 return await self._response(request, answer)
             kept = answer
             kept.scope, kept.counter = route.scope, self._counters[route]
-            if request.method == "GET":
+            if request.method == "GET" and kept.may_last:
                 self._kept.put(request.raw_path, kept)
         else:
             kept.count_read()
@@ -263,7 +263,8 @@ class Dispatcher:
         found = kept.wire(headers.get("If-None-Match"), headers.get("Accept-Encoding"), date)
         if found is None:
             await _maybe_in_thread(kept.nbytes, kept.make_gzip)
-            self._kept.put(request.raw_path, kept)
+            if kept.may_last:
+                self._kept.put(request.raw_path, kept)
             found = kept.wire(None, headers.get("Accept-Encoding"), date)
             assert found is not None
         return cast(web.StreamResponse, _CountedWire(request, *found))

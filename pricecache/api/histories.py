@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import orjson
 
@@ -45,18 +46,20 @@ class KeptValues(Kept):
         super().__init__(body, etag, content_type=content_type)
         self.user = whole.portfolio.owner
         self._wholes = wholes
-        self._whole = whole
+        self._whole = ref(whole)  # what is kept in memory is for `Wholes` to say
         # who asks next is told that these rows were there already
         self._is_first = whole.kept is not None and whole.reused_through != whole.kept.through
 
     def current(self, now: float) -> bool:
-        return not self._is_first and self._wholes.stands(self._whole, now)
+        whole = self._whole()
+        return not self._is_first and whole is not None and self._wholes.stands(whole, now)
 
 
 class KeptOnce(Kept):
     """An answer with a tag, which is made anew each time."""
 
     __slots__ = ()
+    may_last = False
 
     def current(self, now: float) -> bool:
         return False

@@ -90,8 +90,8 @@ class WireResponse:
 class Kept:
     """One answer to keep: how it is sent, and (in subclasses) how it knows that it is still right. Loop-only.
 
-    `etag`: quoted, weak with W/ before it. `user`: whose it is, None: everybody's who has the scope. `scope` and
-    `counter` are filled in by the dispatcher.
+    `may_last`: whether it can be right a second time. `etag`: quoted, weak with W/ before it. `user`: whose it is,
+    None: everybody's who has the scope. `scope` and `counter` are filled in by the dispatcher.
     """
 
     __slots__ = ("_gzip", "_headers", "_plain", "_unchanged", "_unchanged_gzip", "counter", "etag", "scope", "user")
@@ -125,6 +125,8 @@ class Kept:
     @property
     def nbytes(self) -> int:
         return len(self._plain) + 2 * len(self._unchanged) + (len(self._gzip) if self._gzip else 0) + 1000
+
+    may_last = True
 
     def is_for(self, principal: Principal) -> bool:
         """Whether `principal` may have it."""

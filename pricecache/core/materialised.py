@@ -38,8 +38,12 @@ class Point:
     @property
     def nbytes(self) -> int:
         """About what it takes in memory; lots that two checkpoints share count twice."""
-        held = 0 if self.unpacked is None else len(self.unpacked.book.positions) * POSITION_BYTES
-        return held + (0 if self.packed is None else len(self.packed))
+        packed = 0 if self.packed is None else len(self.packed)
+        if self.unpacked is None:
+            return packed
+        positions = self.unpacked.book.positions
+        lots = sum(len(held.lots) for held in positions)
+        return packed + len(positions) * POSITION_BYTES + lots * LOT_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

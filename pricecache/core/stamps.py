@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import Ledger
+from pricecache.core.ledger import Ledger, Rules
 
 ALWAYS = -(1 << 40)
 """The day from which on everything is doubtful."""
@@ -45,11 +45,12 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """`generation` of the ledger, version of the `engine`, and the facts of each instrument and pair of currencies by
-    its key; None where nothing was known of one."""
+    """`generation` of the ledger and the `rules` it was read by, version of the `engine`, and the facts of each
+    instrument and pair of currencies by its key; None where nothing was known of one."""
 
     generation: int
     engine: int
+    rules: Rules
     series: Mapping[str, SeriesFacts | None] = field(default_factory=dict)
 
 
@@ -67,7 +68,7 @@ def doubtful_from(before: Stamp, after: Stamp, ledger: Ledger, dirty_from: int |
 
     `ledger`: as it is now; `dirty_from`: from when on its own changes since `before` count, None for none.
     """
-    if before.engine != after.engine or before.generation > after.generation:
+    if (before.engine, before.rules) != (after.engine, after.rules) or before.generation > after.generation:
         return ALWAYS
     named = {facts.series: key for key, facts in before.series.items() if facts is not None}
     days = [NEVER if dirty_from is None else dirty_from]

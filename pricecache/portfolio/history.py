@@ -10,9 +10,9 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.chunks import between
+from pricecache.core.chunks import between, joined
 from pricecache.core.grid import rate_row
-from pricecache.core.history import PORTFOLIO, History, book_at
+from pricecache.core.history import PORTFOLIO, GrossFlows, History, book_at
 from pricecache.core.holdings import Holdings, holdings
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
@@ -148,12 +148,14 @@ def _until(whole: History, last: int) -> History:
         return between(whole, whole.start, last)
     more = np.repeat(whole.values[:, :, -1:], last - whole.end, axis=2)
     more[NET_FLOW] = 0.0
-    carried = np.repeat(whole.estimated[:, -1:], last - whole.end, axis=1)
-    return replace(
+    after = replace(
         whole,
-        values=np.concatenate([whole.values, more], axis=2),
-        estimated=np.concatenate([whole.estimated, carried], axis=1),
+        start=whole.end + 1,
+        values=more,
+        estimated=np.repeat(whole.estimated[:, -1:], last - whole.end, axis=1),
+        gross=GrossFlows(whole.end + 1, *np.zeros((2, *more.shape[1:]))),
     )
+    return joined([whole, after], cash_tracking=True)  # of the same scopes
 
 
 def _scope(account: str | None) -> Scope:

@@ -46,6 +46,8 @@ from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerSto
 from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
 
+ROWS_TOGETHER = 1000
+"""Ledgers of fewer rows are read with one query for several."""
 CHANGES_KEPT = 50
 """Changes of a ledger of which it is known from when on they count."""
 ROWS_KEPT = 200_000
@@ -139,9 +141,10 @@ class Ledgers:
     async def read_many(self, portfolios: Sequence[Portfolio]) -> None:
         """Read the ledgers of several portfolios at once, so that each is there when it is asked for next; those that
         somebody changes meanwhile are not."""
-        missing = [one for one in portfolios if one.id not in self._kept]
+        before = await self._store.states([one.id for one in portfolios if one.id not in self._kept])
+        # long ones are read alone, a piece at a time
+        missing = [one for one in portfolios if one.id in before and before[one.id].places < ROWS_TOGETHER]
         ids = [one.id for one in missing]
-        before = await self._store.states(ids)
         rows, after = await self._store.rows_of(ids), await self._store.states(ids)
         for one in missing:
             old, state, found = before.get(one.id), after.get(one.id), rows.get(one.id)
@@ -279,6 +282,8 @@ class Ledgers:
         `VersionMismatch` when the row is not at `version`."""
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            if outcome and _is_there(view.by_id.get(row_id), outcome[-1]):  # by the attempt before
+                return Plan(LedgerChange())
             before = _require(view, row_id, version)
             one = self._resolved(Incoming(0, given, target=row_id))
             _refuse([_without_row(fault) for fault in self._faults_in(view, [one], accounts)])
@@ -296,9 +301,13 @@ class Ledgers:
         """Take a row out. Raises `NotFound`, `VersionMismatch`, and `Invalid` when what is left cannot be."""
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            if tried and row_id not in view.by_id:  # gone by the attempt before
+                return Plan(LedgerChange())
             row = _require(view, row_id, version)
+            tried.append(row)
             return Plan(LedgerChange(deleted=[row], affected_from=affected_from([row])))
 
+        tried: list[Row] = []
         await self._write(portfolio, make, by)
 
     async def change_portfolio(
@@ -322,6 +331,8 @@ class Ledgers:
             except LedgerMoved:
                 await pause(attempt)
             portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
+            if portfolio.version - 1 == version and _has(portfolio, facts):  # by the attempt before
+                return portfolio
         raise gave_up()
 
     async def _write(
@@ -500,6 +511,21 @@ def _refuse(rows: Sequence[Mapping[str, Any]]) -> None:
         raise Invalid(first["detail"], code=first["code"], rows=list(rows))
     more = f"{len(rows)} faults; the first: {first['detail']}"
     raise Invalid(more, code="transactions_refused", rows=list(rows[:ROWS_TOLD]), total=len(rows))
+
+
+def _is_there(row: Row | None, wanted: Row) -> bool:
+    return row is not None and row.version == wanted.version and is_same(row.transaction, wanted.transaction)
+
+
+def _has(portfolio: Portfolio, facts: Mapping[str, Any]) -> bool:
+    own = {
+        "name": portfolio.name,
+        "quantityBasis": portfolio.quantity_basis,
+        "timeZone": portfolio.time_zone,
+        "isArchived": portfolio.is_archived,
+    }
+    told = {name: value for name, value in facts.items() if name in own}
+    return _rules_with(portfolio.rules, facts) == portfolio.rules and told.items() <= own.items()
 
 
 def _require(view: LedgerView, row_id: str, version: int | None) -> Row:

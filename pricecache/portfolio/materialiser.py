@@ -10,6 +10,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
+from pricecache.core.history import ENGINE_VERSION
 from pricecache.core.materialised import Materialised
 from pricecache.core.portfolios import BEGINNING, LedgerState, Portfolio
 from pricecache.errors import NotFound, PricecacheError, Unavailable
@@ -190,7 +191,7 @@ class Materialiser:
         try:
             writings, alone = await self._computed(batch, heads)
             stored = await self._store.write_many(writings, self._clock.time()) if writings else []
-        except (PyMongoError, PricecacheError, LedgerMoved):  # told by who does them one by one
+        except Exception:  # whatever it is: told by who does them one by one
             return batch
         for one, head in zip(writings, stored, strict=True):
             self._wholes.stored(one.portfolio, one.kept, head.version)
@@ -203,10 +204,10 @@ class Materialiser:
     ) -> tuple[list[Writing], list[Portfolio]]:
         await self._all_ledgers.read_many(batch)
         known = [heads[one.id] for one in batch if one.id in heads]
-        self._wholes.make_ready(await self._store.load_many(known, {one.id: one.rules.cash_tracking for one in batch}))
+        stored = await self._store.load_many(known, {one.id: one.rules.cash_tracking for one in batch})
         writings, alone = [], []
         for portfolio in batch:
-            whole = await self._wholes.settled(portfolio)
+            whole = await self._wholes.settled(portfolio, stored.get(portfolio.id))
             before = heads.get(portfolio.id)
             if whole.kept is None or _is_stored(before, whole.kept) or _is_older(before, whole.kept):
                 alone.append(portfolio)
@@ -226,6 +227,10 @@ class Materialiser:
             self.stats.failed += 1
             code = exc.code if isinstance(exc, PricecacheError) else "database_unavailable"
             run.fail_portfolio(portfolio.id, code, str(exc)[:300])
+        except Exception:  # one portfolio's fault is not the next one's
+            self.stats.failed += 1
+            log.exception("history is not stored", portfolio=portfolio.id)
+            run.fail_portfolio(portfolio.id, "internal_error", "Our fault: the log has it.")
         else:
             run.count("stored" if written else "unchanged")
 
@@ -234,7 +239,8 @@ class Materialiser:
             return False
         if head is None:
             return state.places > 0
-        if head.stamp.generation != state.generation:
+        ours = state.generation, ENGINE_VERSION, portfolio.rules
+        if (head.stamp.generation, head.stamp.engine, head.stamp.rules) != ours:
             return True
         try:
             known = self._markets.settled(head.stamp.series)

@@ -9,6 +9,7 @@ from pricecache.cache.live import LiveCache
 from pricecache.core.bars import day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
+from pricecache.core.sessions import CalendarBook
 from pricecache.stores.bars import BarStore
 
 
@@ -25,10 +26,11 @@ class PriceOrigin:
 class PriceOrigins:
     """Loop-only."""
 
-    def __init__(self, catalog: Catalog, bars: BarStore, live: LiveCache) -> None:
+    def __init__(self, catalog: Catalog, bars: BarStore, live: LiveCache, calendars: CalendarBook) -> None:
         self._catalog = catalog
         self._bars = bars
         self._live = live
+        self._calendars = calendars
 
     async def of(self, wanted: Iterable[tuple[Instrument, int]]) -> dict[tuple[Instrument, int], PriceOrigin]:
         """Of the close of each instrument in each session (days since 1970-01-01), with one query. Raises `Corrupt`."""
@@ -43,11 +45,12 @@ class PriceOrigins:
                 source = "manual" if by_hand else str(year.provenance.names()[row])
                 found[instrument, day] = PriceOrigin(source, float(year.provenance.fetched_at[row]) / 1000, False)
             else:
-                found[instrument, day] = self._provisional(entry)
+                found[instrument, day] = self._provisional(entry, day)
         return found
 
-    def _provisional(self, entry: Entry) -> PriceOrigin:
+    def _provisional(self, entry: Entry, day: int) -> PriceOrigin:
         quote = self._live.get(entry.instrument.key)
-        if quote is None:
-            return PriceOrigin(entry.source, None, True)
+        calendar = self._calendars.get(entry.instrument.place.calendar)
+        if quote is None or calendar.current(quote.as_of) != day:  # of a quote that another has taken the place of
+            return PriceOrigin(None, None, True)
         return PriceOrigin(quote.source, quote.as_of, True)

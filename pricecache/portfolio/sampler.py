@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
+from pricecache.core.chunks import with_flows
 from pricecache.core.history import ENGINE_VERSION, History, history
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.stamps import Stamp, doubtful_from
@@ -24,6 +25,7 @@ from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
 
+_NAMES = (*FIELDS, "inflow", "outflow")
 SAMPLE_SECONDS = 60.0
 """Between two portfolios."""
 
@@ -73,6 +75,8 @@ class Sampler:
                     await self.sample(await self._portfolios.find(portfolio_id))
             except (PyMongoError, PricecacheError) as exc:
                 log.debug("no stored history was looked at", error=str(exc)[:300])
+            except Exception:  # our fault with one portfolio; the next is looked at all the same
+                log.exception("a stored history could not be looked at")
 
     async def sample(self, portfolio: Portfolio) -> Drift | None:
         """Compare what is stored of one portfolio and holds by its own word. None: nothing differs."""
@@ -81,7 +85,7 @@ class Sampler:
         if stored is None or stored.head.stamp.generation > view.state.generation:
             return None
         market = await self._markets.view(view.ledger)
-        stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
+        stamp = Stamp(view.state.generation, ENGINE_VERSION, portfolio.rules, market.facts)
         generation = stored.head.stamp.generation
         day = doubtful_from(stored.head.stamp, stamp, view.ledger, view.state.dirty_since(generation))
         day = min(day, await revised_from(self._store.database, stored.head.stamp, stamp))
@@ -119,16 +123,17 @@ def _difference(portfolio: str, stored: History, computed: History | None, last:
             portfolio, None, stored.start, "start", float(stored.start), float(computed.start if computed else -1)
         )
     days = last + 1 - stored.start
+    kept, made = with_flows(stored), with_flows(computed)
     for number, scope in enumerate(computed.scopes):
         if scope not in stored.scopes:
             return Drift(portfolio, scope[0], stored.start, "account", float("nan"), float("nan"))
         row = stored.scopes.index(scope)
-        ours, theirs = stored.values[:, row, :days], computed.values[:, number, :days]
+        ours, theirs = kept[:, row, :days], made[:, number, :days]
         differs = (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
         differs[0] |= stored.estimated[row, :days] != computed.estimated[number, :days]
         if differs.any():
             column = int(np.flatnonzero(differs.any(axis=0))[0])
             field = int(np.flatnonzero(differs[:, column])[0])
             values = float(ours[field, column]), float(theirs[field, column])
-            return Drift(portfolio, scope[0], stored.start + column, FIELDS[field], *values)
+            return Drift(portfolio, scope[0], stored.start + column, _NAMES[field], *values)
     return None

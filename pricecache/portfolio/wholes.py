@@ -37,10 +37,12 @@ log = structlog.get_logger(__name__)
 IN_THREAD_FROM = 150_000
 """Prices (days × instruments) from which on a computation leaves the event loop: below, it takes a few ms."""
 ROWS_IN_THREAD_FROM = 3000
+ROW_BYTES = 900
+"""About what a transaction takes in memory."""
 _Value = TypeVar("_Value")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Whole:
     """Every day of a portfolio from its first transaction to `today` (days since 1970-01-01), which goes on.
 
@@ -87,9 +89,10 @@ class Whole:
     @property
     def nbytes(self) -> int:
         """In memory, joined or not."""
-        return (
-            5000 + (0 if self.kept is None else 2 * self.kept.nbytes) + (0 if self.tail is None else self.tail.nbytes)
-        )
+        kept = 0 if self.kept is None else 2 * self.kept.nbytes
+        laid = 0 if self.grid is None else self.grid.prices.nbytes
+        rows = ROW_BYTES * len(self.ledger.transactions)
+        return 5000 + kept + laid + rows + (0 if self.tail is None else self.tail.nbytes)
 
 
 class Wholes:
@@ -114,7 +117,6 @@ class Wholes:
         self._store = store
         self._clock = clock
         self._kept: LRUCache[str, Whole] = LRUCache(max_bytes, getsizeof=lambda whole: whole.nbytes)
-        self._ready: dict[str, Materialised] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.on_advanced: Callable[[str], object] = lambda portfolio: None
         self.hits = 0
@@ -169,12 +171,13 @@ class Wholes:
                 whole.reused_through = None if whole.kept is None else whole.kept.through
         return whole
 
-    async def settled(self, portfolio: Portfolio) -> Whole:
-        """For who stores it: what is settled only, without a tail; takes no other's place in memory."""
+    async def settled(self, portfolio: Portfolio, stored: Materialised | None = None) -> Whole:
+        """For who stores it: what is settled only, without a tail; takes no other's place in memory. `stored`: what is
+        stored, as far as that is known."""
         assert self._store is not None
         lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
         async with lock:
-            return self.standing(portfolio) or await self._made(portfolio, self._store, rest=False)
+            return self.standing(portfolio) or await self._made(portfolio, self._store, stored, rest=False)
 
     async def _computed(self, portfolio: Portfolio) -> Whole:
         view = await self._ledgers.read(portfolio)
@@ -186,7 +189,9 @@ class Wholes:
             portfolio, view.state, ledger, True, market, today, None, found, None, self._until(portfolio, market)
         )
 
-    async def _made(self, portfolio: Portfolio, store: HistoryStore, *, rest: bool = True) -> Whole:
+    async def _made(
+        self, portfolio: Portfolio, store: HistoryStore, stored: Materialised | None = None, *, rest: bool = True
+    ) -> Whole:
         """`rest`: with the days that are not settled."""
         before = self._kept.get(portfolio.id)
         for _ in range(RACES):
@@ -194,17 +199,19 @@ class Wholes:
                 state = await self._ledgers.state(portfolio)
                 if self._ledgers.dirty_since(portfolio, state, before.kept.stamp.generation) == BEGINNING:
                     before = None  # nothing of it holds; what another daemon stored meanwhile may
-            kept = before.kept if before is not None and before.kept is not None else await self._load(portfolio, store)
+            kept = stored if before is None else before.kept
+            if kept is None:
+                kept = await self._load(portfolio, store)
             if kept is not None and (whole := await self._gone_on(portfolio, kept, before, rest)) is not None:
                 return whole
             view = await self._ledgers.read(portfolio)
             market, today = await self._markets.view(view.ledger), self.today(portfolio)
-            stamp = Stamp(view.state.generation, ENGINE_VERSION, market.facts)
+            stamp = Stamp(view.state.generation, ENGINE_VERSION, portfolio.rules, market.facts)
             if kept is None or kept.stamp.generation <= stamp.generation:
                 doubtful = await self._doubtful_from(store, kept, stamp, view)
                 return await self._brought_up(portfolio, view, market, today, kept, stamp, doubtful, rest)
             self._heads.forget(portfolio.id)  # what is stored is of a later ledger than the one that was known here
-            before = None
+            before = stored = None
         raise gave_up()
 
     async def _gone_on(
@@ -215,7 +222,8 @@ class Wholes:
         stamp = kept.stamp
         dirty_from = self._ledgers.dirty_since(portfolio, state, stamp.generation)
         is_doubted = dirty_from is not None and dirty_from <= kept.through
-        if stamp.generation > state.generation or is_doubted or stamp.engine != ENGINE_VERSION:
+        is_ours = (stamp.engine, stamp.rules) == (ENGINE_VERSION, portfolio.rules)
+        if stamp.generation > state.generation or is_doubted or not is_ours:
             return None
         if before is not None and before.state.generation == state.generation:
             ledger, is_complete = before.ledger, before.is_complete
@@ -238,7 +246,7 @@ class Wholes:
         through = min(today - 1, market.settled)
         if through < kept.through or not _is_same(stamp.series, market.facts):
             return None
-        stamp = Stamp(state.generation, ENGINE_VERSION, market.facts)
+        stamp = Stamp(state.generation, ENGINE_VERSION, portfolio.rules, market.facts)
 
         def compute() -> tuple[Materialised, History | None, Grid | None]:
             settled = gone_on(kept, stamp, ledger, market.market, through)
@@ -262,15 +270,7 @@ class Wholes:
             self.computed_days += settled.through - reused
         self.computed_days += 0 if tail is None else tail.days
 
-    def make_ready(self, stored: Mapping[str, Materialised]) -> None:
-        """What is stored of these portfolios, for who makes their wholes next; what was made ready before is not
-        needed any more."""
-        self._ready = dict(stored)
-
     async def _load(self, portfolio: Portfolio, store: HistoryStore) -> Materialised | None:
-        ready = self._ready.pop(portfolio.id, None)
-        if ready is not None:
-            return ready
         try:
             stored = await store.load(portfolio.id, portfolio.rules.cash_tracking)
         except Corrupt as exc:

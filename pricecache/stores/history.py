@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from bson import Binary
@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.core.chunks import Span, between, joined, spans, with_flows
 from pricecache.core.history import GrossFlows, History
+from pricecache.core.ledger import Rules
 from pricecache.core.materialised import Materialised, Point
 from pricecache.core.scopes import Scope
 from pricecache.core.stamps import SeriesFacts, Stamp
@@ -25,6 +26,7 @@ from pricecache.stores.ledger import LedgerMoved, as_moved
 from pricecache.stores.packed_history import pack_rows, unpack_rows
 
 Document = dict[str, Any]
+_RULES = tuple(one.name for one in fields(Rules))
 LOOKS = 4
 """How often a reader looks again when what it read was being written."""
 IN_THREAD_FROM = 200_000
@@ -347,6 +349,7 @@ def _head_document(head: StoredHead) -> Document:
         "version": head.version,
         "generation": stamp.generation,
         "engine": stamp.engine,
+        "rules": [getattr(stamp.rules, name) for name in _RULES],
         "series": [[key, None if facts is None else facts.to_list()] for key, facts in stamp.series.items()],
         "start": head.start,
         "through": head.through,
@@ -362,7 +365,7 @@ def _head_of(document: Document) -> StoredHead:
     return StoredHead(
         document["_id"],
         document["version"],
-        Stamp(document["generation"], document["engine"], series),
+        Stamp(document["generation"], document["engine"], Rules(*document["rules"]), series),
         document["start"],
         document["through"],
         tuple(Chunk(Span(first, last), version) for first, last, version in document["chunks"]),

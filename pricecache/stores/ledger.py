@@ -154,6 +154,7 @@ class LedgerStore:
         if len(rows) >= PACKED_FROM:
             pieces = await asyncio.to_thread(lambda: pack(_document(portfolio, row) for row in rows))
             change = replace(change, inserted=(), replaced=())
+        ticket = self._heads.ticket
         with self._heads.changing(portfolio):
             try:
                 await self._batches.place(portfolio)
@@ -167,7 +168,7 @@ class LedgerStore:
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         state = base.moved(change.affected_from, places)
-        self._heads.keep_state(portfolio, state, self._heads.ticket)
+        self._heads.keep_state(portfolio, state, ticket + 1)  # but for the end of this change nothing may have moved
         if pieces:
             with suppress(PyMongoError):  # they are stored, and count where they are; the next writer places them
                 await self._batches.place(portfolio)

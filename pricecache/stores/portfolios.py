@@ -52,8 +52,9 @@ class PortfolioStore:
 
     async def all_of(self, owner: str) -> list[Portfolio]:
         """Oldest first."""
+        ticket = self._heads.ticket
         found = await self._portfolios.find({"owner": owner}).sort("_id", 1).to_list()
-        return [_portfolio(document) for document in found]
+        return [self._known(document, ticket) for document in found]
 
     async def get(self, owner: str, portfolio_id: str) -> Portfolio:
         """Raises `NotFound` with code `unknown_portfolio`."""
@@ -83,10 +84,12 @@ class PortfolioStore:
         """The next `count` of all users' portfolios, by id, from that of `after` on without it."""
         ticket = self._heads.ticket
         found = await self._portfolios.find({"_id": {"$gt": after}}).sort("_id", 1).limit(count).to_list()
-        page = [_portfolio(document) for document in found]
-        for portfolio in page:
-            self._heads.keep_portfolio(portfolio, ticket)
-        return page
+        return [self._known(document, ticket) for document in found]
+
+    def _known(self, document: Document, ticket: int) -> Portfolio:
+        portfolio = _portfolio(document)
+        self._heads.keep_portfolio(portfolio, ticket)
+        return portfolio
 
     async def count(self) -> int:
         """About how many there are, of all users."""

@@ -22,6 +22,7 @@ from pricecache.core.valuation import COVERAGE, FIELDS, INDEX
 from pricecache.stores import packed_history
 from pricecache.stores.bars import Change
 from pricecache.stores.ledger import LedgerMoved
+from pricecache.stores.runs import Run, RunHandle
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.reference_history import reference
 
@@ -330,6 +331,62 @@ async def test_rows_in_memory_do_not_outlive_a_ledger_that_was_forgotten(world: 
     await world.store()
     world.daemon.parts.ledgers._kept.clear()
     same(await world.read(use_materialized=False), await world.read())
+
+
+async def test_rows_by_former_rules_are_nobodys_truth(world: World) -> None:
+    """Who had read the portfolio before its rules changed computes and stores by the old ones: it says so."""
+    await filled(world)
+    await world.add("x", date=iso(WHEN), type="sell", symbol="AAPL", quantity=4, price=97, accountId=world.accounts[0])
+    old = world.portfolio
+    await world.send("PATCH", "", {"costBasis": "lifo", "feesInCost": False})
+    await world.daemon.parts.wholes.of(old)
+    await world.daemon.parts.materialiser.materialise(old)
+    await world.agree()
+    run = Run("r", "materialize_history", "running", "test", {}, 0.0)
+    await world.daemon.parts.materialiser.run_job(RunHandle(run))
+    assert run.counts == {"upToDate": 1}
+
+
+async def test_one_portfolio_s_fault_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await filled(world)
+    _, second = await world.daemon.call("POST", "/api/portfolios", json={"name": "Second"}, headers=USER)
+    row = {"date": iso(WHEN), "type": "buy", "symbol": "AAPL", "quantity": 1, "price": 100}
+    await world.daemon.call("POST", f"/api/portfolios/{second['id']}/transactions", json=row, headers=USER)
+    await world.add("y", date=iso(WHEN), type="buy", symbol="MSFT", quantity=1, price=100)
+    parts, broken = world.daemon.parts, world.portfolio.id
+    settled = type(parts.wholes).settled
+
+    async def breaks(self: Any, portfolio: Portfolio, *given: Any) -> Any:
+        if portfolio.id == broken:
+            raise ZeroDivisionError
+        return await settled(self, portfolio, *given)
+
+    monkeypatch.setattr(type(parts.wholes), "settled", breaks)
+    run = Run("r", "materialize_history", "running", "test", {}, 0.0)
+    await parts.materialiser.run_job(RunHandle(run))
+    assert (run.counts["stored"], run.failures_total, run.failures[0]["code"]) == (1, 1, "internal_error")
+    assert await parts.stored_histories.head(second["id"]) is not None
+
+
+async def test_several_portfolios_add_up_where_their_days_differ(world: World) -> None:
+    """In Kiribati it is tomorrow already."""
+    await filled(world)
+    world.daemon.clock.advance(6 * 3600)
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        facts = {"name": zone, "timeZone": zone, "baseCurrency": "EUR"}
+        _, one = await world.daemon.call("POST", "/api/portfolios", json=facts, headers=USER)
+        row = {"date": iso(WHEN), "type": "buy", "symbol": "AAPL", "quantity": 1, "price": 100}
+        await world.daemon.call("POST", f"/api/portfolios/{one['id']}/transactions", json=row, headers=USER)
+    _, listed = await world.daemon.get("/api/portfolios", headers=USER)
+    ids = [one["id"] for one in listed["portfolios"]]
+    for order in (ids, ids[::-1], [ids[1], ids[2], ids[0]]):
+        query = "&".join(f"portfolioId={one}" for one in order)
+        status, answer = await world.daemon.get(f"/api/portfolio/history?{query}", headers=USER)
+        assert status == 200, answer
+        last = answer["total"]["history"][-1]
+        assert last["totalValue"] == pytest.approx(
+            sum(one["history"][-1]["totalValue"] for one in answer["portfolios"])
+        )
 
 
 async def test_a_write_that_came_too_late_leaves_what_is_newer(world: World) -> None:

@@ -310,6 +310,27 @@ async def test_an_outcome_that_is_not_known_is_found_out(
     assert [row["id"] for row in await listed(daemon, portfolio)] == added["ids"]
 
 
+async def test_a_change_of_unknown_outcome_is_told_as_done(daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks after the commit: the second attempt finds the row changed, or gone, as it was to be."""
+    portfolio, commit = await made(daemon), LedgerStore.commit
+    _, added = await add(daemon, portfolio, BUY)
+    target, broken = f"/api/portfolios/{portfolio}/transactions/{added['ids'][0]}", []
+
+    async def breaking(self: LedgerStore, *given: Any) -> Any:
+        state = await commit(self, *given)
+        if not broken:
+            broken.append(given)
+            raise LedgerMoved
+        return state
+
+    monkeypatch.setattr(LedgerStore, "commit", breaking)
+    status, row = await daemon.call("PUT", target, json={**BUY, "quantity": 7}, headers={**ANN, "If-Match": '"1"'})
+    assert (status, row["quantity"], row["version"]) == (200, 7, 2)
+    broken.clear()
+    assert (await daemon.call("DELETE", target, headers=ANN))[0] == 200
+    assert await listed(daemon, portfolio) == []
+
+
 async def test_only_one_of_two_sells_the_same_shares(daemon: ApiDaemon) -> None:
     await daemon.stored()
     portfolio = await made(daemon)
