@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal as D
 from typing import Any
 
 import pytest
 
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import TYPES, Ledger, Rules, Transaction, faults
+from pricecache.core.ledger import TYPES, Ledger, Rules, Transaction, faults, whole
 
 A = Instrument("AAA")
 GOOD: dict[str, Transaction] = {
@@ -87,3 +88,23 @@ def test_a_change_of_actions_reaches_back_to_rows_in_later_units() -> None:
     assert ledger.affected_from(A, 61) == 45
     assert ledger.affected_from(A, 90) == 90
     assert ledger.affected_from(Instrument("BBB"), 50) == 50
+
+
+def test_a_ledger_knows_its_instruments_and_the_currencies_of_its_rows() -> None:
+    ledger = Ledger.of([replace(GOOD["buy"], currency="EUR"), replace(GOOD["tax"], currency="GBp"), GOOD["deposit"]])
+    assert ledger.instruments() == {A}
+    assert ledger.currencies() == {"EUR", "GBp"}
+    assert ledger.instruments() is ledger.instruments()
+
+
+def test_plain_rows_come_to_quantity_times_price_or_their_amount() -> None:
+    rows = [GOOD["buy"], GOOD["dividend"], replace(GOOD["buy"], fees=D(1)), replace(GOOD["buy"], currency="EUR")]
+    ledger = Ledger(tuple(rows), Rules())
+    whole_ledger = ledger.plain(0, 4)
+    assert (whole_ledger.amounts, whole_ledger.money[:2]) == ([D(2), D(1), None, None], [2.0, 1.0])
+    assert ledger.plain(1, 3).amounts == Ledger(tuple(rows), Rules()).plain(1, 3).amounts == [D(1), None]
+
+
+@pytest.mark.parametrize(("quantity", "shares"), [("3", 3.0), ("-3.00", -3.0), ("2.5", None), ("4294967296", None)])
+def test_shares_are_floats_only_where_sums_of_them_are_exact(quantity: str, shares: float | None) -> None:
+    assert whole(D(quantity)) == shares if shares is not None else whole(D(quantity)) != whole(D(quantity))
