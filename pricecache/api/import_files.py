@@ -154,15 +154,6 @@ def _rows_in(found: Any) -> list[Any]:
 # CSV
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """`fields`: by place, the field that a column has, None where it has no name."""
-
-    delimiter: str
-    titles: Sequence[str]
-    fields: Sequence[str | None]
-
-
 def _from_csv(text: str) -> ImportFile:
     records = _records(text, _delimiter(text))
     _, titles = next(records, (1, []))
@@ -170,7 +161,7 @@ def _from_csv(text: str) -> ImportFile:
     rows: list[ImportRow | RefusedRow] = []
     lines = []
     for line, cells in records:
-        rows.append(_row_of(cells, titles, fields))
+        rows.append(_row_of(cells, fields))
         lines.append(line)
         _require_room(len(rows))
     columns = {name: title for name, title in zip(fields, titles, strict=True) if name is not None}
@@ -225,7 +216,7 @@ def _of_header(column: str, code: str, detail: str) -> dict[str, Any]:
     return {"column": column[:120], "code": code, "detail": detail}
 
 
-def _row_of(cells: Sequence[str], titles: Sequence[str], fields: Sequence[str | None]) -> ImportRow | RefusedRow:
+def _row_of(cells: Sequence[str], fields: Sequence[str | None]) -> ImportRow | RefusedRow:
     if len(cells) != len(fields):
         detail = f"{len(cells)} cells, and the header has {len(fields)}"
         return RefusedRow([{"code": "cell_count", "detail": detail}])

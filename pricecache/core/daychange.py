@@ -13,12 +13,6 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import Replayed
 from pricecache.core.valuation import NET_FLOW, VALUE, Valued
 
-FORMULAS = {
-    "day_change": "value - value at the close of the session before - flows since",
-    "day_change_percent": "100 x day_change / (value at the close of the session before + inflow since)",
-    "change_from_open": "value - (what was held before the session x its open) - flows since the session before",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -44,14 +38,6 @@ class Change:
     flow: float | None
     inflow: float
     at_open: float | None = None
-
-    @property
-    def of_day(self) -> float | None:
-        return _less(self.value, self.before, self.flow)
-
-    @property
-    def from_open(self) -> float | None:
-        return _less(self.value, self.at_open, self.flow)
 
 
 class Changes:
@@ -117,7 +103,3 @@ class Changes:
 def known(amount: float) -> float | None:
     """None for a NaN."""
     return None if amount != amount else float(amount)
-
-
-def _less(value: float | None, before: float | None, flow: float | None) -> float | None:
-    return None if value is None or before is None or flow is None else value - before - flow

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,10 @@ from pricecache.core.totals import Part, total
 from pricecache.core.valuation import NET_FLOW
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.threads import aside
 from pricecache.portfolio.wholes import Whole, Wholes
 
-ROWS_IN_THREAD_FROM = 300
-"""Rows of a ledger from which on it is replayed in a thread."""
 Source = Literal["materialized", "computed", "mixed"]
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +111,7 @@ class Histories:
             since = None if point is None else point.checkpoint().book
             return holdings(book_at(ledger, market, on, since=since), market, ledger.rules, account)
 
-        return await _computed(compute, point is None and len(ledger.transactions) >= ROWS_IN_THREAD_FROM), market
+        return await aside(len(ledger.transactions) if point is None else 0, compute), market
 
 
 def ranged(whole: Whole, account: str | None, start: int | None, end: int | None) -> HistoryRange:
@@ -131,10 +128,6 @@ def _source(whole: Whole, first: int, last: int) -> Source:
     if reused is None or reused < first:
         return "computed"
     return "materialized" if last <= reused else "mixed"
-
-
-async def _computed(compute: Callable[[], _Value], is_long: bool) -> _Value:
-    return await asyncio.to_thread(compute) if is_long else compute()
 
 
 def _rates(market: MarketData, base: str, currency: str, found: History) -> NDArray[np.float64]:

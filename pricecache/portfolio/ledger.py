@@ -1,18 +1,13 @@
-"""Writing to ledgers and reading them: rows planned and checked against the whole, prices of what they name kept."""
+"""Writing to ledgers: rows planned and checked against the whole, prices of what they name kept."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any, TypeVar
 
-from cachetools import LRUCache
-
-from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.catalog import Catalog
@@ -21,7 +16,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
-from pricecache.core.portfolios import LedgerState, Portfolio
+from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Invalid, NotFound, VersionMismatch
 from pricecache.portfolio.market import Markets, pair_of
 from pricecache.portfolio.planning import (
@@ -40,22 +35,16 @@ from pricecache.portfolio.planning import (
     repeated,
     uses_of,
 )
+from pricecache.portfolio.reading import LedgerReader
+from pricecache.portfolio.threads import aside
 from pricecache.stores.commits import pause
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up, new_id
 from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
 
-ROWS_TOGETHER = 1000
-"""Ledgers of fewer rows are read with one query for several."""
 CHANGES_KEPT = 50
 """Changes of a ledger of which it is known from when on they count."""
-ROWS_KEPT = 200_000
-"""Transactions of all ledgers together that are kept in memory."""
-MANY_ROWS = 5000
-"""Rows from which on garbage is not looked for among them while they are made."""
-IN_THREAD_FROM = 300
-"""Rows from which on a ledger is replayed in a thread."""
 FIRST_DAY = day_number(date(1900, 1, 1))
 SPLITS_SECONDS = 5.0
 """How long a sale of more than is held waits for the splits of an instrument that is new here."""
@@ -88,7 +77,7 @@ class Preview:
     market: MarketData
 
 
-class Ledgers:
+class Ledgers(LedgerReader):
     """Ledgers for whoever reads and writes them. Loop-only.
 
     Every change is one step: what is wrong with any of it is refused with all of its faults, and nothing is stored.
@@ -104,116 +93,12 @@ class Ledgers:
         markets: Markets,
         clock: Clock,
     ) -> None:
-        self._store = store
+        super().__init__(store, catalog)
         self._portfolios = portfolios
-        self._catalog = catalog
         self._instruments = instruments
         self._tracker = tracker
         self._markets = markets
         self._clock = clock
-        self._kept: LRUCache[str, LedgerView] = LRUCache(ROWS_KEPT, getsizeof=lambda view: len(view.rows) + 1)
-
-    async def read(self, portfolio: Portfolio) -> LedgerView:
-        """The ledger as it is now. Raises `NotFound` when the portfolio has gone."""
-        for attempt in range(RACES):
-            state = await self._store.state(portfolio.id)
-            if state is None:
-                self._kept.pop(portfolio.id, None)
-                raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
-            kept = self._kept.get(portfolio.id)
-            if kept is not None and kept.state.generation == state.generation:
-                return await self._current(portfolio, kept, state)
-            with garbage.young_only() if state.places >= MANY_ROWS else nullcontext():
-                rows = await self._store.rows(portfolio.id)
-                after = await self._store.stored_state(portfolio.id)
-                if after is not None and after.generation == state.generation:
-                    return self._keep(portfolio.id, await self._made(after, rows, portfolio.rules))
-            await pause(attempt)
-        raise gave_up()
-
-    async def state(self, portfolio: Portfolio) -> LedgerState:
-        """Where the ledger stands. Raises `NotFound` when the portfolio has gone."""
-        state = await self._store.state(portfolio.id)
-        if state is None:
-            raise NotFound("The portfolio has been deleted.", code="unknown_portfolio")
-        return state
-
-    async def read_many(self, portfolios: Sequence[Portfolio]) -> None:
-        """Read the ledgers of several portfolios at once, so that each is there when it is asked for next; those that
-        somebody changes meanwhile are not."""
-        before = await self._store.states([one.id for one in portfolios if one.id not in self._kept])
-        # long ones are read alone, a piece at a time
-        missing = [one for one in portfolios if one.id in before and before[one.id].places < ROWS_TOGETHER]
-        ids = [one.id for one in missing]
-        rows, after = await self._store.rows_of(ids), await self._store.states(ids)
-        for one in missing:
-            old, state, found = before.get(one.id), after.get(one.id), rows.get(one.id)
-            if found is not None and old is not None and state is not None and old.generation == state.generation:
-                self._keep(one.id, await self._made(state, found, one.rules))
-
-    def dirty_since(self, portfolio: Portfolio, state: LedgerState, generation: int) -> int | None:
-        """From when on what was computed of the ledger at `generation` is doubtful at `state`; None: nowhere."""
-        kept = self._kept.get(portfolio.id)
-        known = kept is not None and kept.state.generation == state.generation
-        return kept.dirty_since(generation) if kept is not None and known else state.dirty_since(generation)
-
-    async def after(self, portfolio: Portfolio, state: LedgerState, day: int) -> Ledger | None:
-        """Its transactions after `day` only; None when the ledger is not at `state` any more."""
-        kept = self._kept.get(portfolio.id)
-        if kept is not None and kept.state.generation == state.generation:
-            return (await self._current(portfolio, kept, state)).ledger
-        rows = await self._store.rows(portfolio.id, day)
-        now = await self._store.stored_state(portfolio.id)
-        if now is None or now.generation != state.generation:
-            return None
-        return await _aside(len(rows), lambda: ledger_of(map(self._present, rows), portfolio.rules))
-
-    async def _current(self, portfolio: Portfolio, kept: LedgerView, state: LedgerState) -> LedgerView:
-        if kept.ledger.rules != portfolio.rules or kept.names != self._catalog.renames:
-            return self._keep(portfolio.id, await self._made(state, kept.rows, portfolio.rules, kept.changes))
-        if kept.state != state:  # what was doubtful of it has been computed since
-            return self._keep(portfolio.id, replace(kept, state=state))
-        return kept
-
-    def _keep(self, portfolio_id: str, view: LedgerView) -> LedgerView:
-        if len(view.rows) < ROWS_KEPT:
-            self._kept[portfolio_id] = view
-        return view
-
-    def _renamed(self, row: Row) -> bool:
-        entry = None if row.series is None else self._catalog.by_id(row.series)
-        return entry is not None and entry.instrument != row.transaction.instrument
-
-    async def _made(
-        self, state: LedgerState, rows: Sequence[Row], rules: Rules, changes: tuple[int | None, ...] = ()
-    ) -> LedgerView:
-        names = self._catalog.renames  # before the thread looks: a rename meanwhile is seen by it at the next read
-        return await _aside(len(rows), lambda: self._view(state, names, changes, rows, rules))
-
-    def _view(
-        self, state: LedgerState, names: int, changes: tuple[int | None, ...], rows: Iterable[Row], rules: Rules
-    ) -> LedgerView:
-        present = tuple(self._present(row) for row in rows)
-        return LedgerView(
-            state,
-            names,
-            changes,
-            present,
-            ledger_of(present, rules),
-            {row.id: row for row in present},
-            {row.transaction.external_id: row for row in present if row.transaction.external_id is not None},
-        )
-
-    def _present(self, row: Row) -> Row:
-        """With the symbol that its instrument has now."""
-        if not self._renamed(row):
-            return row
-        assert row.series is not None
-        entry = self._catalog.by_id(row.series)
-        assert entry is not None
-        return replace(row, transaction=replace(row.transaction, instrument=entry.instrument))
-
-    # changes
 
     async def add(
         self,
@@ -244,7 +129,7 @@ class Ledgers:
         does."""
         most = max((one.number for one in incoming), default=-1)
         # the same at every attempt: what is there already came by one of them
-        ids = await _aside(most, lambda: [new_id() for _ in range(most + 1)])
+        ids = await aside(most, lambda: [new_id() for _ in range(most + 1)])
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
             present = [self._resolved(one) for one in incoming]
@@ -271,7 +156,7 @@ class Ledgers:
             planned = plan(view, [one for one in present if one.number not in bad], ids, self._now())
             return planned, faults, ledger_of(applied(view.rows, planned.change), portfolio.rules)
 
-        planned, faults, after = await _aside(len(view.rows) + len(incoming), make)
+        planned, faults, after = await aside(len(view.rows) + len(incoming), make)
         found, market = await self._impossible(view.ledger, after)
         return Preview(planned, faults or numbered(found, planned.numbers), view.ledger, after, market)
 
@@ -345,7 +230,7 @@ class Ledgers:
     ) -> Plan:
         for attempt in range(RACES):
             view, accounts = await self._read_with_accounts(portfolio)
-            planned = await _aside(size, partial(make, view, accounts))
+            planned = await aside(size, partial(make, view, accounts))
             if planned.change.is_empty:
                 return planned
             change = await self._checked(portfolio, view, planned, by, question)
@@ -355,7 +240,7 @@ class Ledgers:
                 await pause(attempt)
                 portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
                 continue
-            rows = await _aside(len(view.rows) + size, partial(applied, view.rows, change))
+            rows = await aside(len(view.rows) + size, partial(applied, view.rows, change))
             changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
             self._keep(portfolio.id, await self._made(state, rows, portfolio.rules, changes))
             return planned
@@ -373,10 +258,10 @@ class Ledgers:
         change, base = planned.change, portfolio.rules.currency
         rows = [row.transaction for row in (*change.inserted, *change.replaced)]
         size = len(view.rows) + len(rows)
-        after = await _aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
+        after = await aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
         found, _ = await self._impossible(view.ledger, after)
         wanted = set(await question(planned)) if question is not None else set()
-        uses = await _aside(len(rows), lambda: uses_of(rows))
+        uses = await aside(len(rows), lambda: uses_of(rows))
         ignorant = {use.instrument for use in uses if use.instrument is not None and self._is_new(use.instrument)}
         if found and not ignorant:
             _refuse(numbered(found, planned.numbers))
@@ -388,7 +273,7 @@ class Ledgers:
         if found:
             found, _ = await self._impossible(view.ledger, after)
             _refuse(numbered(found, planned.numbers))
-        return await _aside(len(rows), lambda: self._with_series(change))
+        return await aside(len(rows), lambda: self._with_series(change))
 
     def _with_series(self, change: LedgerChange) -> LedgerChange:
         """With the ids of the instruments of its rows."""
@@ -410,13 +295,13 @@ class Ledgers:
     async def _impossible(self, before: Ledger, after: Ledger) -> tuple[list[dict[str, Any]], MarketData]:
         """What `after` takes more of than there is, as far as `before` did not do so already; by which splits."""
         size = len(after.transactions)
-        market = self._markets.splits(await _aside(size, lambda: after.instruments() | before.instruments()))
-        return await _aside(size, lambda: _new_faults(before, after, market)), market
+        market = self._markets.splits(await aside(size, lambda: after.instruments() | before.instruments()))
+        return await aside(size, lambda: _new_faults(before, after, market)), market
 
     async def _follow(self, rows: Sequence[Transaction], base: str, by: str) -> Any:
         """Keep the prices of everything that `rows` name, and of the currencies they need, from their first use on;
         the run that fills what is new, or None."""
-        uses = await _aside(len(rows), lambda: uses_of(rows))
+        uses = await aside(len(rows), lambda: uses_of(rows))
         await self._make_known(uses, by)
         days: dict[Instrument, int] = {}
         for use in uses:
@@ -495,11 +380,6 @@ def _impossible_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
 
 def _without_row(fault: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fault.items() if name != "row"}
-
-
-async def _aside(size: int, work: Callable[[], _Value]) -> _Value:
-    """What `work` gives, in a thread when there is much of it."""
-    return work() if size < IN_THREAD_FROM else await asyncio.to_thread(work)
 
 
 def _refuse(rows: Sequence[Mapping[str, Any]]) -> None:

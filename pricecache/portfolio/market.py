@@ -246,9 +246,6 @@ class Markets:
         last = calendar.current(self._clock.time())
         return calendar.between(start, end if last is None else min(end, last))
 
-    def _currencies(self, ledger: Ledger) -> list[str]:
-        return sorted(currencies_of(ledger, self.currency_of))
-
     def _pair(self, currency: str, base: str) -> Entry | None:
         pair = pair_of(currency, base)
         return self._catalog.find(pair) if pair is not None else None

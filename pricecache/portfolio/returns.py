@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,12 @@ from pricecache.core.totals import Part, total
 from pricecache.errors import NotFound
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.threads import IN_THREAD_FROM as ROWS_FROM
+from pricecache.portfolio.threads import computed
 from pricecache.portfolio.wholes import Wholes
 
 IN_THREAD_FROM = 20_000
 """Prices (days × instruments) from which on a computation leaves the event loop."""
-ROWS_IN_THREAD_FROM = 300
-_Value = TypeVar("_Value")
 _Sessions = NDArray[np.int64] | None
 
 
@@ -93,7 +92,7 @@ class Returns:
         sessions = self._sessions([ledger], asked, last)
         shared, rows = self._shared(sessions, beside, ledger.first_day, last), await self._rows(portfolio, last)
         work = _Work(ledger, market, asked, last, sessions, beside, shared, rows)
-        return await _computed(work.run, _is_long(ledger, market, last))
+        return await computed(work.run, _is_long(ledger, market, last))
 
     async def total(self, portfolios: Sequence[Portfolio], currency: str, asked: Question) -> Returned | None:
         """Of several together, in the whole `currency`. The last day is today where the first of them is. Portfolios
@@ -126,7 +125,7 @@ class Returns:
         by, scope = _whole_scope(asked)
         found = await self._rows(portfolio, last) if by == "account" else None
         if found is None:
-            found = await _computed(lambda: history(ledger, market, last, by=by), _is_long(ledger, market, last))
+            found = await computed(lambda: history(ledger, market, last, by=by), _is_long(ledger, market, last))
         if found is None:
             return None
         row = rate_row(rates, currency, portfolio.rules.currency, found.start, found.days)
@@ -236,8 +235,4 @@ def _returned(
 
 def _is_long(ledger: Ledger, market: MarketData, last: int) -> bool:
     days = last - (ledger.first_day or last) + 1
-    return days * len(market.prices) >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_IN_THREAD_FROM
-
-
-async def _computed(compute: Callable[[], _Value], is_long: bool) -> _Value:
-    return await asyncio.to_thread(compute) if is_long else compute()
+    return days * len(market.prices) >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_FROM

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number
 from pricecache.core.book import Book
 from pricecache.core.catalog import Catalog
 from pricecache.core.daychange import Session, known
@@ -23,11 +19,11 @@ from pricecache.errors import Corrupt
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.threads import aside
 from pricecache.portfolio.wholes import Wholes
 
 DAYS_BACK = 30
 """The session before the latest one lies within so many days on every exchange, holidays included."""
-ROWS_IN_THREAD_FROM = 300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,17 +68,16 @@ class Summaries:
         market, now = await self._markets.of(ledger), self._clock.time()
         entries = {i: entry for i in market.prices if (entry := self._catalog.find(i)) is not None}
         opened = await self._latest.of(entries, market.prices, now)
-        end = max([self._today(portfolio, now), *(one.day for one in opened.values())])
+        end = max([self._wholes.today(portfolio), *(one.day for one in opened.values())])
         sessions = {i: opened.get(i, Session(end, end - 1, stale=True)) for i in ledger.instruments()}
         prices = {i: self._latest.with_previous(i, column, sessions[i]) for i, column in market.prices.items()}
         market = MarketData(prices, market.rates)
         since = await self._book(portfolio, view.state.generation, end - DAYS_BACK)
-        rows_are_many = since is None and len(ledger.transactions) >= ROWS_IN_THREAD_FROM
 
         def compute() -> SummaryNow:
             return summary(ledger, market, sessions, end, since=since, account=account)
 
-        found = await asyncio.to_thread(compute) if rows_are_many else compute()
+        found = await aside(len(ledger.transactions) if since is None else 0, compute)
         return Summarised(portfolio, now, found, sessions, market)
 
     async def turned(self, summaries: Sequence[Summarised], currency: str) -> list[Turned]:
@@ -96,9 +91,6 @@ class Summaries:
             Turned(one, rate(one.currency, one.end), rate(one.currency, one.previous))
             for one in (summarised.summary for summarised in summaries)
         ]
-
-    def _today(self, portfolio: Portfolio, now: float) -> int:
-        return day_number(datetime.fromtimestamp(now, ZoneInfo(portfolio.time_zone)).date())
 
     async def _book(self, portfolio: Portfolio, generation: int, day: int) -> Book | None:
         """Of `day` or before; None: begin with the first transaction."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
@@ -27,6 +27,7 @@ from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts, Stamp, changed_se
 from pricecache.errors import Corrupt
 from pricecache.portfolio.ledger import Ledgers, LedgerView
 from pricecache.portfolio.market import Markets, MarketView
+from pricecache.portfolio.threads import computed
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.ledger import RACES, gave_up
 from pricecache.stores.portfolio_heads import PortfolioHeads
@@ -39,7 +40,6 @@ IN_THREAD_FROM = 150_000
 ROWS_IN_THREAD_FROM = 3000
 ROW_BYTES = 900
 """About what a transaction takes in memory."""
-_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -184,7 +184,7 @@ class Wholes:
         ledger, market, today = view.ledger, await self._markets.view(view.ledger), self.today(portfolio)
         found = None
         if ledger.first_day is not None and ledger.first_day <= today:
-            found = await _run(lambda: history(ledger, market.market, today), _is_long(ledger, market, today))
+            found = await computed(lambda: history(ledger, market.market, today), _is_long(ledger, market, today))
         return Whole(
             portfolio, view.state, ledger, True, market, today, None, found, None, self._until(portfolio, market)
         )
@@ -257,7 +257,7 @@ class Wholes:
             )
             return settled, _after(settled, ledger, market, today, laid), laid
 
-        settled, tail, grid = await _run(compute, _is_long(ledger, market, today, kept.through))
+        settled, tail, grid = await computed(compute, _is_long(ledger, market, today, kept.through))
         self._count(settled, tail)
         until = self._until(portfolio, market)
         return Whole(
@@ -306,12 +306,12 @@ class Wholes:
 
         is_long = _is_long(ledger, market, today, None if kept is None else min(doubtful - 1, kept.through))
         try:
-            settled, tail = await _run(compute, is_long)
+            settled, tail = await computed(compute, is_long)
         except Corrupt as exc:
             log.error("a stored checkpoint cannot be read and is computed again", portfolio=portfolio.id,
                       error=exc.detail)  # fmt: skip
             kept, doubtful = None, ALWAYS
-            settled, tail = await _run(compute, True)
+            settled, tail = await computed(compute, True)
         reused = None if settled is None else settled.reused_through
         self._count(settled, tail)
         until = self._until(portfolio, market)
@@ -366,7 +366,3 @@ def _is_long(ledger: Ledger, market: MarketView, today: int, known: int | None =
         return (today - known) * len(market.market.prices) >= IN_THREAD_FROM
     prices = (today - first + 1) * len(market.market.prices)
     return prices >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_IN_THREAD_FROM
-
-
-async def _run(compute: Callable[[], _Value], is_long: bool) -> _Value:
-    return await asyncio.to_thread(compute) if is_long else compute()
