@@ -370,11 +370,12 @@ def agree(c: Case, adjusted: NDArray[np.float64], by_day: dict[int, list[Instrum
 
 def parts() -> dict[str, tuple[str, Callable[[], list[Row]]]]:
     from benchmarks import history_http, history_rows
+    from benchmarks.databases import on_a_mongod
 
     size = f"{SYMBOLS} symbols, {TRANSACTIONS:,} transactions, {DAYS:,} days"
     return {
         "engine": (f"engine: {size}", run),
-        "rows": (f"kept rows on a mongod: {size}", history_rows.on_a_mongod),
+        "rows": (f"kept rows on a mongod: {size}", partial(on_a_mongod, history_rows.run)),
         "http": (f"over HTTP, one connection: {size}", history_http.run),
     }
 

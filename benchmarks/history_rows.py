@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 import time
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +28,6 @@ from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.wholes import Wholes
 from pricecache.stores.bars import BarStore, Change
-from pricecache.stores.client import connect, prepare
-from pricecache.stores.embedded import PrivateMongod
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.ledger import LedgerStore
@@ -113,7 +109,8 @@ async def _nothing_to_fill(job: str, parameters: dict[str, Any], by: str) -> Non
     raise AssertionError(f"{job} {parameters}: everything was there")
 
 
-async def run(database: AsyncDatabase[dict[str, Any]]) -> list[Row]:
+async def run(database: AsyncDatabase[dict[str, Any]], uri: str) -> list[Row]:
+    logs.configure("warning")
     c = case()
     service = await Service(database).open()
     await service.filled(c)
@@ -256,21 +253,3 @@ async def many(service: Service) -> list[Row]:
 def against(what: str, ours: float, aim: float, unit: str, is_met: bool | None = None) -> Row:
     """A figure beside what was aimed at."""
     return Row(what, ours, aim, unit, ours / aim, "" if is_met is None else "the aim", is_met)
-
-
-def on_a_mongod() -> list[Row]:
-    """All of it, on a private mongod of its own."""
-
-    async def measured(folder: Path) -> list[Row]:
-        async with PrivateMongod(folder) as mongod:
-            client = connect(mongod.uri)
-            database = client["bench"]
-            await prepare(database)
-            try:
-                return await run(database)
-            finally:
-                await client.close()
-
-    logs.configure("warning")
-    with tempfile.TemporaryDirectory() as scratch:
-        return asyncio.run(measured(Path(scratch)))

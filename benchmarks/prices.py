@@ -6,35 +6,19 @@ Nothing is asserted: the machine decides the figures, the ratios tell. `--only N
 from __future__ import annotations
 
 import argparse
-import asyncio
 import platform
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks import http_answers, live_cache, price_store, stalls, starting
+from benchmarks.databases import on_a_mongod
 from benchmarks.measure import Row, load, print_table
 from pricecache import logs
-from pricecache.stores.client import connect, prepare
-from pricecache.stores.embedded import PrivateMongod
 
 
 def store() -> list[Row]:
     """Reads and ingest, on a private mongod of its own."""
-
-    async def measured(folder: Path) -> list[Row]:
-        async with PrivateMongod(folder) as mongod:
-            client = connect(mongod.uri)
-            database = client["bench"]
-            await prepare(database)
-            try:
-                return await price_store.run(database, mongod.uri)
-            finally:
-                await client.close()
-
-    with tempfile.TemporaryDirectory() as scratch:
-        return asyncio.run(measured(Path(scratch)))
+    return on_a_mongod(price_store.run)
 
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
