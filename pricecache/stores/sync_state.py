@@ -98,13 +98,13 @@ class SyncStateStore:
 
     async def save_many(self, states: Sequence[tuple[Entry, SyncState]]) -> None:
         """Durable when it returns. Each state has to be made from its entry's present one, without waiting between."""
-        waiting = [_Saving(entry, entry.state, state) for entry, state in states if entry.state != state]
+        waiting = [
+            _Saving(entry, entry.state, state, entry.state_version) for entry, state in states if entry.state != state
+        ]
         for attempt in range(RACE_ATTEMPTS):
             if not waiting:
                 return
-            await self._ensure([saving.entry for saving in waiting if saving.entry.state_version == 0])
-            for saving in waiting:
-                saving.version = saving.entry.state_version
+            await self._ensure([saving.entry for saving in waiting if saving.version == 0])
             stored = await self._states.bulk_write([_replacement(saving) for saving in waiting])
             if stored.matched_count == len(waiting):
                 for saving in waiting:
@@ -132,6 +132,8 @@ class SyncStateStore:
             if document["version"] > saving.version:
                 now = saving.entry.state
                 saving.base, saving.state = now, merged(saving.base, saving.state, now)
+                # of what it is laid over: whoever saves before the next attempt is seen by that
+                saving.version = saving.entry.state_version
             left.append(saving)
         return left
 

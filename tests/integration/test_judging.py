@@ -715,3 +715,14 @@ async def test_what_a_person_sets_survives_what_is_saved_at_the_same_moment(worl
     stored = after.catalog.require(AAPL)
     assert (stored.state, stored.state_version) == (entry.state, entry.state_version)
     await after.pool.close()
+
+
+async def test_of_many_that_save_at_once_nobody_is_overwritten(world: World) -> None:
+    """Each lays its part over what the others saved, also over what one of them saves while it waits for its turn."""
+    (entry,) = await world.track(AAPL)
+    await world.synced()
+    for turn in range(5):
+        new = Withheld("jump", NOW + turn)
+        states = [replace(entry.state, parked={**entry.state.parked, 100 * turn + n: new}) for n in range(8)]
+        await asyncio.gather(*(world.states.save(entry, state) for state in states))
+        assert entry.state.parked.keys() == {100 * t + n for t in range(turn + 1) for n in range(8)}
