@@ -11,8 +11,9 @@ from weakref import ref
 import orjson
 
 from pricecache.api.call import Answer, Call
-from pricecache.api.history_pages import COLUMNS, HEADER, NO_CASH, Format, Pages, encoded
+from pricecache.api.history_pages import COLUMNS, HEADER, NO_CASH, Format, encoded
 from pricecache.api.kept import Kept
+from pricecache.api.once import KeptOnce
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import iso_day
 from pricecache.core.bars import day_number, day_of
@@ -53,16 +54,6 @@ class KeptValues(Kept):
     def current(self, now: float) -> bool:
         whole = self._whole()
         return not self._is_first and whole is not None and self._wholes.stands(whole, now)
-
-
-class KeptOnce(Kept):
-    """An answer with a tag, which is made anew each time."""
-
-    __slots__ = ()
-    may_last = False
-
-    def current(self, now: float) -> bool:
-        return False
 
 
 async def history(call: Call) -> Answer | Kept:
@@ -111,29 +102,29 @@ async def _encoded(call: Call, found: HistoryRange, *, named: bool = False) -> E
     """`named`: with the portfolio's id in each line of CSV."""
     portfolio, form, account = found.portfolio, call.query.format, call.query.account_id
     tracks_cash = portfolio.rules.cash_tracking
-    pages, cuts = await _cut(call, found)
+    cuts, why = await _cut(call, found)
     facts = {"portfolioId": portfolio.id, "accountId": account, "baseCurrency": portfolio.rules.currency}
     has_days = found.has_days
     facts |= {"start": iso_day(found.start) if has_days else None, "end": iso_day(found.end) if has_days else None}
     provisional = [iso_day(found.today)] if has_days and found.end == found.today else []
     reasons = {} if tracks_cash else dict(NO_CASH)
     if form == "columns":
-        for page in pages:
-            reasons |= page.reasons
+        for said in why:
+            reasons |= said
     last = {"provisional": provisional, "reasons": reasons}
-    tag = b"".join([orjson.dumps([facts, last, form, portfolio.is_archived]), *(page.digest for page in pages)])
+    tag = orjson.dumps([facts, last, form, portfolio.is_archived]) + _digest(cuts, form)
     if form == "csv":
         return Encoded(_named(cuts, portfolio.id) if named else [piece for cut in cuts for piece in cut], tag)
     head = orjson.dumps({**facts, "source": found.source})[:-1]
     return Encoded(_around(head, cuts, form, orjson.dumps(last), portfolio.is_archived), tag)
 
 
-async def _cut(call: Call, found: HistoryRange) -> tuple[list[Pages], list[list[Piece]]]:
-    """The pages that the days are in, and what of each: those that are settled, and those after them."""
+async def _cut(call: Call, found: HistoryRange) -> tuple[list[list[Piece]], list[dict[str, str]]]:
+    """What is settled of the days, and the rest of them, as far as there are any; and what there is to say of each."""
     if not found.has_days:
         return [], []
     portfolio, form, whole = found.portfolio, call.query.format, found.whole
-    pages, cuts = [], []
+    cuts, why = [], []
     for part in whole.parts:
         first, last = max(found.start, part.start), min(found.end, part.end)
         if first > last:
@@ -143,9 +134,21 @@ async def _cut(call: Call, found: HistoryRange) -> tuple[list[Pages], list[list[
         else:
             days = between(aligned(part, whole.scopes, portfolio.rules.cash_tracking), first, last)
             page = await encoded(days, found.scope, form, portfolio.is_archived, portfolio.rules.cash_tracking)
-        pages.append(page)
         cuts.append(page.cut(first, last))
-    return pages, cuts
+        why.append(page.reasons(first, last))
+    return cuts, why
+
+
+def _digest(cuts: Sequence[list[Piece]], form: Format) -> bytes:
+    """Of what the days say, however they are cut."""
+    mark, found = b"" if form == "csv" else b",", b""
+    for pieces in zip(*cuts, strict=True):
+        one = hashlib.blake2b(digest_size=16)
+        for number, piece in enumerate(pieces):
+            one.update(mark if number else b"")
+            one.update(piece)
+        found += one.digest()
+    return found
 
 
 def _around(head: bytes, cuts: Sequence[list[Piece]], form: Format, last: bytes, is_archived: bool) -> list[Piece]:
@@ -171,7 +174,8 @@ def _named(cuts: Sequence[list[Piece]], name: str) -> list[Piece]:
 
 async def _total(call: Call, whose: list[Portfolio], currency: str, start: int | None, end: int | None) -> Encoded:
     form = call.query.format
-    found = await call.services.histories.total(whose, currency, start, end)
+    ways = call.query.use_materialized
+    found = await call.services.histories.total(whose, currency, start, end, use_materialized=ways)
     tracks_cash, archived = any(one.rules.cash_tracking for one in whose), all(one.is_archived for one in whose)
     facts = {
         "baseCurrency": currency,
@@ -180,8 +184,10 @@ async def _total(call: Call, whose: list[Portfolio], currency: str, start: int |
     }
     page = None if found is None else await encoded(found, PORTFOLIO, form, archived, tracks_cash)
     cuts = [] if page is None or found is None else [page.cut(found.start, found.end)]
-    reasons = ({} if tracks_cash else dict(NO_CASH)) | (page.reasons if page is not None and form == "columns" else {})
-    last, tag = {"reasons": reasons}, b"" if page is None else page.digest
+    reasons = {} if tracks_cash else dict(NO_CASH)
+    if page is not None and found is not None and form == "columns":
+        reasons |= page.reasons(found.start, found.end)
+    last, tag = {"reasons": reasons}, _digest(cuts, form)
     if form == "csv":
         return Encoded(_named(cuts, "total"), tag)
     head = orjson.dumps({**facts, "source": "computed"})[:-1]

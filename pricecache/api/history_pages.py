@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from pricecache.api.wire import camel
 from pricecache.core.history import History
-from pricecache.core.rows import reason_of, rounded
+from pricecache.core.rows import Note, notes, rounded
 from pricecache.core.scopes import Scope
-from pricecache.core.valuation import CASH, FIELDS
+from pricecache.core.valuation import FIELDS
 
 if TYPE_CHECKING:
     from pricecache.core.portfolios import Portfolio
@@ -32,37 +31,30 @@ NO_CASH = {"cash": "cash_not_tracked"}
 
 
 class Pages:
-    """The days of one scope of `history`, encoded in one format, without what stands around them. Immutable.
-
-    `reasons`: why fields are null, by name, wherever they are on any of the days.
-    """
+    """The days of one scope of `history`, encoded in one format, without what stands around them. Immutable."""
 
     def __init__(self, history: History, scope: Scope, form: Format, is_archived: bool, tracks_cash: bool) -> None:
         place = history.scopes.index(scope)
         values = rounded(history)[:, place]
-        usual = {} if tracks_cash else NO_CASH
         self.start = history.start
         self.days = history.days
-        nulls = np.isnan(values)
-        self.reasons = {NAMES[n]: reason_of(n) for n in range(len(NAMES)) if NAMES[n] not in usual and nulls[n].any()}
-        if not tracks_cash:
-            nulls[CASH] = False
+        self._notes = notes(values, history.estimated[place], tracks_cash=tracks_cash)
         tokens = _tokens(history.start, values, history.estimated[place])
         if form == "columns":
             self._parts = [_Part(column, b",") for column in tokens]
         elif form == "csv":
-            self._parts = [_Part(_csv_rows(tokens, nulls, is_archived), b"")]
+            self._parts = [_Part(_csv_rows(tokens, self._notes, is_archived), b"")]
         else:
-            self._parts = [_Part(_json_rows(tokens, nulls, is_archived), b",")]
+            self._parts = [_Part(_json_rows(tokens, self._notes, is_archived), b",")]
 
     @property
     def nbytes(self) -> int:
         return sum(len(part.blob) + part.ends.nbytes for part in self._parts) + 500
 
-    @property
-    def digest(self) -> bytes:
-        """Of all that it says."""
-        return self._parts[0].digest if len(self._parts) == 1 else b"".join(part.digest for part in self._parts)
+    def reasons(self, first: int, last: int) -> dict[str, str]:
+        """What there is to say of fields, by name, on any day from `first` to `last`."""
+        days = slice(first - self.start, last + 1 - self.start)
+        return {NAMES[one.field]: one.code for one in reversed(self._notes) if one.on[days].any()}
 
     def cut(self, first: int, last: int) -> list[bytes | memoryview]:
         """From day `first` to day `last`, both included, both in it: one piece, or one for each of `COLUMNS`."""
@@ -104,13 +96,11 @@ class _Part:
     blob: bytes
     ends: NDArray[np.int64]
     gap: int
-    digest: bytes
 
     def __init__(self, pieces: Sequence[bytes], mark: bytes) -> None:
         self.blob = mark.join(pieces)
         self.gap = len(mark)
         self.ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)) + self.gap) - self.gap
-        self.digest = hashlib.blake2b(self.blob, digest_size=16).digest()
 
     def cut(self, first: int, last: int) -> bytes | memoryview:
         if first > last:
@@ -132,24 +122,28 @@ def _tokens(start: int, values: NDArray[np.float64], estimated: NDArray[np.bool_
 _ROW = b"{%b" % b",".join(b'"%b":%%b' % name.encode() for name in COLUMNS)
 
 
-def _json_rows(tokens: list[list[bytes]], nulls: NDArray[np.bool_], is_archived: bool) -> list[bytes]:
+def _json_rows(tokens: list[list[bytes]], said: Sequence[Note], is_archived: bool) -> list[bytes]:
     end = b',"isArchived":true' if is_archived else b',"isArchived":false'
     row = _ROW + end + b"}"
     rows = [row % one for one in zip(*tokens, strict=True)]
-    for column in np.flatnonzero(nulls.any(axis=0)).tolist():
-        rows[column] = rows[column][:-1] + b',"reasons":%b}' % orjson.dumps(_reasons(nulls[:, column]))
+    for column, reasons in _by_day(said).items():
+        rows[column] = rows[column][:-1] + b',"reasons":%b}' % orjson.dumps(reasons)
     return rows
 
 
-def _csv_rows(tokens: list[list[bytes]], nulls: NDArray[np.bool_], is_archived: bool) -> list[bytes]:
+def _csv_rows(tokens: list[list[bytes]], said: Sequence[Note], is_archived: bool) -> list[bytes]:
     end = b",true," if is_archived else b",false,"
     plain = [[b"" if token == b"null" else token for token in column] for column in tokens]
     plain[0] = [day.strip(b'"') for day in plain[0]]
     rows = [b",".join(one) + end for one in zip(*plain, strict=True)]
-    for column in np.flatnonzero(nulls.any(axis=0)).tolist():
-        rows[column] += ";".join(f"{name}={why}" for name, why in _reasons(nulls[:, column]).items()).encode()
+    for column, reasons in _by_day(said).items():
+        rows[column] += ";".join(f"{name}={why}" for name, why in reasons.items()).encode()
     return [row + b"\n" for row in rows]
 
 
-def _reasons(nulls: NDArray[np.bool_]) -> dict[str, str]:
-    return {NAMES[field]: reason_of(field) for field in np.flatnonzero(nulls).tolist()}
+def _by_day(said: Sequence[Note]) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for one in said:
+        for column in np.flatnonzero(one.on).tolist():
+            found.setdefault(column, {})[NAMES[one.field]] = one.code
+    return found

@@ -206,13 +206,14 @@ class CashOut(Output):
     currency: str
     amount: float
     value: float | None
+    overdrawn: bool = Field(description="true: it is owed.")
 
 
 class HoldingsOut(Output):
     portfolio_id: str
     date_: str = Field(alias="date")
     base_currency: str
-    total_value: float
+    total_value: float | None
     total_cost: float | None
     holdings: list[HoldingOut]
     cash: list[CashOut]

@@ -46,7 +46,7 @@ def _to_amount(value: Any) -> Decimal:
 
 
 def _to_zone(value: Any) -> str:
-    if not isinstance(value, str) or value not in available_timezones():
+    if not isinstance(value, str) or value not in available_timezones() or value in ("localtime", "Factory"):
         raise PydanticCustomError("unknown_time_zone", "a time zone is a name such as America/New_York or UTC")
     return value
 

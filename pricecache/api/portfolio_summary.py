@@ -61,6 +61,7 @@ def _fields(found: Summarised, account: str | None, by_account: bool) -> dict[st
                 "currency": one.currency,
                 "amount": round(float(one.amount), digits(one.currency)) + 0.0,
                 "value": one.value,
+                "overdrawn": one.amount < 0,
             }
             for one in now.balances
         ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from pricecache.api.call import Answer, Call
+from pricecache.api.call import Call
+from pricecache.api.once import IN_THREAD_FROM, KeptOnce, once
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import camel, iso_day
 from pricecache.core.bars import day_number, day_of
@@ -24,20 +25,37 @@ _MONEY = ("start_value", "end_value", "net_flow", "gain")
 _NAMES = ("twr", "twr_annualized", "irr", "max_drawdown", "volatility", *_MONEY)
 
 
-async def performance(call: Call) -> Answer:
+async def performance(call: Call) -> KeptOnce:
     wanted = await asked_for(call)
     asked = _question(call, wanted[0])
-    answers = await _of_each(call, wanted, asked)
-    if len(wanted) == 1:
-        return Answer(answers[0])
-    currency = call.query.currency or wanted[0].rules.currency
-    found = await call.services.returns.total(counted(call, wanted), currency, asked)
-    together = {"baseCurrency": currency, **_named(asked.instrument), **_fields(found, currency, asked, call)}
-    return Answer({"portfolios": answers, "total": together})
+    each = await _of_each(call, wanted, asked)
+    is_long = call.query.explain or asked.by is not None
+    currency, total = call.query.currency or wanted[0].rules.currency, None
+    if len(wanted) > 1:
+        total = await call.services.returns.total(counted(call, wanted), currency, asked)
+
+    def answers() -> dict[str, Any]:
+        own = [
+            {
+                "portfolioId": one.id,
+                "accountId": asked.account,
+                "baseCurrency": one.rules.currency,
+                **_named(asked.instrument),
+                **_fields(found, one.rules.currency, asked, call),
+            }
+            for one, found in zip(wanted, each, strict=True)
+        ]
+        if len(own) == 1:
+            return own[0]
+        together = {"baseCurrency": currency, **_named(asked.instrument), **_fields(total, currency, asked, call)}
+        return {"portfolios": own, "total": together}
+
+    return await once(IN_THREAD_FROM if is_long else len(wanted), answers)
 
 
-async def _of_each(call: Call, wanted: list[Portfolio], asked: Question) -> list[dict[str, Any]]:
-    answers, strangers = [], 0
+async def _of_each(call: Call, wanted: list[Portfolio], asked: Question) -> list[Returned | None]:
+    answers: list[Returned | None] = []
+    strangers = 0
     for one in wanted:
         try:
             found = await call.services.returns.of(one, asked)
@@ -46,9 +64,7 @@ async def _of_each(call: Call, wanted: list[Portfolio], asked: Question) -> list
             if exc.code != "unknown_position" or strangers == len(wanted):
                 raise
             found = None
-        base = one.rules.currency
-        whose = {"portfolioId": one.id, "accountId": asked.account, "baseCurrency": base}
-        answers.append({**whose, **_named(asked.instrument), **_fields(found, base, asked, call)})
+        answers.append(found)
     return answers
 
 

@@ -11,6 +11,7 @@ class CashNowOut(Output):
     currency: str
     amount: float
     value: float | None
+    overdrawn: bool = Field(description="true: it is owed.")
 
 
 class ChangePartsOut(Output):

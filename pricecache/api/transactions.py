@@ -9,6 +9,7 @@ import orjson
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.ledger_inputs import RefusedRow, TransactionInput, TransactionsFilter, TransactionsQuery
+from pricecache.api.once import KeptOnce, once
 from pricecache.api.portfolios import etag, if_match, portfolio_of
 from pricecache.api.wire import instant, iso_day
 from pricecache.core.bars import day_number
@@ -38,12 +39,14 @@ async def add(call: Call) -> Answer:
     return Answer({**counts, "ids": list(added.ids)}, 201)
 
 
-async def list_all(call: Call) -> Answer:
+async def list_all(call: Call) -> KeptOnce:
     query: TransactionsQuery = call.query
     view = await call.services.ledgers.read(await portfolio_of(call))
     found = wanted(view, query, call.services.catalog)
     page = found[query.offset : query.offset + query.limit]
-    return Answer({"transactions": [transaction_fields(row) for row in page], "total": len(found)})
+    return await once(
+        len(page), lambda: {"transactions": [transaction_fields(row) for row in page], "total": len(found)}
+    )
 
 
 async def one(call: Call) -> Answer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from pricecache.api.call import Answer, Call
+from pricecache.api.call import Call
+from pricecache.api.once import KeptOnce, once
 from pricecache.api.portfolios import portfolio_of
 from pricecache.api.transactions import exact
 from pricecache.api.whose import require_account
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.core.holdings import CashHolding, Holding, Holdings
     from pricecache.core.instruments import Instrument
     from pricecache.core.lots import Lot
+    from pricecache.core.portfolios import Portfolio
     from pricecache.portfolio.price_origins import PriceOrigin
 
 AVERAGE_DIGITS = 6
@@ -28,34 +30,41 @@ _NO_CASH = {"cash": "cash_not_tracked"}
 _DIGIT = Decimal(1)
 
 
-async def holdings(call: Call) -> Answer:
+async def holdings(call: Call) -> KeptOnce:
     portfolio = await portfolio_of(call)
     await require_account(call, portfolio)
     day = None if call.query.date_ is None else day_number(call.query.date_)
     found, _ = await call.services.histories.holdings(portfolio, day, call.query.account_id)
-    base = portfolio.rules.currency
     origins = await _origins(call, found) if call.query.explain else None
+    lots = sum(len(one.lots) for one in found.holdings) if call.query.explain else 0
+    return await once(len(found.holdings) + lots, lambda: _fields(portfolio, found, origins))
+
+
+def _fields(
+    portfolio: Portfolio, found: Holdings, origins: Mapping[tuple[Instrument, int], PriceOrigin] | None
+) -> dict[str, Any]:
+    base = portfolio.rules.currency
     held = [_holding_fields(one, base, found.day, origins) for one in found.holdings]
     cash = [_cash_fields(one, base) for one in found.cash]
     costs = [_money(one.cost, base) for one in found.holdings]
     values = [one.value for one in found.holdings] + [one.value for one in found.cash]
-    return Answer(
-        {
-            "portfolioId": portfolio.id,
-            "date": iso_day(found.day),
-            "baseCurrency": base,
-            # the sum of its rounded accounts, as in the history
-            "totalValue": _sum([_rounded(value, base) for value in found.values.values()]),
-            "totalCost": None if None in costs else _sum([cost for cost in costs if cost is not None]),
-            "holdings": held,
-            "cash": cash,
-            "reasons": {
-                **({} if portfolio.rules.cash_tracking else _NO_CASH),
-                **({"totalCost": "rate_unknown"} if None in costs else {}),
-                **({"totalValue": "some_values_unknown"} if None in values else {}),
-            },
-        }
-    )
+    nothing = bool(values) and all(value is None for value in values)
+    return {
+        "portfolioId": portfolio.id,
+        "date": iso_day(found.day),
+        "baseCurrency": base,
+        # the sum of its rounded accounts, as in the history
+        "totalValue": None if nothing else _sum([_rounded(value, base) for value in found.values.values()]),
+        "totalCost": None if None in costs else _sum([cost for cost in costs if cost is not None]),
+        "holdings": held,
+        "cash": cash,
+        "reasons": {
+            **({} if portfolio.rules.cash_tracking else _NO_CASH),
+            **({"totalCost": "rate_unknown"} if None in costs else {}),
+            **({"totalValue": "no_price_or_rate"} if nothing else {}),
+            **({"totalValue": "some_values_unknown"} if None in values and not nothing else {}),
+        },
+    }
 
 
 async def _origins(call: Call, found: Holdings) -> Mapping[tuple[Instrument, int], PriceOrigin]:
@@ -147,6 +156,7 @@ def _cash_fields(one: CashHolding, base: str) -> dict[str, Any]:
         "currency": one.currency,
         "amount": _number(_money(one.amount, one.currency)),
         "value": _number(_money(one.value, base)),
+        "overdrawn": one.amount < 0,
     }
 
 

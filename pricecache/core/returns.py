@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pricecache.core.bars import day_of
 from pricecache.core.currencies import digits
 from pricecache.core.history import PORTFOLIO, History
+from pricecache.core.rows import partly_valued
 from pricecache.core.scopes import Scope
 from pricecache.core.valuation import COST, INDEX, NET_FLOW, VALUE
 
@@ -35,7 +36,8 @@ class Performance:
     """Fractions (0.05 is 5 %) over (`start`, `end`], days since 1970-01-01; money in base currency, not rounded.
 
     `max_drawdown` is negative or 0. What is None stands in `reasons` with why: `no_capital`, `under_a_year`,
-    `no_sign_change`, `no_solution`, `no_days`, `too_few_sessions`, `no_price`, `rate_unknown`, `out_of_range`.
+    `no_sign_change`, `no_solution`, `no_days`, `too_few_sessions`, `no_price`, `rate_unknown`, `out_of_range`,
+    `some_values_unknown`.
     """
 
     start: int
@@ -74,6 +76,8 @@ def performance(
     gain = None
     if start_value is None or end_value is None or net_flow is None:
         reasons["gain"] = reasons.get("net_flow", "no_price")
+    elif window.is_partly_valued(reasons):
+        reasons["gain"] = "some_values_unknown"
     else:
         gain = end_value - start_value - net_flow
     return Performance(
@@ -161,11 +165,16 @@ class Window:
         self.gaps = np.isnan(index[low:high])
         self.undefined = bool(self.gaps.any())
         self.index = chained[low:high]
-        values = history.of(VALUE, scope)
+        values, place = history.of(VALUE, scope), history.scopes.index(scope)
         self.nowhere_valued = high > low and bool(np.isnan(values[low:high]).all())
         self.first_value = float(values[low - 1]) if 0 < low <= len(values) else 0.0
         self.last_value = float(values[high - 1]) if high > 0 else 0.0
         self.flows = history.of(NET_FLOW, scope)[low:high]
+        partly = partly_valued(history.values[:, place], history.estimated[place])
+        self.partly = (
+            bool(partly[low - 1]) if 0 < low <= len(partly) else False,
+            bool(partly[high - 1]) if high > 0 else False,
+        )
 
     def twr(self, reasons: dict[str, str]) -> float | None:
         if not self._is_defined("twr", reasons):
@@ -203,9 +212,18 @@ class Window:
         first, last, flow = (None if amount != amount else amount for _, amount, _ in amounts)
         return first, last, flow
 
+    def is_partly_valued(self, reasons: dict[str, str]) -> bool:
+        """Whether what it begins or ends with lacks something that has no price or rate yet; said in `reasons`."""
+        found = [name for name, partly in (("start_value", self.partly[0]), ("end_value", self.partly[1])) if partly]
+        reasons.update(dict.fromkeys(found, "some_values_unknown"))
+        return bool(found)
+
     def irr(self, first: float | None, last: float | None, reasons: dict[str, str]) -> float | None:
         if first is None or last is None or np.isnan(self.flows).any():
             reasons["irr"] = "no_price" if first is None or last is None else "rate_unknown"
+            return None
+        if any(self.partly):
+            reasons["irr"] = "some_values_unknown"
             return None
         if self.end <= self.start:
             reasons["irr"] = "no_days"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ from pricecache.core.valuation import (
 )  # fmt: skip
 
 _NOT_MONEY = (INDEX, COVERAGE)
-_REASONS = {VALUE: "no_price", INDEX: "no_capital"}
+_REASONS = {
+    VALUE: "no_price_or_rate",
+    UNREALIZED: "no_price_or_rate",
+    GAIN: "no_price_or_rate",
+    INDEX: "no_capital",
+}
 _UNKNOWN = "rate_unknown"
 
 
@@ -30,7 +36,7 @@ def rounded(history: History) -> NDArray[np.float64]:
     """`history.values` with money in whole minor units of the currency: float64, (fields, scopes, days).
 
     Accounts are rounded half to even; the portfolio is the sum of its rounded accounts, and a total gain the sum of
-    realised and unrealised as shown. NaN stays NaN; there is no -0.0.
+    realised and unrealised as shown. NaN stays NaN; there is no -0.0. Where nothing has a value, nobody knows a gain.
     """
     places = digits(history.currency)
     values = history.values.copy()
@@ -40,6 +46,7 @@ def rounded(history: History) -> NDArray[np.float64]:
         values[field, 1:] = parts
         total = np.round(np.nansum(parts, axis=0), places)
         values[field, 0] = np.where(np.isnan(history.values[field, 0]), np.nan, total)
+    values[UNREALIZED][np.isnan(values[VALUE])] = np.nan
     values[GAIN] = np.round(values[REALIZED] + values[UNREALIZED], places)
     return values + 0.0
 
@@ -51,24 +58,44 @@ def rows(history: History, scope: Scope = PORTFOLIO, values: NDArray[np.float64]
     shown = (rounded(history) if values is None else values)[:, place]
     columns = {name: _plain(shown[number]) for number, name in enumerate(FIELDS)}
     estimated = history.estimated[place].tolist()
-    nulls = np.isnan(shown)
-    usual = {"cash": "cash_not_tracked"} if nulls[CASH].all() else {}
+    usual = {"cash": "cash_not_tracked"} if np.isnan(shown[CASH]).all() else {}
+    said = notes(shown, history.estimated[place], tracks_cash=not usual)
     found = []
     for column, (day, *fields) in enumerate(zip(range(history.start, history.end + 1), *columns.values(), strict=True)):
         row = {"day": day, **dict(zip(FIELDS, fields, strict=True)), "estimated": estimated[column]}
-        row["reasons"] = {**_reasons(nulls[:, column]), **usual}
+        row["reasons"] = {**{FIELDS[one.field]: one.code for one in said if one.on[column]}, **usual}
         found.append(row)
     return found
 
 
-def reason_of(field: int) -> str:
-    """Why a field of a day is null."""
-    return _REASONS.get(field, _UNKNOWN)
+@dataclass(frozen=True, slots=True, eq=False)
+class Note:
+    """What there is to say of a `field` on some days. `on`: bool, shape (days,)."""
+
+    field: int
+    code: str
+    on: NDArray[np.bool_]
+
+
+def notes(shown: NDArray[np.float64], estimated: NDArray[np.bool_], *, tracks_cash: bool) -> list[Note]:
+    """Why fields of one scope are null; where a value is of less than all there is (`some_values_unknown`), and where
+    cash is owed (`overdrawn`). `shown`: of that scope, rounded: float64, shape (fields, days)."""
+    nulls = np.isnan(shown)
+    found = [
+        Note(field, _REASONS.get(field, _UNKNOWN), nulls[field])
+        for field in np.flatnonzero(nulls.any(axis=1)).tolist()
+        if field != CASH or tracks_cash
+    ]
+    partly = partly_valued(shown, estimated) & ~nulls[VALUE]
+    overdrawn = shown[CASH] < 0
+    found += [Note(VALUE, "some_values_unknown", partly)] if partly.any() else []
+    return found + ([Note(CASH, "overdrawn", overdrawn)] if overdrawn.any() else [])
+
+
+def partly_valued(values: NDArray[np.float64], estimated: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Days on which something held has no price or no rate yet, and so counts in no value: bool, shape (days,)."""
+    return np.asarray((values[COVERAGE] < 1) & ~estimated)
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
-
-
-def _reasons(nulls: NDArray[np.bool_]) -> dict[str, str]:
-    return {FIELDS[field]: reason_of(field) for field in np.flatnonzero(nulls).tolist()}

@@ -21,12 +21,14 @@ _NOTHING = 0.49
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """A portfolio by `name`. `rates`: float64, one for each day of `found`, what its currency is in that of the total,
-    NaN where nobody knows. `found` begins with the portfolio's first day. `scope`: what of it counts."""
+    NaN where nobody knows. `found` begins with the portfolio's first day. `scope`: what of it counts. `shown`: its
+    values as they are shown, rounded (float64, shape (fields, days)), where the total is to be their sum."""
 
     name: str
     found: History
     rates: NDArray[np.float64]
     scope: Scope = PORTFOLIO
+    shown: NDArray[np.float64] | None = None
 
     @property
     def place(self) -> int:
@@ -65,7 +67,7 @@ def total(parts: Sequence[Part], currency: str) -> History:
 
 
 def _turned(part: Part) -> NDArray[np.float64]:
-    own = part.found.values[:, part.place]
+    own = part.found.values[:, part.place] if part.shown is None else part.shown
     money = own * part.rates
     for share in _SHARES:
         money[share] = own[share]

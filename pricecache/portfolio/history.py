@@ -15,6 +15,7 @@ from pricecache.core.history import PORTFOLIO, GrossFlows, History, book_at
 from pricecache.core.holdings import Holdings, holdings
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
+from pricecache.core.rows import rounded
 from pricecache.core.scopes import Scope
 from pricecache.core.totals import Part, total
 from pricecache.core.valuation import NET_FLOW
@@ -71,16 +72,24 @@ class Histories:
         return ranged(whole, account, start, end)
 
     async def total(
-        self, portfolios: Sequence[Portfolio], currency: str, start: int | None = None, end: int | None = None
+        self,
+        portfolios: Sequence[Portfolio],
+        currency: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        use_materialized: bool = True,
     ) -> History | None:
         """Of several portfolios in the whole `currency`, its scopes after the first those of their ids; None without
         any day. The last day is today where the first of them is."""
-        whole = await self._total(portfolios, currency, end)
+        whole = await self._total(portfolios, currency, end, use_materialized)
         if whole is None:
             return None
         return _between(whole, max(whole.start if start is None else start, whole.start), whole.end)
 
-    async def _total(self, portfolios: Sequence[Portfolio], currency: str, end: int | None) -> History | None:
+    async def _total(
+        self, portfolios: Sequence[Portfolio], currency: str, end: int | None, use_materialized: bool
+    ) -> History | None:
         if not portfolios:
             return None
         today = self.today(portfolios[0])
@@ -88,10 +97,11 @@ class Histories:
         market = await self._markets.rates({one.rules.currency for one in portfolios}, currency)
         parts = []
         for one in portfolios:
-            whole = (await self.wholes.of(one)).history
+            whole = (await self.wholes.of(one, use_materialized=use_materialized)).history
             if whole is not None and whole.start <= last:
                 found = _until(whole, last)
-                parts.append(Part(one.id, found, _rates(market, currency, one.rules.currency, found)))
+                rates = _rates(market, currency, one.rules.currency, found)
+                parts.append(Part(one.id, found, rates, shown=rounded(found)[:, 0]))
         return total(parts, currency) if parts else None
 
     async def holdings(

@@ -240,7 +240,8 @@ class Wholes:
         if before is not None and before.kept is kept and self._markets.suffices(before.market, ledger):
             market, grid = before.market, before.grid if before.today == today else None
         else:
-            held = [one.instrument for one in book.positions if one.quantity and one.instrument is not None]
+            # closed positions too: they stay in the past, and so in every day
+            held = [one.instrument for one in book.positions if one.instrument is not None]
             units = [one.currency for one in book.cash]
             market, grid = await self._markets.view(ledger, more=held, currencies=units, watched=stamp.series), None
         through = min(today - 1, market.settled)

@@ -27,6 +27,8 @@ from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.reference_history import reference
 
 MSFT, PAIR = Instrument("MSFT"), Instrument("USDEUR=X", "FX")
+GONE, MERE = Instrument("GONE"), Instrument("MERE")
+"""One that is sold out, and one that was never held and only paid."""
 USER = {"X-API-Key": "ops-key", "X-User-Id": "ann"}
 FIRST = TODAY - 345
 """2025-12-10: a year that is over, months, and the month that goes on."""
@@ -144,7 +146,7 @@ async def world(database: Any) -> AsyncIterator[World]:
         book = daemon.services.calendars.get("XNYS")
         sessions = book.between(FIRST - 20, TODAY - 1)
         walk = np.random.default_rng(3)
-        for instrument in (AAPL, MSFT):
+        for instrument in (AAPL, MSFT, GONE, MERE):
             closes = np.round(100 * np.exp(np.cumsum(walk.normal(0, 0.01, len(sessions)))), 2)
             await world.price(instrument, dict(zip(sessions.tolist(), closes.tolist(), strict=True)))
         days = daemon.services.calendars.get(PAIR.place.calendar).between(FIRST - 20, TODAY - 1)
@@ -160,6 +162,9 @@ async def filled(world: World) -> None:
     await world.add("long ago", date=iso(FIRST + 5), type="buy", symbol="AAPL", quantity=20, price=101, accountId=one)
     await world.add("other", date=iso(FIRST + 9), type="buy", symbol="MSFT", quantity=8, price=99, accountId=two)
     await world.add("later", date=iso(TODAY - 30), type="buy", symbol="AAPL", quantity=3, price=98, accountId=two)
+    await world.add("in", date=iso(FIRST + 12), type="buy", symbol="GONE", quantity=7, price=100, accountId=two)
+    await world.add("out", date=iso(FIRST + 70), type="sell", symbol="GONE", quantity=7, price=90, accountId=two)
+    await world.add("only", date=iso(FIRST + 15), type="dividend", symbol="MERE", amount=2, accountId=one)
     await world.store()
     head = await world.daemon.services.stored_histories.head(world.portfolio.id)
     assert head is not None
@@ -274,7 +279,7 @@ async def test_a_whole_year_is_sealed_when_it_is_over(world: World) -> None:
     world.daemon.clock.advance(60 * 86400)
     book = world.daemon.services.calendars.get("XNYS")
     days = {int(day): 100.0 for day in book.between(TODAY, TODAY + 59)}
-    for instrument in (AAPL, MSFT):
+    for instrument in (AAPL, MSFT, GONE, MERE):
         await world.price(instrument, days)
     await world.price(PAIR, dict.fromkeys(range(TODAY, TODAY + 60), 0.9))
     await world.store()
@@ -522,6 +527,57 @@ async def test_a_kept_answer_is_nobody_elses_and_knows_of_another_portfolio(worl
         assert (status, problem["code"]) == (404, "unknown_portfolio")
     await world.daemon.call("POST", "/api/portfolios", json={"name": "Second"}, headers=USER)
     assert "total" in (await world.daemon.get("/api/portfolio/history", headers=USER))[1]
+
+
+async def test_a_total_comes_alike_from_both_ways(world: World) -> None:
+    await filled(world)
+    _, one = await world.daemon.call("POST", "/api/portfolios", json={"name": "Second"}, headers=USER)
+    row = {"date": iso(WHEN), "type": "buy", "symbol": "AAPL", "quantity": 3, "price": 100}
+    await world.daemon.call("POST", f"/api/portfolios/{one['id']}/transactions", json=row, headers=USER)
+    await world.price(Instrument("EURUSD=X", "FX"), dict.fromkeys(range(FIRST - 20, TODAY), 1.25))
+    for form in ("json", "columns", "csv"):
+        for more in ("", "&currency=EUR", f"&start={iso(WHEN)}&end={iso(TODAY - 3)}"):
+            target = f"/api/portfolio/history?format={form}{more}"
+            found = [await world.daemon.get(target + way, headers=USER) for way in ("", "&useMaterialized=false")]
+            assert found[0][0] == 200
+            if form == "csv":
+                assert found[0] == found[1]
+                continue
+            for _, answer in found:
+                for part in (*answer["portfolios"], answer["total"]):
+                    part.pop("source")
+            assert found[0] == found[1], target
+
+
+async def test_a_range_keeps_its_tag_while_what_it_says_stays(world: World) -> None:
+    await filled(world)
+    target = f"{world.daemon.base}/api/portfolio/history?portfolioId={world.portfolio.id}&end={iso(WHEN)}"
+
+    async def tag(more: str = "") -> str:
+        async with world.daemon.session.get(target + more, headers=USER) as response:
+            return str(response.headers["ETag"])
+
+    for form in ("", "&format=columns", "&format=csv"):
+        before = await tag(form)
+        assert await tag(form + "&useMaterialized=false") == before
+        await world.add(f"a{form}", date=iso(WHEN + 1), type="buy", symbol="AAPL", quantity=1, price=100)
+        assert await tag(form) == before
+        await world.add(f"b{form}", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
+        assert await tag(form) != before
+
+
+async def test_columns_say_what_is_unknown_on_the_days_asked_for_only(world: World) -> None:
+    await filled(world)
+    await world.add("early", date=iso(FIRST + 3), type="buy", symbol="NEW", quantity=1, price=100)
+    await world.price(Instrument("NEW"), {session(world, FIRST + 40): 50.0})
+    target = f"/api/portfolio/history?portfolioId={world.portfolio.id}&format=columns"
+    _, early = await world.daemon.get(f"{target}&end={iso(FIRST + 30)}", headers=USER)
+    assert early["reasons"] == {"totalValue": "some_values_unknown"}
+    _, two = await world.daemon.get(f"{target}&accountId={world.accounts[1]}&end={iso(FIRST + 30)}", headers=USER)
+    assert two["reasons"]["cash"] == "overdrawn"
+    _, late = await world.daemon.get(f"{target}&start={iso(TODAY - 9)}", headers=USER)
+    assert "totalValue" not in late["reasons"]
+    await world.agree()
 
 
 async def test_switched_off_nothing_is_kept(database: Any) -> None:

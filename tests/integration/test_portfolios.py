@@ -456,11 +456,43 @@ async def test_money_in_another_currency_is_turned_at_the_rate_of_the_day(daemon
     (one,) = found["holdings"]
     assert (one["cost"], one["value"], one["fxRate"]) == (180, None, None)
     assert one["reasons"]["value"] == "rate_unknown"
-    assert found["reasons"]["totalValue"] == "some_values_unknown"
+    assert (found["totalValue"], found["reasons"]["totalValue"]) == (None, "no_price_or_rate")
     await priced(daemon, Instrument("USDEUR=X", "FX"), {monday: 0.8, monday + 1: 0.85})
     _, found = await daemon.get(target, headers=ANN)
     (one,) = found["holdings"]
     assert (one["cost"], one["value"], one["fxRate"], one["unrealizedGainLoss"]) == (180, 187, 0.85, 7)
+
+
+async def test_what_has_no_rate_yet_is_nobodys_loss(daemon: ApiDaemon) -> None:
+    """A value that lacks something says so, and no gain is told from it."""
+    monday = TODAY - 11
+    await priced(daemon, AAPL, {monday: 100.0, monday + 1: 110.0})
+    portfolio = await made(daemon)
+    await add(
+        daemon,
+        portfolio,
+        {**BUY, "date": "2026-11-09", "quantity": 10, "price": 100},
+        {**BUY, "date": "2026-11-10", "symbol": "FUND", "market": "CUSTOM", "quantity": 20, "price": 50,
+         "currency": "CHF", "fxRate": 1},
+    )  # fmt: skip
+    query = f"?portfolioId={portfolio}&end=2026-11-10"
+    _, answer = await daemon.get(f"/api/portfolio/history{query}", headers=ANN)
+    row = answer["history"][-1]
+    assert (row["totalValue"], row["totalCost"]) == (1100, 2000)
+    assert row["coverage"] < 1
+    assert row["reasons"] == {"totalValue": "some_values_unknown"}
+    _, returned = await daemon.get(f"/api/portfolio/performance{query}", headers=ANN)
+    assert (returned["gain"], returned["irr"], returned["endValue"]) == (None, None, 1100)
+    assert {returned["reasons"][name] for name in ("gain", "irr", "endValue")} == {"some_values_unknown"}
+    alone = await made(daemon)
+    await add(daemon, alone, {**BUY, "date": "2026-11-02", "symbol": "LATE"})
+    _, answer = await daemon.get(f"/api/portfolio/history?portfolioId={alone}&end=2026-11-02", headers=ANN)
+    row = answer["history"][0]
+    assert (row["totalValue"], row["totalUnrealizedGainLoss"], row["totalGainLoss"]) == (None, None, None)
+    unknown = ("totalValue", "totalUnrealizedGainLoss", "totalGainLoss")
+    assert {name: row["reasons"][name] for name in unknown} == dict.fromkeys(unknown, "no_price_or_rate")
+    _, found = await daemon.get(f"/api/portfolios/{alone}/holdings?date=2026-11-02", headers=ANN)
+    assert (found["totalValue"], found["reasons"]["totalValue"]) == (None, "no_price_or_rate")
 
 
 async def test_a_correction_of_a_price_is_seen_at_once(daemon: ApiDaemon) -> None:
