@@ -161,9 +161,10 @@ class _Pass(Positions):
 
     def _split_events(self, rows: Sequence[Transaction], remarkable: Sequence[Transaction]) -> list[SplitEvent]:
         """All after the opening, also those after the end that restated rows are in the units of."""
-        instruments = self.ledger.instruments()
+        named = self.ledger.instruments()
         if self.offset:
-            instruments = self.opening.instruments().union([one for row in rows if (one := row.instrument) is not None])
+            named = frozenset(one for row in rows if (one := row.instrument) is not None)
+        instruments = self.opening.instruments() | named
         until = max([self.end, *(row.adjusted_as_of for row in remarkable if row.adjusted_as_of is not None)])
         self.known = events(self.stated, instruments, self.market, self.opening.day, until)
         return [event for event in self.known if event.day <= self.end]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from pricecache.core.actions import Action
 from pricecache.core.history import Checkpoint, history
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import Ledger, Transaction
-from pricecache.core.marketdata import MarketData
-from pricecache.core.valuation import FIELDS
-from tests.ledgers import FIRST, INSTRUMENTS, LAST, ledgers, markets, rows
+from pricecache.core.ledger import Ledger, Rules, Transaction
+from pricecache.core.marketdata import Column, MarketData, PriceColumn
+from pricecache.core.valuation import FIELDS, VALUE
+from tests.ledgers import DOLLARS, FIRST, INSTRUMENTS, LAST, ledgers, markets, rows
 from tests.reference_history import reference
 
 
@@ -55,9 +56,26 @@ def test_going_on_from_any_day_gives_the_same_bits(ledger: Ledger, market: Marke
         assert tail is not None
         assert in_order(tail.checkpoints[LAST]) == in_order(last)
         assert repr(again) == repr(checkpoint)  # what goes on from it leaves it as it was
+        rest = Ledger.of([row for row in ledger.transactions if row.day > day], ledger.rules)
+        alone = history(rest, market, LAST, since=again)  # of the rows before it nothing is needed
+        assert alone is not None
+        assert np.array_equal(alone.values, tail.values, equal_nan=True)
         rows = [whole.scopes.index(scope) for scope in tail.scopes]
         assert np.array_equal(whole.values[:, rows, day + 1 - whole.start :], tail.values, equal_nan=True)
         assert np.array_equal(whole.estimated[rows, day + 1 - whole.start :], tail.estimated)
+
+
+def test_a_split_of_the_market_after_the_last_row_reaches_what_goes_on_without_the_rows() -> None:
+    due = np.arange(FIRST, LAST + 1, dtype=np.int64)
+    prices = PriceColumn(Column(due, np.full(len(due), 50.0), due), "USD", (Action(FIRST + 3, "split", 2.0),))
+    market = MarketData({DOLLARS: prices}, {})
+    buy = Transaction(FIRST, "buy", DOLLARS, quantity=Decimal(4), price=Decimal(90))
+    ledger = Ledger.of([buy], Rules())
+    whole = history(ledger, market, LAST, checkpoints=[FIRST + 1])
+    assert whole is not None
+    tail = history(Ledger.of([], ledger.rules), market, LAST, since=whole.checkpoints[FIRST + 1])
+    assert tail is not None
+    assert tail.of(VALUE).tolist() == [200.0] + [400.0] * (tail.days - 1)
 
 
 def in_order(checkpoint: Checkpoint) -> str:

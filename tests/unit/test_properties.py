@@ -25,7 +25,7 @@ from pricecache.core.returns import as_shown, performance
 from pricecache.core.rows import rounded, rows
 from pricecache.core.scopes import Scope
 from pricecache.core.summary import summary
-from pricecache.core.valuation import CASH, COVERAGE, FIELDS, INDEX, NET_FLOW, VALUE
+from pricecache.core.valuation import CASH, COVERAGE, FIELDS, GAIN, INDEX, NET_FLOW, REALIZED, UNREALIZED, VALUE
 from tests.ledgers import ACCOUNTS, DOLLARS, FIRST, INSTRUMENTS, LAST, ledgers, markets, weekdays
 from tests.ledgers import rows as transactions
 
@@ -50,10 +50,15 @@ def of_scope(found: History, scope: Scope) -> np.ndarray:
 @MORE
 @given(ledgers(), markets())
 def test_accounts_add_up_to_the_portfolio_to_the_cent(ledger: Ledger, market: MarketData) -> None:
+    """A total gain of accounts of which one has no value is what its own parts, realised and unrealised, come to."""
     shown = rounded(made(ledger, market))
+    gain = np.round(shown[REALIZED] + shown[UNREALIZED], 2)
+    assert np.array_equal(shown[GAIN], gain, equal_nan=True)
     for field in MONEY:
         total, parts = shown[field, 0], shown[field, 1:]
         known = ~np.isnan(total)
+        if field == GAIN:
+            known &= ~np.isnan(parts).any(axis=0)
         assert np.array_equal(total[known], np.round(np.nansum(parts, axis=0), 2)[known])
 
 
