@@ -312,6 +312,22 @@ async def test_two_daemons_on_one_database_never_serve_what_the_other_made_stale
                 break
 
 
+async def test_a_split_that_was_announced_before_rows_were_stored_takes_effect_after_a_start(
+    world: World, database: Any
+) -> None:
+    """What goes on from stored rows reads no ledger before them, and what is held is in the checkpoint alone."""
+    await filled(world)
+    await world.price(AAPL, {}, Action(TODAY, "split", 4.0))
+    await world.store()
+    computed = await world.read(use_materialized=False)
+    async with api_daemon(database, keys=("operator:ops:ops-key",)) as other:
+        await other.parts.load()
+        portfolio = await other.services.portfolios.get("ann", world.portfolio.id)
+        whole = await other.parts.wholes.of(portfolio)
+        assert not whole.is_complete
+        same(computed, whole.history)
+
+
 async def test_rows_in_memory_do_not_outlive_what_another_daemon_stored(world: World, database: Any) -> None:
     """It has taken the day back from which the ledger was doubtful: for who has older rows that says nothing."""
     await filled(world)
