@@ -19,6 +19,7 @@ import pymongo
 import structlog
 from pymongo.errors import PyMongoError
 
+from pricecache.background import cancelled
 from pricecache.clock import Clock
 from pricecache.errors import NotFound, PricecacheError, Unavailable
 from pricecache.stores.leases import Lease, LeaseStore
@@ -170,8 +171,7 @@ class Jobs:
             self._scheduler.shutdown(wait=False)  # cancels the ticks, which only watch: runs are tasks of their own
             self._scheduler = None
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+            await cancelled([self._watch])
             self._watch = None
         for active in self._active.values():
             active.handle.stopping = True
@@ -306,8 +306,7 @@ class Jobs:
             self._end(active, "interrupted", "It was stopped before it was done.")
             raise
         finally:
-            attending.cancel()
-            await asyncio.wait([attending])
+            await cancelled([attending])
             await self._finish(active)
 
     async def _work(self, active: _Active) -> None:
