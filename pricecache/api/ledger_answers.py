@@ -253,24 +253,6 @@ class ValueHistoryOut(Output):
     reasons: dict[str, str] = Field(description="Why a field of every day is null.")
 
 
-class PerformanceOut(Output):
-    portfolio_id: str
-    account_id: str | None
-    base_currency: str
-    start: IsoDay
-    end: IsoDay
-    twr: float | None
-    twr_annualized: float | None
-    irr: float | None
-    max_drawdown: float | None
-    volatility: float | None
-    start_value: float | None
-    end_value: float | None
-    net_flow: float | None
-    gain: float | None
-    reasons: dict[str, str]
-
-
 class DriftOut(Output):
     portfolio_id: str
     account_id: str | None
