@@ -348,6 +348,42 @@ async def test_a_run_that_does_not_end_is_cancelled_after_the_drain(
     assert [line["event"] for line in lines] == ["running jobs are cancelled"]
 
 
+async def test_a_run_ends_though_the_driver_swallows_the_cancellation_of_its_heartbeat(
+    database: Database, clock: ManualClock
+) -> None:
+    """Without asking again it would wait for the next beat of a clock that nobody moves."""
+
+    class Swallowing(RunStore):
+        def __init__(self, database: Database) -> None:
+            super().__init__(database)
+            self.saving, self.swallowed = asyncio.Event(), False
+
+        async def save(self, run: Run) -> None:
+            if run.state == "running" and run.done and not self.swallowed:
+                self.saving.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:  # as the driver may at the end of an operation
+                    self.swallowed = True
+            await super().save(run)
+
+    runs = Swallowing(database)
+
+    async def routine(handle: RunHandle) -> None:
+        handle.progress(1, 1, "all")
+        clock.advance(60)
+        await runs.saving.wait()
+
+    jobs = Jobs(runs, LeaseStore(database, new_owner()), clock)
+    jobs.define(JobDefinition("backfill", routine))
+    async with asyncio.timeout(20):
+        ticket = await jobs.run("backfill", {"symbol": "AAPL"})
+        assert await ticket.finished()
+        await jobs.stop()
+    assert runs.swallowed
+    assert (await runs.get(ticket.run.id)).state == "succeeded"
+
+
 async def test_what_a_dead_daemon_left_is_ended_at_the_start(
     daemons: Daemons, database: Database, runs: RunStore
 ) -> None:
