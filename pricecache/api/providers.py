@@ -9,12 +9,12 @@ from pydantic.alias_generators import to_camel
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.wire import instant
-from pricecache.core.accounts import next_day
+from pricecache.core.provider_accounts import next_day
 from pricecache.errors import NotFound
 
 if TYPE_CHECKING:
-    from pricecache.core.accounts import Account
     from pricecache.core.asking import Pace
+    from pricecache.core.provider_accounts import Account
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import PoolStats, ProviderPool
 

@@ -10,6 +10,8 @@ from pricecache.api import (
     corrections,
     exports,
     histories,
+    history_answers,
+    holdings,
     import_inputs,
     imports,
     inputs,
@@ -30,7 +32,6 @@ from pricecache.api import (
     summary_answers,
     symbols,
     transactions,
-    values,
 )
 from pricecache.api.routing import Route
 
@@ -332,17 +333,17 @@ def _portfolio_routes() -> tuple[Route, ...]:
             answers=deleted, tags=tags, summary="Take a transaction out.",
         ),
         Route(
-            "GET", base + "/{id}/holdings", values.holdings, scope="user", query=ledger_inputs.HoldingsQuery,
+            "GET", base + "/{id}/holdings", holdings.holdings, scope="user", query=ledger_inputs.HoldingsQuery,
             answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
         ),
         Route(
             "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.ValueHistoryQuery,
-            answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
+            answers={200: history_answers.ValueHistoryOut}, tags=tags,
             summary="What a portfolio or an account was worth on each calendar day.",
         ),
         Route(
             "GET", "/api/portfolio/history-data/{period}", histories.period, scope="user",
-            query=ledger_inputs.PeriodQuery, answers={200: ledger_answers.ValueHistoryOut}, tags=tags,
+            query=ledger_inputs.PeriodQuery, answers={200: history_answers.ValueHistoryOut}, tags=tags,
             summary="The same for a period that ends today.",
         ),
         Route(
@@ -369,12 +370,12 @@ def _materialized_routes() -> tuple[Route, ...]:
         ),
         Route(
             "GET", base + "/stats", materialized.stats, scope="ops",
-            answers={200: ledger_answers.MaterializedOut}, tags=tags,
+            answers={200: history_answers.MaterializedOut}, tags=tags,
             summary="What is stored of histories, how much of what could be, and drift.",
         ),
         Route(
             "POST", base + "/invalidate", materialized.invalidate, scope="ops", body=ledger_inputs.InvalidateBody,
-            answers={200: ledger_answers.InvalidatedOut}, tags=tags,
+            answers={200: history_answers.InvalidatedOut}, tags=tags,
             summary="Let rows be computed again from a date on.",
         ),
     )  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from pricecache.clock import Clock
-from pricecache.core.accounts import Account, Admission, Change
 from pricecache.core.asking import Lane, Pace
+from pricecache.core.provider_accounts import Account, Admission, Change
 
 
 class Keeper(Protocol):

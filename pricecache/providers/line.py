@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from pricecache.clock import Clock
-from pricecache.core.accounts import Admission
 from pricecache.core.asking import LANES, Lane
+from pricecache.core.provider_accounts import Admission
 from pricecache.errors import ProviderError
 from pricecache.providers.keeper import Keeper
 

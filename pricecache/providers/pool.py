@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.core.accounts import DAY, Account, Admission, Change
 from pricecache.core.asking import Capability, Found, Lane, Pace
 from pricecache.core.instruments import Instrument
+from pricecache.core.provider_accounts import DAY, Account, Admission, Change
 from pricecache.errors import (
     PricecacheError,
     ProviderAnswerBad,

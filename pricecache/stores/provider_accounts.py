@@ -16,8 +16,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pricecache.clock import Clock
-from pricecache.core.accounts import DAY, Account, Admission, Change, Hour
 from pricecache.core.asking import Lane, Pace
+from pricecache.core.provider_accounts import DAY, Account, Admission, Change, Hour
 from pricecache.stores.commits import pause
 
 log = structlog.get_logger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
-from pricecache.core.accounts import Account
 from pricecache.core.asking import Pace
 from pricecache.core.instruments import Instrument
+from pricecache.core.provider_accounts import Account
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, ProviderUnavailable, RateLimited
 from pricecache.providers.pool import ProviderPool
 from pricecache.stores.client import Database

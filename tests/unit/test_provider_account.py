@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.accounts import DAY, FAILURES_TO_OPEN, SEARCHES_PERCENT, Account, Admission, next_day, reserve
 from pricecache.core.asking import LANES, Lane, Pace
+from pricecache.core.provider_accounts import (
+    DAY,
+    FAILURES_TO_OPEN,
+    SEARCHES_PERCENT,
+    Account,
+    Admission,
+    next_day,
+    reserve,
+)
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, RateLimited
 
 NOON = 20_000 * DAY + 43_200.0

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from pricecache.clock import SystemClock
-from pricecache.core.accounts import FAILURES_TO_OPEN
 from pricecache.core.asking import LANES, Capability, Found, Lane, Pace
 from pricecache.core.bars import Bars
 from pricecache.core.instruments import Instrument
+from pricecache.core.provider_accounts import FAILURES_TO_OPEN
 from pricecache.core.quotes import Quote
 from pricecache.errors import (
     BudgetSpent,
