@@ -1,4 +1,4 @@
-"""A short way for rows with nothing special about them, which most are: half the time of the whole exact pass."""
+"""A short way for rows with nothing special about them, which most are."""
 
 from __future__ import annotations
 
