@@ -96,6 +96,7 @@ class Daemon:
         ending.push_async_callback(self.accounts.close)
         ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
+        ending.push_async_callback(parts.realtime.ranges.save)
         for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
@@ -141,6 +142,10 @@ class Daemon:
         self.background.start(parts.samples.run(), "samples")
         if parts.stream is not None:
             self.background.start(parts.stream.run(), "stream")
+        if self._settings.enable_realtime_portfolio:
+            self.background.start(parts.realtime.follower.run(), "live-values")
+            self.background.start(parts.realtime.ranges.run(), "day-ranges")
+            self.background.start(parts.realtime.tracking.run(), "live-tracking")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")

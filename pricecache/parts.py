@@ -48,6 +48,9 @@ from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
+from pricecache.realtime.polling import TRACKING_JOB, TrackedPoller
+from pricecache.realtime.realtime import Realtime
+from pricecache.realtime_parts import realtime_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
 from pricecache.stores.history import HistoryStore
@@ -126,9 +129,11 @@ class Parts:
         await self.identity.reload()
 
     def _publish(self, quotes: Sequence[Quote]) -> None:
+        """What was stored by this daemon before or by another one now."""
         # by the series: the symbol of one may have become another's since
         present = [named for quote in quotes if (named := presently(self.catalog, quote)) is not None]
-        self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
+        taken = self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
+        self.realtime.on_quotes(list(taken.values()))
 
     def _series_of(self, instrument: Instrument) -> int | None:
         entry = self.catalog.find(instrument)
@@ -329,6 +334,54 @@ class Parts:
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
         self._make_materialiser(ledgers, markets)
+        self.realtime = self._realtime(markets, latest)
+        self._define_tracking()
+        self.publisher.subscribe(self.realtime.on_quotes)
+        self.bars.announcer.subscribe(self.realtime.on_bars)
+        self.ledgers.on_events, self.ledgers.on_changed = self.realtime.on_events, self.realtime.on_own_change
+        self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
+        self.watcher.on_reopened = self.realtime.on_reopened
+
+    def _define_tracking(self) -> None:
+        settings = self._settings
+        if not settings.enable_realtime_portfolio:
+            return
+        poller = TrackedPoller(
+            self.realtime.tracking.held,
+            self._refresher(),
+            self.catalog,
+            self.live,
+            self._book,
+            self._chain.able("live"),
+            self._clock,
+            interval=settings.tracking_seconds,
+            lag=self._chain.final_lag,
+        )
+        self.jobs.define(
+            JobDefinition(
+                TRACKING_JOB,
+                poller.run,
+                every=settings.tracking_seconds,
+                uneventful_kept_seconds=REFRESHES_KEPT * settings.tracking_seconds,
+                fails_with_all=True,
+            )
+        )
+
+    def _realtime(self, markets: Markets, latest: LatestSessions) -> Realtime:
+        return realtime_of(
+            self._settings,
+            self._database,
+            self._clock,
+            catalog=self.catalog,
+            calendars=self._book,
+            live=self.live,
+            markets=markets,
+            latest=latest,
+            lag=self._chain.final_lag,
+            summaries=self.summaries,
+            portfolios=self.portfolios,
+            events=self.stream_events,
+        )
 
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
         stored, settings = self.stored_histories, self._settings
@@ -414,5 +467,6 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            realtime=self.realtime,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
+    from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
@@ -97,4 +98,5 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    realtime: Realtime
     stream: StreamFeed | None = None

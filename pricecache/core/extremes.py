@@ -8,7 +8,7 @@ from pricecache.core.live_matrix import Numbers
 from pricecache.core.livebook import LiveBook
 
 
-class DayRange:
+class Extremes:
     """Follows the changes of a book. Loop-only.
 
     Of the change and not of the value, so that a deposit is no high: the highest value is what there was before, with

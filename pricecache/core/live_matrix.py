@@ -18,10 +18,12 @@ Numbers = NDArray[np.int64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """Quantities by row and column. `placed`: what each row was laid out from, None for nothing. `by_row`: CSR, shape
-    (rows, columns). `starts`, `rows`, `quantities`: the same by column, as CSC has them, each row once in a column;
+    (rows, `width`), None without rows. `starts`, `rows`, `quantities`: the same by column, as CSC has them, each row
+    once in a column;
     `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
 
     placed: Sequence[Placed | None]
+    width: int
     by_row: Any
     starts: Numbers
     rows: NDArray[np.int32]
@@ -31,32 +33,34 @@ class Matrix:
     @classmethod
     def of(cls, placed: Sequence[Placed | None], width: int) -> Matrix:
         """With `width` columns. Takes milliseconds for each 100,000 entries; pure, so it may be done in a thread."""
+        if not placed:
+            # the library is loaded when there is something to multiply
+            starts = np.zeros(width + 1, np.int64)
+            return cls((), width, None, starts, np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
         from scipy.sparse import csr_array
 
         there = [one for one in placed if one is not None]
         counts = [0 if one is None else len(one.numbers) for one in placed]
-        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
+        bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
         columns = _joined([one.numbers for one in there], np.int32)
         quantities = _joined([one.row.quantities for one in there], np.float64)
         bound = _joined([one.row.bound for one in there], np.uint8)
         shape = (len(placed), width)
-        by_row = csr_array((quantities, columns, starts), shape=shape)
-        turned = csr_array((np.arange(len(columns)), columns, starts), shape=shape).tocsc()
+        by_row = csr_array((quantities, columns, bounds), shape=shape)
+        turned = csr_array((np.arange(len(columns)), columns, bounds), shape=shape).tocsc()
         order = turned.data
         return cls(
-            placed, by_row, turned.indptr.astype(np.int64), turned.indices, quantities[order], bound[order]
+            placed, width, by_row, turned.indptr.astype(np.int64), turned.indices, quantities[order], bound[order]
         )  # fmt: skip
 
     @property
     def entries(self) -> int:
         return len(self.quantities)
 
-    @property
-    def width(self) -> int:
-        return int(self.by_row.shape[1])
-
     def times(self, columns: Floats) -> Floats:
         """Of each row the sum of quantities times `columns` (float64, at least as many as there are)."""
+        if self.by_row is None:
+            return np.zeros(0)
         return np.asarray(self.by_row @ columns[: self.width], np.float64)
 
     def count(self, columns: Numbers) -> int:
@@ -72,7 +76,7 @@ class Matrix:
 
     def holders(self, columns: Numbers, at_least: int = 0) -> NDArray[np.bool_]:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
-        found = np.zeros(self.by_row.shape[0], np.bool_)
+        found = np.zeros(len(self.placed), np.bool_)
         is_asked = np.zeros(self.width, np.bool_)
         is_asked[columns[columns < self.width]] = True
         if not at_least and 2 * self.count(columns) > self.entries:

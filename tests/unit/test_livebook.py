@@ -196,4 +196,3 @@ def test_figures_are_those_of_the_summary(
         live.check()
         live.tick(moved(live.market, live.end, {one: data.draw(factors) for one in INSTRUMENTS}))
         live.check()
-
