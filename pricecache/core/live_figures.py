@@ -72,14 +72,13 @@ def figures(slots: NDArray[np.int64], placed: Sequence[Placed], facts: Floats) -
     return _Telling(placed, facts).tell(slots)
 
 
-def worth_of_cells(placed: Sequence[Placed], facts: Floats) -> Floats:
-    """The sum of what the instruments in each row are worth, each rounded: float64, shape (rows,)."""
-    counts = np.array([one.row.cells.shape[1] for one in placed], np.int64)
-    columns = np.concatenate([one.numbers[one.row.of[: one.row.cells.shape[1]]] for one in placed])
-    quantity = np.concatenate([one.row.cells[QUANTITY] for one in placed])
+def worth_of_cells(placed: Sequence[Placed], facts: Floats, quantity: int, fact: int) -> Floats:
+    """Of each row the sum of `quantity` (`QUANTITY` or `HELD`) and of cash times a fact of its column, each rounded."""
+    counts = np.array([len(one.row.of) for one in placed], np.int64)
+    columns = np.concatenate([one.numbers[one.row.of] for one in placed])
+    held = np.concatenate([part for one in placed for part in (one.row.cells[quantity], one.row.cash)])
     places = np.array([one.row.places for one in placed])
-    worth = rounded(quantity * facts[PRICE, columns], _for_each(places, counts))
-    return _added(worth, np.append(0, counts.cumsum()))
+    return sums(rounded(held * facts[fact, columns], for_each(places, counts)), np.append(0, counts.cumsum()))
 
 
 class _Telling:
@@ -100,9 +99,9 @@ class _Telling:
         self.by_position = np.append(0, self.count.cumsum())
         places = np.array([row.places for row in self.rows])
         of_positions, of_cells, _, of_balances = counts.T
-        self.places = _for_each(places, np.ones(len(places), np.int64))
-        self.places_of, self.places_in = _for_each(places, of_positions), _for_each(places, of_cells)
-        self.places_of_cash = _for_each(places, of_balances)
+        self.places = for_each(places)
+        self.places_of, self.places_in = for_each(places, of_positions), for_each(places, of_cells)
+        self.places_of_cash = for_each(places, of_balances)
 
     def tell(self, slots: NDArray[np.int64]) -> Figures:
         positions, base_at_open = self._positions()
@@ -114,7 +113,7 @@ class _Telling:
         cash, of_cash, balances = self._cash()
         of_positions = self._total(positions.change)
         change = rounded(of_positions + np.nan_to_num(of_cash) + other, self.places)
-        value = rounded(self._total(positions.value) + _added(balances, self.balance_starts), self.places)
+        value = rounded(self._total(positions.value) + sums(balances, self.balance_starts), self.places)
         before = rounded(self._total(positions.before) + had, self.places)
         opened, is_opened = self._total_of_known(positions.from_open)
         at_open, _ = self._total_of_known(base_at_open)
@@ -157,7 +156,7 @@ class _Telling:
         return rounded(self._summed(of_cells), self.places_of)
 
     def _summed(self, of_cells: Floats) -> Floats:
-        return _added(of_cells, self.by_position)
+        return sums(of_cells, self.by_position)
 
     def _base(self, of_cells: Floats) -> Floats:
         """What moved between accounts came into one of them, and not into all."""
@@ -175,39 +174,41 @@ class _Telling:
         )
         exact = np.concatenate([row.cash for row in self.rows]) * self.facts[PRICE, self.cash_columns]
         past = np.array([(r.rest.had, r.rest.crossed, r.rest.traded) for r in self.rows]).T
-        moved = rounded(_added(exact, self.cash_starts) - past[0] - past[1] + past[2], self.places)
+        moved = rounded(sums(exact, self.cash_starts) - past[0] - past[1] + past[2], self.places)
         tracks = np.array([row.tracks_cash for row in self.rows])
-        cash = rounded(_added(balances, self.balance_starts), self.places)
+        cash = rounded(sums(balances, self.balance_starts), self.places)
         return np.where(tracks, cash, np.nan), np.where(tracks, moved, np.nan), balances
 
     def _unrealized(self) -> Floats:
         """Of what is held still."""
         held = np.where(self.cells[QUANTITY] != 0, self.unrealized, 0.0)
-        return rounded(_added(held, self.cell_starts), self.places)
+        return rounded(sums(held, self.cell_starts), self.places)
 
     def _total(self, of_positions: Floats) -> Floats:
-        return rounded(_added(of_positions, self.starts), self.places)
+        return rounded(sums(of_positions, self.starts), self.places)
 
     def _total_of_known(self, of_positions: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """NaN where there is something and none of it is known; and where all is."""
         is_known = ~np.isnan(of_positions)
-        known = _added(is_known.astype(float), self.starts)
+        known = sums(is_known.astype(float), self.starts)
         found = self._total(np.where(is_known, of_positions, 0.0))
         is_all = known == np.diff(self.starts)
         return np.where(is_all | (known > 0), found, np.nan), is_all
 
 
-def _added(values: Floats, bounds: NDArray[np.int64]) -> Floats:
+def sums(values: Floats, bounds: NDArray[np.int64]) -> Floats:
     """The sums between `bounds`."""
-    sums, is_some = np.zeros(len(bounds) - 1), bounds[1:] > bounds[:-1]
+    found, is_some = np.zeros(len(bounds) - 1), bounds[1:] > bounds[:-1]
     if len(values):
-        sums[is_some] = np.add.reduceat(values, bounds[:-1][is_some])
-    return sums
+        found[is_some] = np.add.reduceat(values, bounds[:-1][is_some])
+    return found
 
 
-def _for_each(places: NDArray[np.int64], counts: NDArray[np.int64]) -> int | NDArray[np.int64]:
-    """The digits of each of so many amounts; one number where all have the same."""
-    return int(places[0]) if (places == places[0]).all() else places.repeat(counts)
+def for_each(places: NDArray[np.int64], counts: NDArray[np.int64] | None = None) -> int | NDArray[np.int64]:
+    """The digits of each of so many amounts (one of each where None); one number where all have the same."""
+    if (places == places[0]).all():
+        return int(places[0])
+    return places if counts is None else places.repeat(counts)
 
 
 def _percent(change: Floats, base: Floats) -> Floats:

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.live_figures import Placed
+from pricecache.core.live_figures import Placed, sums
+from pricecache.core.rounding import rounded
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+
+A_COLUMN, AN_ENTRY = 5000, 3.0
+"""What going through a column costs and through an entry of it, where an entry of the whole product costs 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +67,10 @@ class Matrix:
             return np.zeros(0)
         return np.asarray(self.by_row @ columns[: self.width], np.float64)
 
-    def count(self, columns: Numbers) -> int:
-        """How many entries these columns have; those that are no column of this matrix have none."""
+    def cost(self, columns: Numbers) -> float:
+        """Of going through these columns one by one, where the whole product costs `entries`."""
         columns = columns[columns < self.width]
-        return int((self.starts[columns + 1] - self.starts[columns]).sum())
+        return float(A_COLUMN * len(columns) + AN_ENTRY * (self.starts[columns + 1] - self.starts[columns]).sum())
 
     def add_moved(self, columns: Numbers, steps: Floats, to: Floats) -> None:
         """Add to the rows' values `to` what they gain when these columns, each once, grow by so much."""
@@ -76,12 +80,14 @@ class Matrix:
 
     def holders(self, columns: Numbers, at_least: int = 0) -> NDArray[np.bool_]:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
-        found = np.zeros(len(self.placed), np.bool_)
         is_asked = np.zeros(self.width, np.bool_)
         is_asked[columns[columns < self.width]] = True
-        if not at_least and 2 * self.count(columns) > self.entries:
-            return self._but(np.flatnonzero(~is_asked))
-        for column in np.flatnonzero(is_asked).tolist():
+        is_asked &= self.starts[1:] > self.starts[:-1]
+        asked, others = np.flatnonzero(is_asked), np.flatnonzero(~is_asked)
+        if not at_least and self.cost(asked) > min(self.cost(others), self.entries):
+            return self._but(others) if self.cost(others) < self.entries else self._pattern() @ is_asked
+        found = np.zeros(len(self.placed), np.bool_)
+        for column in asked.tolist():
             part = slice(self.starts[column], self.starts[column + 1])
             found[self.rows[part] if not at_least else self.rows[part][self.bound[part] >= at_least]] = True
         return found
@@ -93,6 +99,21 @@ class Matrix:
             left[self.rows[self.starts[column] : self.starts[column + 1]]] -= 1
         return np.asarray(left > 0)
 
+    def _pattern(self) -> Any:
+        from scipy.sparse import csr_array
+
+        of = self.by_row
+        return csr_array((np.ones(self.entries, np.bool_), of.indices, of.indptr), shape=of.shape)
+
+    def worth(self, rows: Numbers, columns: Floats, places: int | NDArray[np.int64]) -> Floats:
+        """Of each of `rows` the sum of quantities times `columns`, each of these rounded to the row's `places`."""
+        starts, ends = self.by_row.indptr[rows], self.by_row.indptr[rows + 1]
+        counts = (ends - starts).astype(np.int64)
+        bounds = np.append(0, counts.cumsum())
+        entries = np.arange(bounds[-1]) + (starts - bounds[:-1]).repeat(counts)
+        exact = self.by_row.data[entries] * columns[self.by_row.indices[entries]]
+        return sums(rounded(exact, places if isinstance(places, int) else places.repeat(counts)), bounds)
+
 
 class Overlaid:
     """A matrix and the rows that have changed since it was laid out, so that a change costs what changed. Loop-only."""
@@ -103,6 +124,7 @@ class Overlaid:
         self.over = Matrix.of([], 0)
         self._changed: dict[int, Placed | None] = {}
         self._is_old = False
+        self._in_main = np.zeros(0, np.bool_)
 
     @property
     def entries(self) -> int:
@@ -119,6 +141,13 @@ class Overlaid:
     def put(self, slot: int, placed: Placed | None) -> None:
         self._changed[slot] = placed
         self._is_old = True
+        self._in_main[slot : slot + 1] = False
+
+    def has(self, slots: Numbers) -> NDArray[np.bool_]:
+        """Which of them stand in `main` as they are."""
+        found = slots < len(self._in_main)
+        found[found] = self._in_main[slots[found]]
+        return found
 
     def lay(self, width: int) -> None:
         """Bring `slots` and `over`, the changed rows in their order, up to date."""
@@ -136,6 +165,8 @@ class Overlaid:
             for slot in self._changed
             if placed[slot] is not (known[slot] if slot < len(known) else None)
         }
+        self._in_main = np.ones(len(known), np.bool_)
+        self._in_main[[slot for slot in self._changed if slot < len(known)]] = False
 
 
 def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:

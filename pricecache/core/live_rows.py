@@ -67,6 +67,14 @@ class LiveRow:
     until: int
 
     @property
+    def is_plain(self) -> bool:
+        """Whether quantities by name are all there is to it: one account for each, and nothing happened of late."""
+        cells = self.cells
+        return (
+            len(self.of) == len(self.names) and bool((cells[HELD] == cells[QUANTITY]).all()) and not cells[FLOW].any()
+        )
+
+    @property
     def has_foreign_cash(self) -> bool:
         return any(name != self.base for name in self.names[self.positions :])
 

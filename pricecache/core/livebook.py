@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.live_columns import OPENED, PREVIOUS, PRICE, RATIO, UNIT, Columns, Name
-from pricecache.core.live_figures import Figures, Floats, Placed, figures, worth_of_cells
+from pricecache.core.live_figures import Figures, Floats, Placed, figures, for_each, worth_of_cells
 from pricecache.core.live_matrix import Matrix, Numbers, Overlaid
-from pricecache.core.live_rows import FIRM, FLOW, ROLL, LiveRow
+from pricecache.core.live_rows import FIRM, FLOW, HELD, QUANTITY, ROLL, LiveRow
 from pricecache.core.rounding import rounded
 
 WHOLE_EVERY = 256
@@ -21,8 +22,11 @@ FEW = 4096
 """So many of them never are."""
 AT_ONCE = 200_000
 """Entries that are laid out in a few milliseconds."""
-_STEP_COST = 5000, 3.0
-"""What a pass by columns costs for each column and entry, where an entry of the whole product costs 1."""
+_BY_SLOT: dict[str, Any] = {
+    "value": 0.0, "before": 0.0, "at_open": 0.0, "slack": 0.0, "_settled": np.nan, "_past": 0.0, "_past_at_open": 0.0,
+    "_agreed": np.nan, "_constant": np.nan, "_places": 0, "_is_plain": False, "_is_foreign": False,
+}  # fmt: skip
+"""What there is by slot, and what it is where there is no row."""
 
 
 class LiveBook:
@@ -35,9 +39,10 @@ class LiveBook:
 
     def __init__(self, whole_every: int = WHOLE_EVERY) -> None:
         self.columns = Columns()
-        self.value, self.before, self.at_open, self.change = np.zeros((4, 0))
-        self._settled, self._past, self._past_at_open, self._agreed, self._base = np.zeros((5, 0))
-        self.slack = np.zeros(0)
+        self.value, self.before, self.at_open, self.change, self.slack = np.zeros((5, 0))
+        self._settled, self._past, self._past_at_open, self._agreed, self._constant, self._base = np.zeros((6, 0))
+        self._places = np.zeros(0, np.int64)
+        self._is_plain, self._is_foreign = np.zeros((2, 0), np.bool_)
         self._placed: list[Placed | None] = []
         self._overlaid = Overlaid()
         self._priced = np.zeros(0)
@@ -61,6 +66,9 @@ class LiveBook:
         had = rest.before or 0.0
         self._settled[slot] = flow + (rest.had + rest.crossed - rest.traded - had if row.tracks_cash else 0.0)
         self._past[slot], self._past_at_open[slot] = row.offset + had, row.offset_at_open + had
+        self._places[slot], self._is_foreign[slot] = row.places, row.has_foreign_cash
+        self._is_plain[slot] = row.is_plain
+        self._constant[slot] = flow - (rest.cash or 0.0) + float(rounded(row.cash, row.places).sum())
         self.slack[slot] = (row.cells.shape[1] + 1) * 10.0**-row.places
         differs = (known[[PREVIOUS, RATIO]] != row.facts[[PREVIOUS, RATIO]]).any(axis=0)
         return numbers[differs & ~is_new]
@@ -130,16 +138,28 @@ class LiveBook:
 
     def changes(self, slots: Numbers) -> Floats:
         """The change since the close before that `figures` tells of each of `slots`, sooner."""
-        placed, facts = self._rows_in(slots), self.columns.facts
-        worth = worth_of_cells(placed, facts)
         agreed = self._agreed[slots]
         unknown = np.flatnonzero(np.isnan(agreed))
         if len(unknown):
-            of_all = self.figures(slots[unknown]).totals.change
-            agreed[unknown] = worth[unknown] - of_all
-            is_lasting = np.array([not placed[at].row.has_foreign_cash for at in unknown.tolist()])
-            self._agreed[slots[unknown[is_lasting]]] = agreed[unknown[is_lasting]]
-        return rounded(worth - agreed, np.array([one.row.places for one in placed]))
+            of = slots[unknown]
+            agreed[unknown] = self._agreed[of] = self._worth(of, HELD, PREVIOUS) + self._constant[of]
+        found = rounded(self._worth(slots, QUANTITY, PRICE) - agreed, for_each(self._places[slots]))
+        foreign = np.flatnonzero(self._is_foreign[slots])
+        if len(foreign):
+            found[foreign] = self.figures(slots[foreign]).totals.change
+        return found
+
+    def _worth(self, slots: Numbers, quantity: int, fact: int) -> Floats:
+        """Of each the sum of what it has (`QUANTITY`, `HELD`) times a fact, each part rounded."""
+        facts, found = self.columns.facts, np.zeros(len(slots))
+        is_plain = self._is_plain[slots] & self._overlaid.has(slots)
+        plain, others = np.flatnonzero(is_plain), np.flatnonzero(~is_plain)
+        if len(plain):
+            of = slots[plain]
+            found[plain] = self._overlaid.main.worth(of, facts[fact], for_each(self._places[of]))
+        if len(others):
+            found[others] = worth_of_cells(self._rows_in(slots[others]), facts, quantity, fact)
+        return found
 
     # laying out
 
@@ -181,8 +201,7 @@ class LiveBook:
         if not len(dirty):
             return
         steps = now[dirty] - then[dirty]
-        by_column, by_entry = _STEP_COST
-        is_few = by_column * len(dirty) + by_entry * main.count(dirty) < main.entries
+        is_few = main.cost(dirty) < main.entries
         self._passes += 1
         if is_few and self._passes < self._whole_every and not np.isnan(steps).any():
             main.add_moved(dirty, steps, self.value)
@@ -216,7 +235,6 @@ class LiveBook:
             return
         missing += len(self._placed) // 4
         self._placed += [None] * missing
-        for name in ("value", "before", "at_open", "slack", "_settled", "_past", "_past_at_open", "_agreed"):
-            fill = np.nan if name in ("_settled", "_agreed") else 0.0
-            setattr(self, name, np.concatenate([getattr(self, name), np.full(missing, fill)]))
+        for name, nothing in _BY_SLOT.items():
+            setattr(self, name, np.concatenate([getattr(self, name), np.full(missing, nothing)]))
         self.change = np.full(len(self._placed), np.nan)
