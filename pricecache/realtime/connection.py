@@ -73,6 +73,11 @@ class Connection:
         if self.closing is None and not self.transport.is_closing():
             self.transport.write(self.bytes_of(message))
 
+    def send_place(self) -> None:
+        """Tell a server-sent stream of several portfolios how far each was sent, now that it hears all of them."""
+        if (place := self.resume_id()) and self.closing is None and not self.transport.is_closing():
+            self.transport.write(place)
+
     async def drained(self) -> None:
         """Return when the kernel has taken everything, or the connection is lost."""
         while not self.is_clear and not self.transport.is_closing():

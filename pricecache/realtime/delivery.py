@@ -97,7 +97,7 @@ class Delivery:
 
     async def flush(self) -> None:
         """Send everything that was published before this call."""
-        began = self._begin()
+        began, messages = self._begin(), self._stats.messages
         several: dict[Connection, list[Waiting]] = {}
         try:
             portfolios, self._portfolios = self._portfolios, {}
@@ -113,7 +113,8 @@ class Delivery:
                 await self._spent(1)
         finally:
             self._cost += self._clock.monotonic() - self._began
-            self.window.flushed(began, self._cost)
+            if self._stats.messages > messages:
+                self.window.flushed(began, self._cost)
             self._idle.set()
             ended, self._waiting = self._waiting, []
             for one in ended:

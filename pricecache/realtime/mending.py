@@ -58,7 +58,8 @@ class Mender:
         early, portfolio.pending = portfolio.pending, []
         portfolio.sent = seq
         portfolio.counts, portfolio.since = {}, None
-        self._delivery.want(portfolio, self._clock.monotonic())
+        if portfolio.changed:
+            self._delivery.want(portfolio, self._clock.monotonic())
         self.take(portfolio, [one.event for one in early])
 
     async def mend(self, portfolio: ListenedPortfolio) -> bool:
