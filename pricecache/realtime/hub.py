@@ -267,7 +267,7 @@ class Hub:
         return self._delivery.window.seconds
 
     def _abort(self, connection: Connection, reason: str) -> None:
-        if reason == "slow":
+        if reason == "slow" and connection.closing is None:
             self.stats.dropped_slow += 1
         connection.closing = connection.closing or reason
         connection.transport.abort()
