@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Row, in_turn, row
 from pricecache.core.daychange import Session
-from pricecache.core.dayrange import DayRange
+from pricecache.core.extremes import Extremes
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.live_columns import PRICE, column_facts
@@ -31,7 +31,7 @@ class Case:
     """A book of `PORTFOLIOS` rows over `SYMBOLS` columns; `columns`: their numbers; `ledger`: of the first row."""
 
     book: LiveBook
-    ranges: DayRange
+    ranges: Extremes
     columns: NDArray[np.int64]
     market: MarketData
     sessions: dict[Instrument, Session]
@@ -65,7 +65,7 @@ def case() -> Case:
         book.put(slot, _like(made, names, facts, walk))
     book.merge()
     columns = np.array([book.column(name, "USD") for name in names])
-    return Case(book, DayRange(book), columns, market, sessions, ledger, walk)
+    return Case(book, Extremes(book), columns, market, sessions, ledger, walk)
 
 
 def _like(made: LiveRow, names: list[Instrument], facts: NDArray[np.float64], walk: np.random.Generator) -> LiveRow:

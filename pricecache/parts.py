@@ -16,6 +16,7 @@ from pricecache.api.origins import Origins, is_loopback
 from pricecache.api.routes import ROUTES
 from pricecache.api.runs import REFRESH_JOB, SYNC_JOB
 from pricecache.api.services import Services
+from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
 from pricecache.cache.as_known import AsKnown
@@ -50,6 +51,7 @@ from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.realtime.polling import TRACKING_JOB, TrackedPoller
 from pricecache.realtime.realtime import Realtime
+from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
@@ -68,6 +70,7 @@ from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
 from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.sync_state import SyncStateStore
+from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
@@ -92,6 +95,7 @@ class Parts:
     """The parts of one daemon on one database. Loop-only.
 
     `book` and `chain` may have been given to others before; `background` is what goes on beside these parts.
+    `feeds`: where streams get what they tell, if not from these parts.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Parts:
         chain: ProviderChain,
         metrics: Metrics,
         background: BackgroundTasks,
+        feeds: Feeds | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -111,6 +116,7 @@ class Parts:
         self._chain = chain
         self._metrics = metrics
         self._owner = new_owner()
+        self._feeds = feeds
         self._make_stores()
         self._make_caches()
         self._make_jobs()
@@ -381,6 +387,7 @@ class Parts:
             summaries=self.summaries,
             portfolios=self.portfolios,
             events=self.stream_events,
+            feeds=self._feeds,
         )
 
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
@@ -406,6 +413,15 @@ class Parts:
 
     def _dispatcher(self) -> Dispatcher:
         self.identity = self._identity()
+        self.streams = Streams(
+            self.realtime.hub,
+            self.identity,
+            self._clock,
+            enabled=self._settings.enable_realtime_portfolio,
+            percent=self._settings.realtime_percent,
+            most=self._settings.stream_connections,
+            most_of_user=self._settings.stream_connections_per_user,
+        )
         self.services = self._services()
         return Dispatcher(
             ROUTES,
@@ -425,6 +441,7 @@ class Parts:
             keys=[key.get_secret_value() for key in settings.api_keys],
             tokens=tokens,
             store=self.keys,
+            tickets=TicketStore(self._database),
             origins=Origins(settings.allowed_origins),
             loopback=is_loopback(settings.host),
             session_hours=settings.session_hours,
@@ -468,5 +485,6 @@ class Parts:
             returns=self.returns,
             summaries=self.summaries,
             realtime=self.realtime,
+            streams=self.streams,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

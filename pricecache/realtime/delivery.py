@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.realtime.connection import Connection
+from pricecache.realtime.connection import Connection, Topic
 from pricecache.realtime.messages import Message, channel_of, encoded
 from pricecache.realtime.register import Register
 from pricecache.realtime.stats import StreamStats
-from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic, Topic
+from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic
 from pricecache.realtime.windows import Window
 
 log = structlog.get_logger(__name__)
@@ -97,7 +97,7 @@ class Delivery:
 
     async def flush(self) -> None:
         """Send everything that was published before this call."""
-        began = self._begin()
+        began, messages = self._begin(), self._stats.messages
         several: dict[Connection, list[Waiting]] = {}
         try:
             portfolios, self._portfolios = self._portfolios, {}
@@ -113,7 +113,8 @@ class Delivery:
                 await self._spent(1)
         finally:
             self._cost += self._clock.monotonic() - self._began
-            self.window.flushed(began, self._cost)
+            if self._stats.messages > messages:
+                self.window.flushed(began, self._cost)
             self._idle.set()
             ended, self._waiting = self._waiting, []
             for one in ended:

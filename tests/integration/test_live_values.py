@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from pricecache.background import cancelled
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolio_summary import HOUR, holding_ten, summary
-from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, made, priced
+from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, priced
 
 MSFT = Instrument("MSFT")
 
@@ -183,7 +181,7 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (await tracking.status("ann")).closes == ()
     daemon.clock.advance(120)
     await tracking.turn()
-    status, answer = await daemon.get("/api/portfolio/live-tracking/status", headers=ANN)
+    _, answer = await daemon.get("/api/portfolio/live-tracking/status", headers=ANN)
     (close,) = answer["closes"]
     assert (close["portfolioId"], close["date"], close["totalValue"]) == (portfolio, "2026-11-20", 1280)
     assert (close["dayChange"], close["dayHigh"], close["dayLow"]) == (180, 1280, 1200)
