@@ -49,7 +49,6 @@ from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
-from pricecache.realtime.polling import TRACKING_JOB, TrackedPoller
 from pricecache.realtime.realtime import Realtime
 from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
@@ -80,6 +79,7 @@ from pricecache.sync.refresh import LiveRefresher
 from pricecache.sync.review import Reviewer
 from pricecache.sync.searching import ProviderSearch
 from pricecache.sync.streamfeed import StreamFeed
+from pricecache.sync.tracked import TRACKING_JOB, TrackedPoller
 from pricecache.sync.verify import VERIFY_JOB, Verifier
 
 MIB = 1 << 20

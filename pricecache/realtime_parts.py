@@ -63,7 +63,7 @@ def realtime_of(
     def fields(order: Order) -> dict[str, Any]:
         return order_fields(order, exact)
 
-    own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, fields)
+    own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, fields, clock)
     hub = Hub(
         feeds or own,
         clock,

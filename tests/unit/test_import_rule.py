@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"providers", "stores", "cache"}),
     frozenset({"sync", "portfolio", "realtime"}),
     frozenset({"health", "jobs", "api"}),
-    frozenset({"app", "daemon", "parts", "vendors", "offline"}),
+    frozenset({"app", "daemon", "parts", "realtime_parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
@@ -43,7 +43,7 @@ APART = {
 """Rooms of one layer that may not see each other."""
 
 ONLY_FOR = {
-    "settings": {"app", "daemon", "parts", "vendors", "offline", "cli", "doctor"},
+    "settings": {"app", "daemon", "parts", "realtime_parts", "vendors", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
     "commands": {"cli"},
     "doctor": {"cli"},
