@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.live_figures import Placed, sums
-from pricecache.core.rounding import rounded
+from pricecache.core.rounding import units
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -22,12 +22,13 @@ A_COLUMN, AN_ENTRY = 5000, 3.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """Quantities by row and column. `placed`: what each row was laid out from, None for nothing. `by_row`: CSR, shape
-    (rows, columns). `starts`, `rows`, `quantities`: the same by column, as CSC has them, each row once in a column;
-    `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
+    (rows, columns). `starts`, `counts`, `rows`, `quantities`: the same by column, as CSC has them, each row once in a
+    column; `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
 
     placed: Sequence[Placed | None]
     by_row: Any
     starts: Numbers
+    counts: Numbers
     rows: NDArray[np.int32]
     quantities: Floats
     bound: NDArray[np.uint8]
@@ -47,8 +48,9 @@ class Matrix:
         by_row = csr_array((quantities, columns, starts), shape=shape)
         turned = csr_array((np.arange(len(columns)), columns, starts), shape=shape).tocsc()
         order = turned.data
+        by_column = turned.indptr.astype(np.int64)
         return cls(
-            placed, by_row, turned.indptr.astype(np.int64), turned.indices, quantities[order], bound[order]
+            placed, by_row, by_column, np.diff(by_column), turned.indices, quantities[order], bound[order]
         )  # fmt: skip
 
     @property
@@ -65,8 +67,7 @@ class Matrix:
 
     def cost(self, columns: Numbers) -> float:
         """Of going through these columns one by one, where the whole product costs `entries`."""
-        columns = columns[columns < self.width]
-        return float(A_COLUMN * len(columns) + AN_ENTRY * (self.starts[columns + 1] - self.starts[columns]).sum())
+        return float(A_COLUMN * len(columns) + AN_ENTRY * self.counts[columns].sum())
 
     def add_moved(self, columns: Numbers, steps: Floats, to: Floats) -> None:
         """Add to the rows' values `to` what they gain when these columns, each once, grow by so much."""
@@ -78,20 +79,24 @@ class Matrix:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
         is_asked = np.zeros(self.width, np.bool_)
         is_asked[columns[columns < self.width]] = True
-        is_asked &= self.starts[1:] > self.starts[:-1]
-        asked, others = np.flatnonzero(is_asked), np.flatnonzero(~is_asked)
-        if not at_least and self.cost(asked) > min(self.cost(others), self.entries):
-            return self._but(others) if self.cost(others) < self.entries else self._pattern() @ is_asked
+        asked = self._cost(is_asked)
+        if not at_least and asked > self.entries / 2:
+            others = self._cost(~is_asked)
+            if min(others, self.entries) < asked:
+                return self._but(~is_asked) if others < self.entries else self._pattern() @ is_asked
         found = np.zeros(self.by_row.shape[0], np.bool_)
-        for column in asked.tolist():
+        for column in np.flatnonzero(is_asked & (self.counts > 0)).tolist():
             part = slice(self.starts[column], self.starts[column + 1])
             found[self.rows[part] if not at_least else self.rows[part][self.bound[part] >= at_least]] = True
         return found
 
-    def _but(self, columns: Numbers) -> NDArray[np.bool_]:
-        """Which rows have an entry elsewhere than in `columns`: by what is left out, where that is less."""
+    def _cost(self, is_asked: NDArray[np.bool_]) -> float:
+        return float(A_COLUMN * np.count_nonzero(is_asked) + AN_ENTRY * self.counts[is_asked].sum())
+
+    def _but(self, is_left_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which rows have an entry in any other column, by going through those that are left out."""
         left = np.diff(self.by_row.indptr)
-        for column in columns.tolist():
+        for column in np.flatnonzero(is_left_out).tolist():
             left[self.rows[self.starts[column] : self.starts[column + 1]]] -= 1
         return np.asarray(left > 0)
 
@@ -103,12 +108,14 @@ class Matrix:
 
     def worth(self, rows: Numbers, columns: Floats, places: int | NDArray[np.int64]) -> Floats:
         """Of each of `rows` the sum of quantities times `columns`, each of these rounded to the row's `places`."""
-        starts, ends = self.by_row.indptr[rows], self.by_row.indptr[rows + 1]
-        counts = (ends - starts).astype(np.int64)
+        indptr, indices = self.by_row.indptr, self.by_row.indices
+        starts = indptr[rows]
+        counts = indptr[rows + 1] - starts
         bounds = np.append(0, counts.cumsum())
         entries = np.arange(bounds[-1]) + (starts - bounds[:-1]).repeat(counts)
-        exact = self.by_row.data[entries] * columns[self.by_row.indices[entries]]
-        return sums(rounded(exact, places if isinstance(places, int) else places.repeat(counts)), bounds)
+        exact = self.by_row.data.take(entries) * columns.take(indices.take(entries))
+        whole = units(exact, places if isinstance(places, int) else places.repeat(counts))
+        return np.asarray(sums(whole, bounds) / 10.0 ** np.asarray(places))
 
 
 class Overlaid:
@@ -131,7 +138,8 @@ class Overlaid:
         """As a matrix tells it, by slot below `size`. `lay` comes first."""
         found = np.zeros(size, np.bool_)
         found[: len(self.main.placed)] = self.main.holders(columns, at_least)
-        found[self.slots] = self.over.holders(columns, at_least)
+        if len(self.slots):
+            found[self.slots] = self.over.holders(columns, at_least)
         return found
 
     def put(self, slot: int, placed: Placed | None) -> None:
