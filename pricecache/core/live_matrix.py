@@ -15,7 +15,7 @@ from pricecache.core.rounding import units
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-A_COLUMN, AN_ENTRY = 5000, 3.0
+A_COLUMN, AN_ENTRY = 3000, 6.0
 """What going through a column costs and through an entry of it, where an entry of the whole product costs 1."""
 
 
@@ -29,7 +29,7 @@ class Matrix:
     by_row: Any
     starts: Numbers
     counts: Numbers
-    rows: NDArray[np.int32]
+    rows: Numbers
     quantities: Floats
     bound: NDArray[np.uint8]
 
@@ -48,10 +48,8 @@ class Matrix:
         by_row = csr_array((quantities, columns, starts), shape=shape)
         turned = csr_array((np.arange(len(columns)), columns, starts), shape=shape).tocsc()
         order = turned.data
-        by_column = turned.indptr.astype(np.int64)
-        return cls(
-            placed, by_row, by_column, np.diff(by_column), turned.indices, quantities[order], bound[order]
-        )  # fmt: skip
+        by_column, rows = turned.indptr.astype(np.int64), turned.indices.astype(np.int64)
+        return cls(placed, by_row, by_column, np.diff(by_column), rows, quantities[order], bound[order])
 
     @property
     def entries(self) -> int:
@@ -79,32 +77,20 @@ class Matrix:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
         is_asked = np.zeros(self.width, np.bool_)
         is_asked[columns[columns < self.width]] = True
-        asked = self._cost(is_asked)
-        if not at_least and asked > self.entries / 2:
-            others = self._cost(~is_asked)
-            if min(others, self.entries) < asked:
-                return self._but(~is_asked) if others < self.entries else self._pattern() @ is_asked
+        if not at_least and 2 * self.counts[is_asked].sum() > self.entries:
+            return self._but(~is_asked)
         found = np.zeros(self.by_row.shape[0], np.bool_)
         for column in np.flatnonzero(is_asked & (self.counts > 0)).tolist():
             part = slice(self.starts[column], self.starts[column + 1])
             found[self.rows[part] if not at_least else self.rows[part][self.bound[part] >= at_least]] = True
         return found
 
-    def _cost(self, is_asked: NDArray[np.bool_]) -> float:
-        return float(A_COLUMN * np.count_nonzero(is_asked) + AN_ENTRY * self.counts[is_asked].sum())
-
     def _but(self, is_left_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which rows have an entry in any other column, by going through those that are left out."""
         left = np.diff(self.by_row.indptr)
-        for column in np.flatnonzero(is_left_out).tolist():
+        for column in np.flatnonzero(is_left_out & (self.counts > 0)).tolist():
             left[self.rows[self.starts[column] : self.starts[column + 1]]] -= 1
         return np.asarray(left > 0)
-
-    def _pattern(self) -> Any:
-        from scipy.sparse import csr_array
-
-        of = self.by_row
-        return csr_array((np.ones(self.entries, np.bool_), of.indices, of.indptr), shape=of.shape)
 
     def worth(self, rows: Numbers, columns: Floats, places: int | NDArray[np.int64]) -> Floats:
         """Of each of `rows` the sum of quantities times `columns`, each of these rounded to the row's `places`."""
