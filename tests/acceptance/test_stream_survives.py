@@ -84,8 +84,13 @@ def test_kills_lose_and_repeat_nothing_of_trades_orders_and_closures(tmp_path: P
             bought = row(0, symbol="MSFT", externalId=f"unseen-{cycle}")
             assert daemon.post(f"{target}/transactions", bought)[0] == 201
             order = {
-                "status": "filled", "side": "sell", "symbol": "MSFT", "quantity": 1, "filledQuantity": 1,
-                "averagePrice": 30, "filledAt": "2026-11-25T15:00:00Z",
+                "status": "filled",
+                "side": "sell",
+                "symbol": "MSFT",
+                "quantity": 1,
+                "filledQuantity": 1,
+                "averagePrice": 30,
+                "filledAt": "2026-11-25T15:00:00Z",
             }
             status, answer, _ = daemon.request("PUT", f"{target}/orders/order-{cycle}", order)
             assert status == 201, answer
