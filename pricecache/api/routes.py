@@ -17,8 +17,13 @@ from pricecache.api import (
     inputs,
     ledger_answers,
     ledger_inputs,
+    live_tracking,
     materialized,
     ops,
+    order_answers,
+    order_inputs,
+    orders,
+    portfolio_events,
     portfolio_summary,
     portfolios,
     providers,
@@ -278,7 +283,7 @@ def _portfolio_routes() -> tuple[Route, ...]:
         ),
         Route(
             "DELETE", base + "/{id}", portfolios.delete, scope="user", answers=deleted, tags=tags,
-            summary="Delete it with all its accounts and transactions.",
+            summary="Delete it with all its accounts, transactions and orders.",
         ),
         Route(
             "POST", base + "/{id}/accounts", portfolios.create_account, scope="user",
@@ -336,6 +341,24 @@ def _portfolio_routes() -> tuple[Route, ...]:
             answers=deleted, tags=tags, summary="Take a transaction out.",
         ),
         Route(
+            "PUT", base + "/{id}/orders/{orderId}", orders.put, scope="user", body=order_inputs.OrderBody,
+            answers={200: order_answers.OrderOut, 201: order_answers.OrderOut}, tags=tags,
+            summary="Report an order; what is filled becomes a transaction, once.",
+        ),
+        Route(
+            "GET", base + "/{id}/orders", orders.list_all, scope="user", query=order_inputs.OrdersQuery,
+            answers={200: order_answers.OrdersOut}, tags=tags, summary="Its orders, the newest first.",
+        ),
+        Route(
+            "GET", base + "/{id}/orders/{orderId}", orders.one, scope="user",
+            answers={200: order_answers.OrderOut}, tags=tags, summary="One order.",
+        ),
+        Route(
+            "GET", base + "/{id}/events", portfolio_events.events, scope="user", query=order_inputs.EventsQuery,
+            answers={200: order_answers.EventsOut}, tags=tags,
+            summary="What happened to it since, each event once: trades, closed positions, orders.",
+        ),
+        Route(
             "GET", base + "/{id}/holdings", holdings.holdings, scope="user", query=ledger_inputs.HoldingsQuery,
             answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
         ),
@@ -353,6 +376,26 @@ def _portfolio_routes() -> tuple[Route, ...]:
             "GET", "/api/portfolio/performance", returns.performance, scope="user",
             query=returns_inputs.PerformanceQuery, answers={200: returns_answers.PerformanceOut}, tags=tags,
             summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
+        ),
+        Route(
+            "POST", base + "/{id}/refresh", live_tracking.refresh, scope="user", query=returns_inputs.RefreshQuery,
+            waits=False, more_seconds=live_tracking.FETCH_SECONDS,
+            answers={200: summary_answers.SummaryOut}, tags=tags,
+            summary="Value it anew at once; prices=true asks the providers for what it holds first.",
+        ),
+        Route(
+            "POST", "/api/portfolio/live-tracking/start", live_tracking.start, scope="user",
+            answers={200: summary_answers.TrackingOut, 201: summary_answers.TrackingOut}, tags=tags,
+            summary="Keep the user's portfolios up to the minute from now on.",
+        ),
+        Route(
+            "DELETE", "/api/portfolio/live-tracking/stop", live_tracking.stop, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags, summary="No longer.",
+        ),
+        Route(
+            "GET", "/api/portfolio/live-tracking/status", live_tracking.status, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags,
+            summary="Whether they are, when the next look is, and what they closed at.",
         ),
         Route(
             "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
@@ -375,6 +418,11 @@ def _materialized_routes() -> tuple[Route, ...]:
             "GET", base + "/stats", materialized.stats, scope="ops",
             answers={200: history_answers.MaterializedOut}, tags=tags,
             summary="What is stored of histories, how much of what could be, and drift.",
+        ),
+        Route(
+            "GET", "/api/admin/queue-stats", live_tracking.queue_stats, scope="ops",
+            answers={200: summary_answers.QueueStatsOut}, tags=("real time",),
+            summary="What waits to be valued anew, what was merged and put off, and what it cost.",
         ),
         Route(
             "POST", base + "/invalidate", materialized.invalidate, scope="ops", body=ledger_inputs.InvalidateBody,

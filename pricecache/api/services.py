@@ -25,18 +25,21 @@ if TYPE_CHECKING:
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
+    from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
+    from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
     from pricecache.stores.portfolios import PortfolioStore
     from pricecache.stores.runs import RunStore
+    from pricecache.stores.stream_events import StreamEventStore
     from pricecache.sync.backfill import Tracker
     from pricecache.sync.review import Reviewer
     from pricecache.sync.searching import ProviderSearch
@@ -85,6 +88,8 @@ class Services:
     review: Reviewer
     portfolios: PortfolioStore
     ledgers: Ledgers
+    orders: Orders
+    stream_events: StreamEventStore
     histories: Histories
     price_origins: PriceOrigins
     imports: Importer
@@ -95,4 +100,5 @@ class Services:
     returns: Returns
     summaries: Summaries
     streams: Streams
+    realtime: Realtime
     stream: StreamFeed | None = None

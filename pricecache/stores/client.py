@@ -30,6 +30,7 @@ Database = AsyncDatabase[Document]
 
 DAY = 86400
 RUNS_KEPT_SECONDS = 30 * DAY
+DAY_RANGES_KEPT_SECONDS = 35 * DAY
 
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
@@ -61,6 +62,7 @@ class Index:
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
+    *("orders", "stream_events"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -88,10 +90,16 @@ INDEXES = (
     Index("quarantine", (("state", ASCENDING), ("lastSeen", DESCENDING))),
     Index("quarantine", (("expiresAt", ASCENDING),), expire_after=0),
     Index("portfolios", (("owner", ASCENDING), ("_id", ASCENDING))),
+    Index("day_ranges", (("portfolio", ASCENDING), ("day", ASCENDING))),
+    Index("day_ranges", (("at", ASCENDING),), expire_after=DAY_RANGES_KEPT_SECONDS),
     Index("accounts", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("day", ASCENDING), ("place", ASCENDING))),
     Index("ledger_batches", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
+    Index("orders", (("portfolio", ASCENDING), ("number", DESCENDING))),
+    Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
+    Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
+    Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 
