@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MESSAGES_PER_SECOND = 10.0
 BURST = 20.0
+_SPENT = -0.5
+"""What is left of one's messages when one was too many; between it and 0 lie errors of rounding."""
 _LINGER_SECONDS = 1.0
 _TEXT, _BINARY, _PING, _PONG, _CLOSE = (
     WSMsgType.TEXT,
@@ -83,7 +85,7 @@ class SocketAnswer:
             at = now()
             self._allowance = min(BURST, self._allowance + (at - connection.heard_at) * MESSAGES_PER_SECOND) - 1.0
             connection.heard_at = at
-            if message.type in (_TEXT, _PING, _PONG) and self._allowance < 0:
+            if message.type in (_TEXT, _PING, _PONG) and self._allowance < _SPENT:
                 self._streams.hub.end(connection, WSCloseCode.POLICY_VIOLATION, "too_many_messages")
                 return await self._linger()
             if message.type is _TEXT:
@@ -115,9 +117,11 @@ class SocketAnswer:
         return False
 
     async def _linger(self) -> None:
-        """Let the client read why, before the transport is closed over what it is still sending."""
+        """Read on for a moment and do nothing: a transport closed over unread bytes takes the reason with it."""
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
+                while (await self._socket.receive()).type in (_TEXT, _BINARY, _PING, _PONG):
+                    pass
                 await self._connection.lost()
         except TimeoutError:
             pass

@@ -22,8 +22,8 @@ A_COLUMN, AN_ENTRY = 3000, 6.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """Quantities by row and column. `placed`: what each row was laid out from, None for nothing. `by_row`: CSR, shape
-    (rows, `width`), None without rows. `starts`, `counts`, `rows`, `quantities`: the same by column, as CSC has them, each row once in a
-    column; `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
+    (rows, `width`), None without rows. `starts`, `counts`, `rows`, `quantities`: the same by column, as CSC has them,
+    each row once in a column; `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
 
     placed: Sequence[Placed | None]
     width: int

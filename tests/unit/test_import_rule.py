@@ -36,7 +36,6 @@ APART = {
     "stores": {"providers", "cache"},
     "providers": {"stores", "cache"},
     "cache": {"providers"},
-    "realtime": {"providers", "sync"},
     "portfolio": {"realtime"},
     "sync": {"realtime"},
 }
