@@ -1,0 +1,459 @@
+// Portfolio values and events as they happen: by WebSocket, else Server-Sent Events, else polling. Depends on nothing.
+
+const CONNECT_MS = 2000; // for WebSocket and SSE each, so that polling begins within 5 s
+const QUIET_MS = 15000; // after so long without a word a ping is sent; pings of the protocol are hidden from pages
+const PONG_MS = 10000;
+const STALE_MS = 30000;
+const POLL_MS = 5000;
+const RETRY_MS = 30000; // between attempts at the stream while polling; all retries are up to half of it sooner
+const FIRST_RETRY_MS = 500; // then twice as long each time, up to RETRY_MS
+const CHANNELS = ["positions", "account", "trades", "orders"];
+const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
+
+/**
+ * What is known of a portfolio by now.
+ * @typedef {object} PortfolioState
+ * @property {string} id
+ * @property {number|null} seq of the last trade, order or closure that was taken; null: none is known yet
+ * @property {string|null} epoch of the numbering
+ * @property {object|null} account the latest account:updated
+ * @property {Map<string, object>} positions by symbol and market, "AAPL:US"
+ * @property {Map<string, object>} orders open ones, by orderId
+ */
+
+/**
+ * @typedef {object} Options
+ * @property {string|URL} [url] where the daemon is, its path ending in a slash; else where this module came from
+ * @property {string[]} [portfolioIds] else all of the user's
+ * @property {string[]} [channels] of positions, account, trades, orders, prices; else all but prices
+ * @property {string[]} [symbols] of channel prices, such as "SAP:DE"; else what the portfolios hold
+ * @property {object|(() => object|Promise<object>)} [headers] of every request, such as Authorization; else the cookie
+ * @property {() => Promise<string>} [ticket] where tickets come from; else POST /api/stream/ticket with `headers`
+ * @property {Storage} [storage] such as sessionStorage: what was seen is kept there, so that a reload resumes
+ * @property {(event: CustomEvent) => void} [onState] and so on: one listener for each event
+ */
+
+/** An answer that is no success. `status` is that of HTTP, `code` the daemon's. */
+class Refused extends Error {
+  constructor(status, code = null, detail = "") {
+    super(detail);
+    Object.assign(this, { status, code });
+  }
+}
+
+const aborted = (signal) =>
+  new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+
+/**
+ * Follows portfolios until `stop`. Its events are CustomEvents, with all they tell in `detail`:
+ * "state" {state, transport}, "snapshot" {portfolioId, resync, at}, "event" {portfolioId, seq, type, ...},
+ * "values" {portfolioId, at, events}, "prices" {portfolioId, at, events}, "stale" {ageSeconds, isStale} when that
+ * changes, "problem" {status, code, detail}. Each trade, order and closure comes once; values come by latest state.
+ */
+export class PriceStream extends EventTarget {
+  #options;
+  #url;
+  #portfolios = new Map();
+  #state = { state: "stopped", transport: null };
+  #stopping = null; // AbortController of what `start` began
+  #link = null; // the stream that is live: {transport, send, check, end}, `send` only by WebSocket
+  #poller = null; // {ended: Promise, end: () => void} while polling works
+  #wakes = new Set(); // what ends each pause
+  #resuming = new Set(); // portfolios of which a gap was seen and no snapshot since
+  #denied = false; // a 401 came since anything last worked
+  #heardAt = 0; // ms since 1970: wall time, since other clocks stand still while a machine sleeps
+  #isStale = false;
+  #staleTimer;
+
+  /** @param {Options} options */
+  constructor(options = {}) {
+    super();
+    this.#options = { channels: CHANNELS, ...options };
+    this.#url = new URL(options.url ?? "../", options.url ? location.href : import.meta.url);
+    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "problem"]) {
+      const listener = options[`on${type[0].toUpperCase()}${type.slice(1)}`];
+      if (listener) this.addEventListener(type, listener);
+    }
+    const known = JSON.parse(options.storage?.getItem(this.#key) ?? "{}");
+    for (const id of options.portfolioIds ?? Object.keys(known)) Object.assign(this.#portfolio(id), known[id]);
+  }
+
+  /** "stopped", "connecting", "live", "polling", "offline" (trying again by itself) or "unauthorized" (start again). */
+  get state() {
+    return this.#state.state;
+  }
+
+  /** "websocket", "sse", "polling" or null. */
+  get transport() {
+    return this.#state.transport;
+  }
+
+  /** @returns {PortfolioState|undefined} */
+  portfolio(id) {
+    return this.#portfolios.get(id);
+  }
+
+  /** Whether anything, be it only a heartbeat, came in the last 30 s. */
+  staleness() {
+    const age = Date.now() - this.#heardAt;
+    return { ageSeconds: age / 1000, isStale: age >= STALE_MS };
+  }
+
+  start() {
+    if (this.#stopping) return;
+    const stopping = (this.#stopping = new AbortController());
+    const { signal } = stopping;
+    addEventListener("online", this.#check, { signal });
+    document.addEventListener("visibilitychange", this.#check, { signal });
+    this.#denied = false;
+    this.#heard();
+    this.#run(signal).finally(() => this.#stopping === stopping && this.stop());
+  }
+
+  stop() {
+    this.#stopping?.abort();
+    this.#stopping = null;
+    this.#stopPolling();
+    this.#wake();
+    clearTimeout(this.#staleTimer);
+    if (this.state !== "unauthorized") this.#say("stopped");
+  }
+
+  /** Follows other portfolios, channels or symbols from now on; what is left out stays as it is. */
+  subscribe({ portfolioIds, channels, symbols }) {
+    for (const [name, value] of Object.entries({ portfolioIds, channels, symbols }))
+      if (value) this.#options[name] = value;
+    for (const id of portfolioIds ?? []) this.#portfolio(id);
+    for (const id of this.#portfolios.keys())
+      if (portfolioIds && !portfolioIds.includes(id)) this.#portfolios.delete(id);
+    this.#link?.end(); // a new one says it all
+    this.#wake();
+  }
+
+  async #run(signal) {
+    for (let failures = 0; !signal.aborted; ) {
+      const began = Date.now();
+      try {
+        if (!this.#poller && this.state !== "offline") this.#say("connecting");
+        const wasLive = (await this.#follow("websocket", signal)) || (await this.#follow("sse", signal));
+        if (wasLive && Date.now() - began > STALE_MS) failures = 0;
+        if (!wasLive && !this.#poller) await this.#startPolling(signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error.status !== 401) throw error;
+        this.#stopPolling();
+        this.#say("unauthorized");
+        if (this.#denied) return;
+        this.#denied = true; // once more, with a new ticket
+        continue;
+      }
+      const delay = this.#poller ? RETRY_MS : Math.min(FIRST_RETRY_MS * 2 ** failures++, RETRY_MS);
+      const pause = this.#pause(delay * (0.5 + Math.random() / 2), signal).catch(() => {});
+      await Promise.race(this.#poller ? [pause, this.#poller.ended] : [pause]);
+    }
+  }
+
+  /** Connects and takes what comes until that ends; whether anything came. Throws when access is denied. */
+  async #follow(transport, signal) {
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    const link = { transport, send: null, end: () => over.abort() };
+    let timer;
+    const wait = (ms, then) => {
+      clearTimeout(timer);
+      timer = setTimeout(then, ms);
+    };
+    const probe = (ms) => {
+      link.send?.({ type: "ping" });
+      wait(ms, link.end);
+    };
+    link.check = () => link.send && probe(CONNECT_MS);
+    const hear = (message) => {
+      if (either.aborted) return;
+      wait(QUIET_MS, () => probe(PONG_MS));
+      this.#heard();
+      if (this.#link !== link) this.#live(link);
+      if (message) this.#take(message);
+    };
+    wait(CONNECT_MS, link.end);
+    const connected = transport === "websocket" ? this.#overSocket(link, hear, either) : this.#overEvents(hear, either);
+    try {
+      await Promise.race([connected, aborted(either)]);
+    } catch (error) {
+      if (signal.aborted || error.status === 401) throw error;
+      if (error.status) this.#emit("problem", { status: error.status, code: error.code, detail: error.message });
+    } finally {
+      clearTimeout(timer);
+      over.abort();
+    }
+    if (this.#link !== link) return false;
+    this.#link = null;
+    this.#say("connecting");
+    return true;
+  }
+
+  #live(link) {
+    this.#link = link;
+    this.#denied = false;
+    this.#stopPolling();
+    this.#say("live", link.transport);
+  }
+
+  async #overSocket(link, hear, signal) {
+    const url = await this.#streamUrl("ws/portfolio", signal);
+    url.protocol = url.protocol.replace("http", "ws");
+    signal.throwIfAborted();
+    const socket = new WebSocket(url);
+    signal.addEventListener("abort", () => socket.close());
+    const code = await new Promise((resolve) => {
+      socket.onopen = () => {
+        link.send = (message) => socket.send(JSON.stringify(message));
+        link.send({ type: "ping" }); // its answer shows that the way is open, however long a snapshot takes
+        for (const message of this.#subscriptions()) link.send(message);
+      };
+      socket.onmessage = ({ data }) => hear(JSON.parse(data));
+      socket.onclose = (event) => resolve(event.code);
+    });
+    if (code === 4401) throw new Refused(401);
+  }
+
+  // fetch and not EventSource, which hides statuses and heartbeats, takes no headers, and asks again by itself
+  async #overEvents(hear, signal) {
+    const url = await this.#streamUrl("api/stream", signal, !this.#options.headers);
+    for (const [name, value] of this.#subscriptionQuery()) url.searchParams.append(name, value);
+    const { body } = await this.#fetch(url, { signal });
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (text + value).split("\n\n");
+      text = parts.pop();
+      hear(null);
+      for (const part of parts) {
+        const lines = part.split("\n").filter((line) => line.startsWith("data:"));
+        const message = lines.length ? JSON.parse(lines.map((line) => line.slice(5)).join("\n")) : null;
+        if (message?.type === "closing" && message.code === 4401) throw new Refused(401);
+        hear(message);
+      }
+    }
+  }
+
+  /** One poll, and when it brings something another every 5 s until one fails. Throws when access is denied. */
+  async #startPolling(signal) {
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    try {
+      await this.#poll(either);
+    } catch (error) {
+      if (signal.aborted || error.status === 401) throw error;
+      return this.#say("offline");
+    }
+    const poller = (this.#poller = { end: () => over.abort() });
+    this.#say("polling", "polling");
+    const go = async () => {
+      for (;;) {
+        await this.#pause(POLL_MS, either);
+        await this.#poll(either);
+      }
+    };
+    poller.ended = go().catch(() => this.#poller === poller && this.#stopPolling()); // the next round sees what it was
+  }
+
+  #stopPolling() {
+    this.#poller?.end();
+    this.#poller = null;
+  }
+
+  async #poll(signal) {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), POLL_MS);
+    const either = AbortSignal.any([signal, late.signal]);
+    try {
+      const ids = new URLSearchParams((this.#options.portfolioIds ?? []).map((id) => ["portfolioId", id]));
+      const answer = await this.#json(`api/portfolio/summary?${ids}`, either);
+      for (const summary of answer.portfolios ?? [answer]) await this.#takePolled(summary, either);
+      this.#heard();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  // in the shape of a message of the stream, so that there is one way on for both
+  async #takePolled({ positions, ...account }, signal) {
+    const known = this.#portfolio(account.portfolioId);
+    const values = [{ type: "account:updated", ...account }];
+    values.push(...positions.map((position) => ({ type: "position:updated", ...position })));
+    for (let complete = false; !complete; ) {
+      const since = known.epoch === null ? "" : `?${new URLSearchParams({ since: known.seq, epoch: known.epoch })}`;
+      const page = await this.#json(`api/portfolios/${encodeURIComponent(known.id)}/events${since}`, signal);
+      signal.throwIfAborted(); // the stream may be live by now
+      const isNew = known.account === null || known.epoch === null || page.resync;
+      complete = isNew || page.complete;
+      const numbered = known.epoch === null ? [] : page.events;
+      const told = { ...page, type: isNew ? "snapshot" : "update", at: account.asOf, isPolled: true };
+      this.#take({ ...told, events: complete ? [...numbered, ...values] : numbered });
+    }
+  }
+
+  #take({ type, portfolioId, at, events, ...message }) {
+    if (type === "prices") this.#emit("prices", { portfolioId, at, events });
+    if (type === "error") this.#emit("problem", { status: null, code: message.code, detail: message.detail });
+    if (type !== "snapshot" && type !== "update") return;
+    const known = this.#portfolio(portfolioId);
+    const isWhole = type === "snapshot";
+    if (!isWhole && known.epoch !== null && message.epoch !== known.epoch) return this.#resume(known);
+    for (const event of events.filter((one) => one.seq != null)) {
+      if (known.seq !== null && event.seq <= known.seq) continue; // had already
+      if (known.seq !== null && event.seq > known.seq + 1 && !isWhole && this.#seesAll()) return this.#resume(known);
+      known.seq = event.seq;
+      this.#apply(known, event);
+      this.#emit("event", { portfolioId, ...event });
+    }
+    const values = events.filter((one) => one.seq == null);
+    if (isWhole) {
+      Object.assign(known, { seq: message.seq, epoch: message.epoch, account: null });
+      known.positions.clear();
+      if (!message.isPolled) known.orders.clear(); // no poll tells of orders that are open
+      this.#resuming.delete(known.id);
+    }
+    for (const event of values) this.#apply(known, event);
+    this.#save();
+    if (isWhole) this.#emit("snapshot", { portfolioId, at, resync: message.resync ?? false });
+    else if (values.length) this.#emit("values", { portfolioId, at, events: values });
+  }
+
+  #apply(known, event) {
+    const position = `${event.symbol}:${event.market}`;
+    if (event.type === "account:updated") known.account = event;
+    else if (event.type === "position:updated") known.positions.set(position, event);
+    else if (event.type === "position:closed") known.positions.delete(position);
+    else if (event.type.startsWith("order:")) {
+      if (CLOSED_ORDERS.has(event.status)) known.orders.delete(event.orderId);
+      else known.orders.set(event.orderId, event);
+    }
+  }
+
+  /** Something is missing: ask for everything after what was seen. */
+  #resume(known) {
+    if (this.#resuming.has(known.id)) return;
+    this.#resuming.add(known.id);
+    if (this.#link?.send) this.#link.send(this.#subscription(known));
+    else this.#link?.end();
+  }
+
+  // who sees only some channels cannot tell a gap from what was not for it
+  #seesAll() {
+    return CHANNELS.every((name) => name === "account" || this.#options.channels.includes(name));
+  }
+
+  #subscriptions() {
+    const known = [...this.#portfolios.values()].map((one) => this.#subscription(one));
+    return this.#options.portfolioIds ? known : [...known, this.#subscription()];
+  }
+
+  #subscription(known) {
+    const { channels, symbols } = this.#options;
+    const message = { type: "subscribe", channels, symbols, portfolioId: known?.id };
+    return known?.epoch == null ? message : { ...message, since: known.seq, epoch: known.epoch };
+  }
+
+  #subscriptionQuery() {
+    const { portfolioIds, channels, symbols } = this.#options;
+    const query = [["channels", channels.join(",")]];
+    if (symbols) query.push(["symbols", symbols.join(",")]);
+    for (const { id, seq, epoch } of this.#portfolios.values()) {
+      if (portfolioIds) query.push(["portfolioId", id]);
+      if (epoch !== null) query.push(["since", `${id}:${seq}:${epoch}`]);
+    }
+    return query;
+  }
+
+  async #streamUrl(path, signal, withTicket = true) {
+    const url = new URL(path, this.#url);
+    const { ticket, headers } = this.#options;
+    if (!withTicket || !(ticket || headers)) return url;
+    const get = ticket ?? (async () => (await this.#json("api/stream/ticket", signal, { method: "POST" })).ticket);
+    url.searchParams.set("ticket", await get());
+    return url;
+  }
+
+  async #json(path, signal, options) {
+    return (await this.#fetch(new URL(path, this.#url), { signal, ...options })).json();
+  }
+
+  async #fetch(url, options) {
+    const { headers } = this.#options;
+    const given = typeof headers === "function" ? await headers() : headers;
+    const response = await fetch(url, { ...options, headers: given, credentials: "include", cache: "no-store" });
+    if (response.ok) return response;
+    const problem = await response.json().catch(() => ({}));
+    throw new Refused(response.status, problem.code, problem.detail);
+  }
+
+  #portfolio(id) {
+    if (!this.#portfolios.has(id)) {
+      const empty = { id, seq: null, epoch: null, account: null, positions: new Map(), orders: new Map() };
+      this.#portfolios.set(id, empty);
+    }
+    return this.#portfolios.get(id);
+  }
+
+  get #key() {
+    return `pricecache.stream ${this.#url}`;
+  }
+
+  #save() {
+    const seen = [...this.#portfolios.values()].map(({ id, seq, epoch }) => [id, { seq, epoch }]);
+    this.#options.storage?.setItem(this.#key, JSON.stringify(Object.fromEntries(seen)));
+  }
+
+  #heard() {
+    this.#heardAt = Date.now();
+    this.#judge();
+    clearTimeout(this.#staleTimer);
+    this.#staleTimer = setTimeout(() => this.#judge(), STALE_MS);
+  }
+
+  #judge() {
+    const found = this.staleness();
+    if (found.isStale === this.#isStale) return;
+    this.#isStale = found.isStale;
+    this.#emit("stale", found);
+  }
+
+  /** After sleep, or when a network is back: nobody waits. */
+  #check = () => {
+    if (document.visibilityState === "hidden") return;
+    this.#link?.check();
+    this.#wake();
+  };
+
+  #wake() {
+    for (const wake of this.#wakes) wake();
+  }
+
+  // ends early when nudged; throws when `signal` aborts
+  async #pause(ms, signal) {
+    const pause = new AbortController();
+    const wake = () => pause.abort();
+    const timer = setTimeout(wake, ms);
+    this.#wakes.add(wake);
+    await aborted(AbortSignal.any([pause.signal, signal])).catch(() => {});
+    clearTimeout(timer);
+    this.#wakes.delete(wake);
+    signal.throwIfAborted();
+  }
+
+  #say(state, transport = null) {
+    if (this.#state.state === state && this.#state.transport === transport) return;
+    this.#state = { state, transport };
+    this.#emit("state", this.#state);
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
