@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of pages: one for the session, an empty window for each test."""
+"""A real Chromium for the tests of pages: one for each module, an empty window for each test."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Skips on a laptop without one, and fails in CI."""
+    """Skips on a laptop without one, and fails in CI.
+
+    Not for the session: playwright's loop is taken for the running one until it ends, and tests that want a loop of
+    their own come after these.
+    """
     program = shutil.which("chromium")
     if program is None:
         reason = "chromium is not installed, so pages cannot be tried (apt-get install chromium)"

@@ -212,8 +212,8 @@ class StreamingDaemon:
 
     async def _events(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        since = int(request.query.get("since", "0"))
         portfolio = self.portfolios[name]
+        since = int(request.query.get("since", len(portfolio.events)))
         resync = request.query.get("epoch", portfolio.epoch) != portfolio.epoch
         page = {"portfolioId": name, "epoch": portfolio.epoch, "seq": len(portfolio.events), "oldest": 1}
         events = [] if resync else portfolio.events[since:]

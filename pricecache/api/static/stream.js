@@ -18,7 +18,7 @@ const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
  * @property {string|null} epoch of the numbering
  * @property {object|null} account the latest account:updated
  * @property {Map<string, object>} positions by symbol and market, "AAPL:US"
- * @property {Map<string, object>} orders open ones, by orderId
+ * @property {Map<string, object>} orders open ones that were heard of, by orderId
  */
 
 /**
@@ -292,9 +292,8 @@ export class PriceStream extends EventTarget {
       signal.throwIfAborted(); // the stream may be live by now
       const isNew = known.account === null || known.epoch === null || page.resync;
       complete = isNew || page.complete;
-      const numbered = known.epoch === null ? [] : page.events;
-      const told = { ...page, type: isNew ? "snapshot" : "update", at: account.asOf, isPolled: true };
-      this.#take({ ...told, events: complete ? [...numbered, ...values] : numbered });
+      const events = complete ? [...page.events, ...values] : page.events;
+      this.#take({ ...page, type: isNew ? "snapshot" : "update", at: account.asOf, events });
     }
   }
 
@@ -316,7 +315,7 @@ export class PriceStream extends EventTarget {
     if (isWhole) {
       Object.assign(known, { seq: message.seq, epoch: message.epoch, account: null });
       known.positions.clear();
-      if (!message.isPolled) known.orders.clear(); // no poll tells of orders that are open
+      if (message.resync || values.some((one) => one.type.startsWith("order:"))) known.orders.clear();
       this.#resuming.delete(known.id);
     }
     for (const event of values) this.#apply(known, event);
