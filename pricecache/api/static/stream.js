@@ -33,13 +33,8 @@ const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
  * @property {(event: CustomEvent) => void} [onState] and so on: one listener for each event
  */
 
-/** An answer that is no success. `status` is that of HTTP, `code` the daemon's. */
-class Refused extends Error {
-  constructor(status, code = null, detail = "") {
-    super(detail);
-    Object.assign(this, { status, code });
-  }
-}
+/** An answer that is no success: `status` is that of HTTP, `code` the daemon's. */
+const refusal = (status, code = null, detail = "") => Object.assign(new Error(detail), { status, code });
 
 const aborted = (signal) =>
   new Promise((_, reject) => {
@@ -59,7 +54,7 @@ export class PriceStream extends EventTarget {
   #portfolios = new Map();
   #state = { state: "stopped", transport: null };
   #stopping = null; // AbortController of what `start` began
-  #link = null; // the stream that is live: {transport, send, check, end}, `send` only by WebSocket
+  #link = null; // the stream that is live: {send, check, end}, `send` only by WebSocket
   #poller = null; // {ended: Promise, end: () => void} while polling works
   #wakes = new Set(); // what ends each pause
   #resuming = new Set(); // portfolios of which a gap was seen and no snapshot since
@@ -160,7 +155,7 @@ export class PriceStream extends EventTarget {
   async #follow(transport, signal) {
     const over = new AbortController();
     const either = AbortSignal.any([signal, over.signal]);
-    const link = { transport, send: null, end: () => over.abort() };
+    const link = { send: null, end: () => over.abort() };
     let timer;
     const wait = (ms, then) => {
       clearTimeout(timer);
@@ -175,7 +170,12 @@ export class PriceStream extends EventTarget {
       if (either.aborted) return;
       wait(QUIET_MS, () => probe(PONG_MS));
       this.#heard();
-      if (this.#link !== link) this.#live(link);
+      if (this.#link !== link) {
+        this.#link = link;
+        this.#denied = false;
+        this.#stopPolling();
+        this.#say("live", transport);
+      }
       if (message) this.#take(message);
     };
     wait(CONNECT_MS, link.end);
@@ -195,13 +195,6 @@ export class PriceStream extends EventTarget {
     return true;
   }
 
-  #live(link) {
-    this.#link = link;
-    this.#denied = false;
-    this.#stopPolling();
-    this.#say("live", link.transport);
-  }
-
   async #overSocket(link, hear, signal) {
     const url = await this.#streamUrl("ws/portfolio", signal);
     url.protocol = url.protocol.replace("http", "ws");
@@ -212,12 +205,13 @@ export class PriceStream extends EventTarget {
       socket.onopen = () => {
         link.send = (message) => socket.send(JSON.stringify(message));
         link.send({ type: "ping" }); // its answer shows that the way is open, however long a snapshot takes
-        for (const message of this.#subscriptions()) link.send(message);
+        // the daemon takes 10 messages a second, and 20 at once
+        this.#subscriptions().forEach((one, at) => setTimeout(() => link.send(one), Math.max(0, at - 15) * 150));
       };
       socket.onmessage = ({ data }) => hear(JSON.parse(data));
       socket.onclose = (event) => resolve(event.code);
     });
-    if (code === 4401) throw new Refused(401);
+    if (code === 4401) throw refusal(401);
   }
 
   // fetch and not EventSource, which hides statuses and heartbeats, takes no headers, and asks again by itself
@@ -235,7 +229,7 @@ export class PriceStream extends EventTarget {
       for (const part of parts) {
         const lines = part.split("\n").filter((line) => line.startsWith("data:"));
         const message = lines.length ? JSON.parse(lines.map((line) => line.slice(5)).join("\n")) : null;
-        if (message?.type === "closing" && message.code === 4401) throw new Refused(401);
+        if (message?.type === "closing" && message.code === 4401) throw refusal(401);
         hear(message);
       }
     }
@@ -251,15 +245,17 @@ export class PriceStream extends EventTarget {
       if (signal.aborted || error.status === 401) throw error;
       return this.#say("offline");
     }
-    const poller = (this.#poller = { end: () => over.abort() });
-    this.#say("polling", "polling");
-    const go = async () => {
+    const again = async () => {
       for (;;) {
         await this.#pause(POLL_MS, either);
         await this.#poll(either);
       }
     };
-    poller.ended = go().catch(() => this.#poller === poller && this.#stopPolling()); // the next round sees what it was
+    const poller = { end: () => over.abort() };
+    poller.ended = again().catch(() => this.#poller === poller && this.#stopPolling()); // the next round sees why
+    this.#poller = poller;
+    this.#denied = false;
+    this.#say("polling", "polling");
   }
 
   #stopPolling() {
@@ -273,7 +269,7 @@ export class PriceStream extends EventTarget {
     const either = AbortSignal.any([signal, late.signal]);
     try {
       const ids = new URLSearchParams((this.#options.portfolioIds ?? []).map((id) => ["portfolioId", id]));
-      const answer = await this.#json(`api/portfolio/summary?${ids}`, either);
+      const answer = await (await this.#fetch(`api/portfolio/summary?${ids}`, { signal: either })).json();
       for (const summary of answer.portfolios ?? [answer]) await this.#takePolled(summary, either);
       this.#heard();
     } finally {
@@ -288,7 +284,8 @@ export class PriceStream extends EventTarget {
     values.push(...positions.map((position) => ({ type: "position:updated", ...position })));
     for (let complete = false; !complete; ) {
       const since = known.epoch === null ? "" : `?${new URLSearchParams({ since: known.seq, epoch: known.epoch })}`;
-      const page = await this.#json(`api/portfolios/${encodeURIComponent(known.id)}/events${since}`, signal);
+      const path = `api/portfolios/${encodeURIComponent(known.id)}/events${since}`;
+      const page = await (await this.#fetch(path, { signal })).json();
       signal.throwIfAborted(); // the stream may be live by now
       const isNew = known.account === null || known.epoch === null || page.resync;
       complete = isNew || page.complete;
@@ -313,7 +310,9 @@ export class PriceStream extends EventTarget {
     }
     const values = events.filter((one) => one.seq == null);
     if (isWhole) {
-      Object.assign(known, { seq: message.seq, epoch: message.epoch, account: null });
+      const goesOn = known.epoch === message.epoch && !message.resync;
+      const seq = goesOn ? Math.max(known.seq, message.seq) : message.seq;
+      Object.assign(known, { seq, epoch: message.epoch, account: null });
       known.positions.clear();
       if (message.resync || values.some((one) => one.type.startsWith("order:"))) known.orders.clear();
       this.#resuming.delete(known.id);
@@ -374,22 +373,19 @@ export class PriceStream extends EventTarget {
     const url = new URL(path, this.#url);
     const { ticket, headers } = this.#options;
     if (!withTicket || !(ticket || headers)) return url;
-    const get = ticket ?? (async () => (await this.#json("api/stream/ticket", signal, { method: "POST" })).ticket);
-    url.searchParams.set("ticket", await get());
+    const get = async () => (await (await this.#fetch("api/stream/ticket", { method: "POST", signal })).json()).ticket;
+    url.searchParams.set("ticket", await (ticket ?? get)());
     return url;
   }
 
-  async #json(path, signal, options) {
-    return (await this.#fetch(new URL(path, this.#url), { signal, ...options })).json();
-  }
-
-  async #fetch(url, options) {
+  async #fetch(path, options) {
     const { headers } = this.#options;
     const given = typeof headers === "function" ? await headers() : headers;
-    const response = await fetch(url, { ...options, headers: given, credentials: "include", cache: "no-store" });
+    const all = { ...options, headers: given, credentials: "include", cache: "no-store" };
+    const response = await fetch(new URL(path, this.#url), all);
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
-    throw new Refused(response.status, problem.code, problem.detail);
+    throw refusal(response.status, problem.code, problem.detail);
   }
 
   #portfolio(id) {
