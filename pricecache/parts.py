@@ -40,6 +40,7 @@ from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
+from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.price_origins import PriceOrigins
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
@@ -54,6 +55,7 @@ from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
 from pricecache.stores.leases import LeaseStore, new_owner
 from pricecache.stores.ledger import LedgerStore
+from pricecache.stores.orders import OrderStore
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.quarantine import QuarantineStore
@@ -61,6 +63,7 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
+from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
@@ -299,7 +302,8 @@ class Parts:
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
         self.portfolios = PortfolioStore(self._database, self.heads)
-        ledgers = LedgerStore(self._database, self.heads)
+        self.stream_events = StreamEventStore(self._database, self._owner, self._settings.stream_event_days)
+        ledgers = LedgerStore(self._database, self.heads, self.stream_events)
         self.ledgers = Ledgers(
             ledgers,
             self.portfolios,
@@ -309,6 +313,7 @@ class Parts:
             markets,
             self._clock,
         )
+        self.orders = Orders(self.ledgers, OrderStore(self._database), self.portfolios, self.catalog, self._clock)
         self.stored_histories = HistoryStore(self._database)
         self.wholes = Wholes(
             self.ledgers,
@@ -398,6 +403,8 @@ class Parts:
             review=Reviewer(self.catalog, self.bars, self.states, self.quarantine, self._clock),
             portfolios=self.portfolios,
             ledgers=self.ledgers,
+            orders=self.orders,
+            stream_events=self.stream_events,
             histories=self.histories,
             price_origins=PriceOrigins(self.catalog, self.bars, self.live, self._book),
             imports=self.imports,

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     use_materialized: bool = Field(
         True, description="Keep and store the rows of histories; false: compute every one from its ledger."
     )
+    stream_event_days: float = Field(
+        30, ge=1, le=3650, description="Days that events of portfolios are kept for those who come back."
+    )
     materialize_seconds: float = Field(
         600, ge=1, le=LONGEST_SECONDS, description="Seconds between two runs of materialize_history."
     )

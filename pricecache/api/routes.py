@@ -19,6 +19,10 @@ from pricecache.api import (
     ledger_inputs,
     materialized,
     ops,
+    order_answers,
+    order_inputs,
+    orders,
+    portfolio_events,
     portfolio_summary,
     portfolios,
     providers,
@@ -277,7 +281,7 @@ def _portfolio_routes() -> tuple[Route, ...]:
         ),
         Route(
             "DELETE", base + "/{id}", portfolios.delete, scope="user", answers=deleted, tags=tags,
-            summary="Delete it with all its accounts and transactions.",
+            summary="Delete it with all its accounts, transactions and orders.",
         ),
         Route(
             "POST", base + "/{id}/accounts", portfolios.create_account, scope="user",
@@ -333,6 +337,24 @@ def _portfolio_routes() -> tuple[Route, ...]:
         Route(
             "DELETE", base + "/{id}/transactions/{transactionId}", transactions.delete, scope="user",
             answers=deleted, tags=tags, summary="Take a transaction out.",
+        ),
+        Route(
+            "PUT", base + "/{id}/orders/{orderId}", orders.put, scope="user", body=order_inputs.OrderBody,
+            answers={200: order_answers.OrderOut, 201: order_answers.OrderOut}, tags=tags,
+            summary="Report an order; what is filled becomes a transaction, once.",
+        ),
+        Route(
+            "GET", base + "/{id}/orders", orders.list_all, scope="user", query=order_inputs.OrdersQuery,
+            answers={200: order_answers.OrdersOut}, tags=tags, summary="Its orders, the newest first.",
+        ),
+        Route(
+            "GET", base + "/{id}/orders/{orderId}", orders.one, scope="user",
+            answers={200: order_answers.OrderOut}, tags=tags, summary="One order.",
+        ),
+        Route(
+            "GET", base + "/{id}/events", portfolio_events.events, scope="user", query=order_inputs.EventsQuery,
+            answers={200: order_answers.EventsOut}, tags=tags,
+            summary="What happened to it since, each event once: trades, closed positions, orders.",
         ),
         Route(
             "GET", base + "/{id}/holdings", holdings.holdings, scope="user", query=ledger_inputs.HoldingsQuery,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
     from pricecache.portfolio.materialiser import Materialiser
+    from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pricecache.stores.keys import KeyStore
     from pricecache.stores.portfolios import PortfolioStore
     from pricecache.stores.runs import RunStore
+    from pricecache.stores.stream_events import StreamEventStore
     from pricecache.sync.backfill import Tracker
     from pricecache.sync.review import Reviewer
     from pricecache.sync.searching import ProviderSearch
@@ -84,6 +86,8 @@ class Services:
     review: Reviewer
     portfolios: PortfolioStore
     ledgers: Ledgers
+    orders: Orders
+    stream_events: StreamEventStore
     histories: Histories
     price_origins: PriceOrigins
     imports: Importer

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import structlog
 
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
@@ -17,7 +20,9 @@ from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
 from pricecache.core.portfolios import Portfolio
+from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid, NotFound, VersionMismatch
+from pricecache.portfolio.ledger_events import events_of
 from pricecache.portfolio.market import Markets, pair_of
 from pricecache.portfolio.planning import (
     Incoming,
@@ -38,10 +43,13 @@ from pricecache.portfolio.planning import (
 from pricecache.portfolio.reading import LedgerReader
 from pricecache.portfolio.threads import aside
 from pricecache.stores.commits import pause
+from pricecache.stores.ids import new_id
 from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up, new_id
+from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up
 from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
+
+log = structlog.get_logger(__name__)
 
 CHANGES_KEPT = 50
 """Changes of a ledger of which it is known from when on they count."""
@@ -81,6 +89,7 @@ class Ledgers(LedgerReader):
     """Ledgers for whoever reads and writes them. Loop-only.
 
     Every change is one step: what is wrong with any of it is refused with all of its faults, and nothing is stored.
+    `on_events` is given what each change made here told, once it is durable, and `on_changed` its portfolio.
     """
 
     def __init__(
@@ -99,6 +108,8 @@ class Ledgers(LedgerReader):
         self._tracker = tracker
         self._markets = markets
         self._clock = clock
+        self.on_events: Callable[[str, Sequence[StreamEvent]], object] = lambda portfolio_id, events: None
+        self.on_changed: Callable[[str], object] = lambda portfolio_id: None
 
     async def add(
         self,
@@ -132,11 +143,22 @@ class Ledgers(LedgerReader):
         ids = await aside(most, lambda: [new_id() for _ in range(most + 1)])
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
-            present = [self._resolved(one) for one in incoming]
-            _refuse([*refused, *self._faults_in(view, present, accounts)])
-            return plan(view, present, ids, self._now())
+            return plan(view, self.accepted(view, incoming, accounts, refused), ids, self._now())
 
         return await self._write(portfolio, make, by, len(incoming), question)
+
+    def accepted(
+        self,
+        view: LedgerView,
+        incoming: Iterable[Incoming],
+        accounts: set[str],
+        refused: Iterable[Mapping[str, Any]] = (),
+    ) -> list[Incoming]:
+        """The rows with the names that their instruments have now. Raises `Invalid` with every fault that shows without
+        the rest of the ledger, and those that `refused` has already. Safe in any thread."""
+        present = [self._resolved(one) for one in incoming]
+        _refuse([*refused, *self._faults_in(view, present, accounts)])
+        return present
 
     async def preview(
         self, portfolio: Portfolio, incoming: Sequence[Incoming], refused: Sequence[Mapping[str, Any]]
@@ -212,12 +234,14 @@ class Ledgers(LedgerReader):
                 await self._follow([row.transaction for row in view.rows], rules.currency, by)
             try:
                 now = self._clock.time()
-                return await self._portfolios.change(portfolio, facts, now, version=version, generation=generation)
+                changed = await self._portfolios.change(portfolio, facts, now, version=version, generation=generation)
             except LedgerMoved:
                 await pause(attempt)
-            portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
-            if portfolio.version - 1 == version and _has(portfolio, facts):  # by the attempt before
-                return portfolio
+                portfolio = changed = await self._portfolios.get(portfolio.owner, portfolio.id)
+                if portfolio.version - 1 != version or not _has(portfolio, facts):  # not by the attempt before
+                    continue
+            self._tell(self.on_changed, portfolio.id)
+            return changed
         raise gave_up()
 
     async def _write(
@@ -229,22 +253,62 @@ class Ledgers(LedgerReader):
         question: Question | None = None,
     ) -> Plan:
         for attempt in range(RACES):
-            view, accounts = await self._read_with_accounts(portfolio)
-            planned = await aside(size, partial(make, view, accounts))
-            if planned.change.is_empty:
-                return planned
-            change = await self._checked(portfolio, view, planned, by, question)
+            change_id = new_id()
             try:
-                state = await self._store.commit(portfolio.id, view.state, change)
+                return await self.attempt(portfolio, make, by, change_id, size, question)
             except LedgerMoved:
                 await pause(attempt)
                 portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
-                continue
-            rows = await aside(len(view.rows) + size, partial(applied, view.rows, change))
-            changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
-            self._keep(portfolio.id, await self._made(state, rows, portfolio.rules, changes))
-            return planned
+                await self.tell_of(portfolio.id, change_id)
         raise gave_up()
+
+    async def attempt(
+        self,
+        portfolio: Portfolio,
+        make: Callable[[LedgerView, set[str]], Plan],
+        by: str,
+        change_id: str,
+        size: int = 0,
+        question: Question | None = None,
+    ) -> Plan:
+        """Carry out, under a new id, what `make` plans of the ledger and the ids of its accounts.
+
+        Raises `LedgerMoved` when somebody was faster or the outcome is not known: `tell_of` what was done then, and let
+        `make` look for it.
+        """
+        view, accounts = await self._read_with_accounts(portfolio)
+        planned = await aside(size, partial(make, view, accounts))
+        if not planned.change.has_rows:
+            await self.commit_beside(portfolio, planned.change, change_id)
+            return planned
+        change = replace(await self._checked(portfolio, view, planned, by, question), id=change_id)
+        committed = await self._store.commit(portfolio.id, view.state, change)
+        self._tell_events(portfolio.id, committed.events)  # before anything else is awaited, so in their order
+        rows = await aside(len(view.rows) + size, partial(applied, view.rows, change))
+        changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
+        self._keep(portfolio.id, await self._made(committed.state, rows, portfolio.rules, changes))
+        self._tell(self.on_changed, portfolio.id)
+        return planned
+
+    async def commit_beside(self, portfolio: Portfolio, change: LedgerChange, change_id: str) -> None:
+        """The same for a change without rows, which needs nothing of the ledger."""
+        if not change.is_empty:
+            events = await self._store.commit_beside(portfolio.id, replace(change, id=change_id))
+            self._tell_events(portfolio.id, events)
+
+    async def tell_of(self, portfolio_id: str, change_id: str) -> None:
+        """Tell what a change whose outcome was not known told, if it was made."""
+        self._tell_events(portfolio_id, await self._store.events.of_change(change_id))
+
+    def _tell_events(self, portfolio_id: str, events: Sequence[StreamEvent]) -> None:
+        if events:
+            self._tell(self.on_events, portfolio_id, events)
+
+    def _tell(self, listener: Callable[..., object], *facts: Any) -> None:
+        try:
+            listener(*facts)
+        except Exception:  # what is stored is stored, whatever becomes of those who hear of it
+            log.exception("a listener to ledgers failed", portfolio=facts[0])
 
     async def _read_with_accounts(self, portfolio: Portfolio) -> tuple[LedgerView, set[str]]:
         view = await self.read(portfolio)
@@ -259,7 +323,7 @@ class Ledgers(LedgerReader):
         rows = [row.transaction for row in (*change.inserted, *change.replaced)]
         size = len(view.rows) + len(rows)
         after = await aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
-        found, _ = await self._impossible(view.ledger, after)
+        found, market = await self._impossible(view.ledger, after)
         wanted = set(await question(planned)) if question is not None else set()
         uses = await aside(len(rows), lambda: uses_of(rows))
         ignorant = {use.instrument for use in uses if use.instrument is not None and self._is_new(use.instrument)}
@@ -271,9 +335,18 @@ class Ledgers(LedgerReader):
         if question is not None and wanted:
             await question(planned)  # first: what is in other units than it says is often too much as well
         if found:
-            found, _ = await self._impossible(view.ledger, after)
+            found, market = await self._impossible(view.ledger, after)
             _refuse(numbered(found, planned.numbers))
-        return await aside(len(rows), lambda: self._with_series(change))
+        today, now = self._today(portfolio), self._now()
+
+        def told() -> LedgerChange:
+            events = events_of(change, view.by_id, view.ledger, after, market, today, now)
+            return replace(self._with_series(change), events=[*change.events, *events])
+
+        return await aside(size, told)
+
+    def _today(self, portfolio: Portfolio) -> int:
+        return day_number(datetime.fromtimestamp(self._clock.time(), ZoneInfo(portfolio.time_zone)).date())
 
     def _with_series(self, change: LedgerChange) -> LedgerChange:
         """With the ids of the instruments of its rows."""

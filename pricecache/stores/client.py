@@ -61,6 +61,7 @@ class Index:
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
+    *("orders", "stream_events"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -91,6 +92,10 @@ INDEXES = (
     Index("transactions", (("portfolio", ASCENDING), ("day", ASCENDING), ("place", ASCENDING))),
     Index("ledger_batches", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
+    Index("orders", (("portfolio", ASCENDING), ("number", DESCENDING))),
+    Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
+    Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
+    Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
 
-from bson import ObjectId
-from pymongo import DeleteOne, InsertOne, ReplaceOne
+from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
@@ -20,11 +18,16 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
 from pricecache.core.portfolios import LedgerState
+from pricecache.core.stream_events import StreamEvent, numbered
 from pricecache.errors import Unavailable
+from pricecache.stores.ids import instant_of
 from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, merged, pack
 from pricecache.stores.portfolio_heads import PortfolioHeads
+from pricecache.stores.stream_events import StreamEventStore
 
 Document = dict[str, Any]
+Companion = Callable[[AsyncClientSession], Awaitable[None]]
+"""Writes something else within the transaction of a change; raises `LedgerMoved` when that is not as it was."""
 
 RACES = 40
 """How often a change is planned anew when other writers are faster."""
@@ -36,11 +39,6 @@ _AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "ratio")
 
 class LedgerMoved(Exception):
     """Another writer changed the ledger between reading and writing it: plan anew from what it is now."""
-
-
-def new_id() -> str:
-    """24 hexadecimal digits that nothing else has; later ones are greater."""
-    return str(ObjectId())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +61,35 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
     """Rows to put in, to put in the place of those with the same id, and to take out; `affected_from`: the first day
-    whose history may be another afterwards, None where none is."""
+    whose history may be another afterwards, None where none is.
+
+    `events`: what it tells, not numbered yet, kept under `id`, which no other change has. `companions`: what else is
+    written with it, or not at all.
+    """
 
     inserted: Sequence[Row] = ()
     replaced: Sequence[Row] = ()
     deleted: Sequence[Row] = ()
     affected_from: int | None = None
+    events: Sequence[StreamEvent] = ()
+    companions: Sequence[Companion] = ()
+    id: str = ""
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self.inserted or self.replaced or self.deleted)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.inserted or self.replaced or self.deleted)
+        return not (self.has_rows or self.events or self.companions)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a ledger stands after a change, and the change's events with their numbers."""
+
+    state: LedgerState
+    events: tuple[StreamEvent, ...]
 
 
 class LedgerStore:
@@ -82,9 +99,12 @@ class LedgerStore:
     Who asks has made sure that the portfolio is theirs.
     """
 
-    def __init__(self, database: AsyncDatabase[Document], heads: PortfolioHeads) -> None:
+    def __init__(
+        self, database: AsyncDatabase[Document], heads: PortfolioHeads, events: StreamEventStore | None = None
+    ) -> None:
         self._client = database.client
         self._heads = heads
+        self.events = events or StreamEventStore(database)
         self._transactions = database["transactions"]
         self._states = database["ledger_state"]
         self._batches = LedgerBatches(database)
@@ -143,7 +163,7 @@ class LedgerStore:
             await asyncio.to_thread(decoded)
         return rows
 
-    async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> LedgerState:
+    async def commit(self, portfolio: str, base: LedgerState, change: LedgerChange) -> Committed:
         """Make all of `change` durable in one transaction, if the ledger is still at `base`; where it stands then.
 
         Raises `LedgerMoved` when it is not, or when the outcome is not known: whoever plans anew looks for the ids of
@@ -159,12 +179,13 @@ class LedgerStore:
             try:
                 await self._batches.place(portfolio)
                 async with self._client.start_session() as session, await session.start_transaction():
-                    await move_on(self._states, session, portfolio, base.generation, change.affected_from,
-                                  places=places)  # fmt: skip
+                    last = await move_on(self._states, session, portfolio, base.generation, change.affected_from,
+                                         places=places, events=len(change.events))  # fmt: skip
                     for part in _operations(portfolio, change):
                         await self._transactions.bulk_write(part, session=session, ordered=False)
                     if pieces:
                         await self._batches.insert(portfolio, pieces, session)
+                    events = await self._write_beside(portfolio, change, last, session)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         state = base.moved(change.affected_from, places)
@@ -172,7 +193,27 @@ class LedgerStore:
         if pieces:
             with suppress(PyMongoError):  # they are stored, and count where they are; the next writer places them
                 await self._batches.place(portfolio)
-        return state
+        return Committed(state, events)
+
+    async def commit_beside(self, portfolio: str, change: LedgerChange) -> tuple[StreamEvent, ...]:
+        """The same for a change without rows, whatever the ledger is at: it and its histories stay as they are. The
+        events with their numbers."""
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                last = await count_events(self._states, session, portfolio, len(change.events))
+                return await self._write_beside(portfolio, change, last, session)
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+
+    async def _write_beside(
+        self, portfolio: str, change: LedgerChange, last: int, session: AsyncClientSession
+    ) -> tuple[StreamEvent, ...]:
+        events = numbered(change.events, last)
+        if events:
+            await self.events.insert(portfolio, change.id, events, session)
+        for write in change.companions:
+            await write(session)
+        return events
 
     async def doubt(self, portfolio: str, day: int) -> None:
         """Let what was computed of `day` and the days after it be computed again. Raises `LedgerMoved` as `commit`
@@ -196,19 +237,32 @@ def _rows_of(documents: list[Document]) -> list[Row]:
 
 async def move_on(
     states: Any, session: AsyncClientSession, portfolio: str, generation: int | None, day: int | None, *,
-    places: int = 0,
-) -> None:  # fmt: skip
+    places: int = 0, events: int = 0,
+) -> int:  # fmt: skip
     """One step of a ledger's state within a transaction: the compare-and-set that every writer passes through.
 
-    `generation`: what it has to be at, None: at any. `day`: the first day that is doubtful from now on, or None.
+    `generation`: what it has to be at, None: at any. `day`: the first day that is doubtful from now on, or None. The
+    number of the last of the portfolio's events, `events` of which are new.
     """
     key = {"_id": portfolio} if generation is None else {"_id": portfolio, "generation": generation}
-    update: Document = {"$inc": {"generation": 1, "places": places}}
+    update: Document = {"$inc": {"generation": 1, "places": places, "events": events}}
     if day is not None:
         update["$min"] = {"dirtyFrom": day}
-    moved = await states.update_one(key, update, session=session)
-    if not moved.matched_count:
+    return await _moved(states, session, key, update)
+
+
+async def count_events(states: Any, session: AsyncClientSession, portfolio: str, events: int) -> int:
+    """Numbers for so many events, within a transaction that leaves the ledger as it is; the last of them."""
+    return await _moved(states, session, {"_id": portfolio}, {"$inc": {"events": events}})
+
+
+async def _moved(states: Any, session: AsyncClientSession, key: Document, update: Document) -> int:
+    after = await states.find_one_and_update(
+        key, update, {"events": 1}, return_document=ReturnDocument.AFTER, session=session
+    )
+    if after is None:
         raise LedgerMoved
+    return int(after["events"])
 
 
 def as_moved(error: PyMongoError) -> Exception:
@@ -311,8 +365,3 @@ def _text(amount: Decimal | None) -> str | None:
 
 def _exact(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
-
-
-def instant_of(seconds: float) -> datetime:
-    """For BSON, which keeps milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC)

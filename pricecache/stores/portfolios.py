@@ -14,7 +14,8 @@ from pricecache.core.portfolios import BEGINNING, Account, Portfolio
 from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
 from pricecache.stores.history import drop_history
-from pricecache.stores.ledger import RACES, LedgerMoved, as_moved, gave_up, instant_of, move_on, new_id
+from pricecache.stores.ids import instant_of, new_id
+from pricecache.stores.ledger import RACES, LedgerMoved, as_moved, gave_up, move_on
 from pricecache.stores.ledger_batches import LedgerBatches
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
@@ -37,6 +38,7 @@ class PortfolioStore:
         self._portfolios = database["portfolios"]
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
+        self._beside = database["orders"], database["stream_events"]
         self._states = database["ledger_state"]
         self._batches = LedgerBatches(database)
 
@@ -125,7 +127,7 @@ class PortfolioStore:
         return _portfolio(after)
 
     async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
-        """With all its accounts and transactions. Raises `NotFound`, `VersionMismatch`."""
+        """With all its accounts, transactions, orders and events. Raises `NotFound`, `VersionMismatch`."""
         for attempt in range(RACES):
             before = await self.get(owner, portfolio_id)
             if version not in (None, before.version):
@@ -146,7 +148,7 @@ class PortfolioStore:
                 raise LedgerMoved
             await self._states.delete_one({"_id": before.id}, session=session)
             await self._batches.delete(before.id, session)
-            for collection in (self._accounts, self._transactions):
+            for collection in (self._accounts, self._transactions, *self._beside):
                 await collection.delete_many({"portfolio": before.id}, session=session)
             await drop_history(self._portfolios.database, before.id, session)
 

@@ -13,15 +13,20 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.quotes import Quote
+from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Corrupt
 from pricecache.stores.bars import BarStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.quotes import QuoteStore, quote_from
+from pricecache.stores.stream_events import events_of
 
 log = structlog.get_logger(__name__)
 
-_WATCHED = ("series", "actions", "sync_state", "instruments", "quote_batches", "portfolios", "ledger_state")
+_WATCHED = (
+    *("series", "actions", "sync_state", "instruments", "quote_batches"),
+    *("portfolios", "ledger_state", "stream_events"),
+)
 RETRY_SECONDS = 1.0
 
 
@@ -30,8 +35,10 @@ class ChangeWatcher:
 
     An event is a hint: what it names is read again from the database. The catalog and the `heads` of portfolios are
     trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed
-    is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes are passed over.
-    `on_quotes` is given what others published.
+    is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes and stream events
+    are passed over. `on_quotes` is given what others published, `on_stream_events` what others' changes of portfolios
+    told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it; `on_reopened` is
+    called after each opening: what happened before it may have gone unseen.
     """
 
     def __init__(
@@ -55,6 +62,9 @@ class ChangeWatcher:
         self._owner = owner
         self._on_quotes = on_quotes
         self._clock = clock
+        self.on_stream_events: Callable[[str, Sequence[StreamEvent]], object] = lambda portfolio_id, events: None
+        self.on_portfolio: Callable[[str], object] = lambda portfolio_id: None
+        self.on_reopened: Callable[[], object] = lambda: None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "series": self._on_series,
             "actions": self._on_series,
@@ -63,6 +73,7 @@ class ChangeWatcher:
             "quote_batches": self._on_batch,
             "portfolios": self._on_portfolio,
             "ledger_state": self._on_portfolio,
+            "stream_events": self._on_events,
         }
 
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
@@ -90,6 +101,7 @@ class ChangeWatcher:
             self._on_quotes(await self._quotes.load())
             self._trust(True)
             started()
+            self.on_reopened()
             while stream.alive:
                 event = await stream.try_next()
                 if event is None:
@@ -130,4 +142,12 @@ class ChangeWatcher:
             self._on_quotes([quote_from(document) for document in batch["quotes"]])
 
     async def _on_portfolio(self, event: dict[str, Any]) -> None:
-        self._heads.forget(event["documentKey"]["_id"])
+        changed = event.get("updateDescription", {}).get("updatedFields", {})
+        if changed.keys() != {"events"}:  # an order that is no transaction yet leaves the ledger as it was
+            self._heads.forget(event["documentKey"]["_id"])
+            self.on_portfolio(event["documentKey"]["_id"])
+
+    async def _on_events(self, event: dict[str, Any]) -> None:
+        document = event.get("fullDocument")
+        if event["operationType"] == "insert" and document is not None and document["owner"] != self._owner:
+            self.on_stream_events(document["portfolio"], events_of(document))
