@@ -1,56 +1,19 @@
-"""The client of pages, in a real browser: it follows, resumes, falls back, and knows how old what it shows is."""
+"""The client of pages, in a real browser: it follows, resumes, falls back, and knows how old what it shows is.
+
+What a real daemon is needed for is in test_stream_daemon.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
+from tests import documents
+from tests.browser.following import SNAPSHOT, Follower
 from tests.fakes.faulty_proxy import FaultyProxy
 from tests.fakes.streaming_daemon import StreamingDaemon
-
-FOLLOW = """async (options) => {
-    const { PriceStream } = await import("/static/stream.js");
-    if (options.keeps) options.storage = sessionStorage;
-    const token = options.token;
-    if (token) options.headers = () => ({ Authorization: `Bearer ${token}` });
-    window.told = [];
-    const stream = (window.stream = new PriceStream(options));
-    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "problem"])
-        stream.addEventListener(type, ({ detail }) => window.told.push({ event: type, ...detail }));
-    stream.start();
-}"""
-
-
-class Follower:
-    """A page that follows, and what its stream told."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(url)
-
-    def follow(self, **options: Any) -> None:
-        self.page.evaluate(FOLLOW, options)
-
-    def until(self, condition: str, seconds: float = 5.0) -> None:
-        """Until an expression holds; `told` and `stream` are what they are."""
-        self.page.wait_for_function(condition, timeout=seconds * 1000, polling=20)
-
-    def told(self, event: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.page.evaluate("(e) => told.filter((one) => one.event === e)", event)
-        return found
-
-    def numbers(self, portfolio: str = "p1") -> list[int]:
-        """Of the trades, orders and closures that were told of, in order."""
-        return [one["seq"] for one in self.told("event") if one["portfolioId"] == portfolio]
-
-    def value(self, portfolio: str = "p1") -> float:
-        return float(self.page.evaluate("(id) => stream.portfolio(id).account.totalValue", portfolio))
 
 
 @pytest.fixture
@@ -73,7 +36,7 @@ def follower(page: Page, proxy: FaultyProxy) -> Follower:
 def test_a_page_gets_a_snapshot_and_then_what_changes(daemon: StreamingDaemon, follower: Follower) -> None:
     daemon.value("p1", 100.0)
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     assert follower.value() == 100.0
     daemon.value("p1", 101.5)
     daemon.trade("p1")
@@ -127,7 +90,7 @@ def test_what_happened_while_the_connection_was_lost_comes_once(
 
 def test_a_number_that_is_missing_is_asked_for(daemon: StreamingDaemon, follower: Follower) -> None:
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     daemon.trade()
     daemon.trade(told=False)
     daemon.trade()
@@ -138,7 +101,7 @@ def test_a_number_that_is_missing_is_asked_for(daemon: StreamingDaemon, follower
 
 def test_what_comes_twice_is_told_once(daemon: StreamingDaemon, follower: Follower) -> None:
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     daemon.trade()
     event = daemon.portfolios["p1"].events[0]
     daemon.send({"type": "update", "epoch": "e1", "seq": 1, "portfolioId": "p1", "events": [event]})
@@ -152,11 +115,11 @@ def test_another_database_is_told_as_a_reason_to_fetch_anew(
 ) -> None:
     daemon.trade()
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     daemon.portfolios["p1"].epoch = "e2"
     daemon.portfolios["p1"].events.clear()
     proxy.cut()
-    follower.until("told.some((one) => one.event === 'snapshot' && one.resync)")
+    follower.until("told.some((one) => one.detail.resync)")
     daemon.trade()
     follower.until("stream.portfolio('p1').seq === 1")
     assert follower.numbers() == [1]
@@ -165,14 +128,14 @@ def test_another_database_is_told_as_a_reason_to_fetch_anew(
 def test_a_reload_goes_on_where_the_page_was(daemon: StreamingDaemon, follower: Follower) -> None:
     daemon.trade()
     follower.follow(portfolioIds=["p1"], keeps=True)
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     daemon.trade()
     follower.until("stream.portfolio('p1').seq === 2")
     follower.page.goto("about:blank")
     daemon.trade()
     follower.page.go_back()
     follower.follow(portfolioIds=["p1"], keeps=True)
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     assert follower.numbers() == [3]
     assert follower.errors == []
 
@@ -183,7 +146,7 @@ def test_a_proxy_that_swallows_upgrades_costs_two_seconds(
     proxy.faults = {"/ws/": "swallow"}
     daemon.value("p1", 5.0)
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')", seconds=5)
+    follower.until(SNAPSHOT)
     assert follower.page.evaluate("[stream.state, stream.transport]") == ["live", "sse"]
     daemon.value("p1", 6.0)
     follower.until("stream.portfolio('p1').account.totalValue === 6")
@@ -199,12 +162,9 @@ def test_without_any_stream_a_page_polls_and_comes_back_to_it(
     follower.page.clock.install()
     follower.follow(portfolioIds=["p1"])
     follower.page.clock.run_for(2000)
-    follower.until("stream.transport === 'polling' || stream.transport === null")
-    for _ in range(20):
-        if follower.page.evaluate("stream.state") == "polling":
-            break
-        follower.page.clock.run_for(200)
-    assert follower.page.evaluate("stream.state") == "polling"
+    proxy.until(lambda: any("/api/stream" in asked for asked in proxy.asked))
+    follower.page.clock.run_for(2000)
+    follower.until("stream.state === 'polling'")
     assert follower.value() == 5.0
     daemon.value("p1", 6.0)
     daemon.trade()
@@ -216,7 +176,7 @@ def test_without_any_stream_a_page_polls_and_comes_back_to_it(
     daemon.trade()
     follower.until("stream.portfolio('p1').seq === 3")
     assert follower.numbers() == [2, 3]
-    assert "unauthorized" not in [one["state"] for one in follower.told("state")]
+    assert "unauthorized" not in follower.states()
 
 
 def test_a_connection_that_says_nothing_is_found_out_and_replaced(
@@ -224,7 +184,7 @@ def test_a_connection_that_says_nothing_is_found_out_and_replaced(
 ) -> None:
     follower.page.clock.install()
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     for _ in range(3):
         follower.page.clock.run_for(15000)  # quiet, but alive: each ping has its answer
         follower.until("stream.staleness().ageSeconds < 1")
@@ -242,7 +202,7 @@ def test_values_that_nobody_confirms_are_called_stale(
 ) -> None:
     follower.page.clock.install()
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     proxy.faults = {"/": "close"}
     proxy.cut()
     follower.until("stream.state !== 'live'")
@@ -260,11 +220,10 @@ def test_values_that_nobody_confirms_are_called_stale(
 def test_a_token_buys_tickets_and_a_bad_one_ends_it(daemon: StreamingDaemon, follower: Follower) -> None:
     daemon.tickets = set()
     follower.follow(portfolioIds=["p1"], token="good")
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     daemon.close(4401)
     follower.until("told.filter((one) => one.event === 'snapshot').length === 2")
-    states = [one["state"] for one in follower.told("state")]
-    assert states == ["connecting", "live", "unauthorized", "connecting", "live"]
+    assert follower.states() == ["connecting", "live", "unauthorized", "connecting", "live"]
 
 
 def test_who_is_not_let_in_is_told_and_asks_no_further(
@@ -276,17 +235,33 @@ def test_who_is_not_let_in_is_told_and_asks_no_further(
     follower.page.clock.install()
     follower.page.clock.run_for(60000)
     assert [path for path in proxy.asked if "api" in path] == ["POST /api/stream/ticket"] * 2
-    assert follower.told("state")[-1]["state"] == "unauthorized"
+    assert follower.states()[-1] == "unauthorized"
     follower.page.evaluate("stream.start()")
     follower.until("told.length > 4")
 
 
 def test_a_stopped_stream_is_quiet(daemon: StreamingDaemon, proxy: FaultyProxy, follower: Follower) -> None:
     follower.follow(portfolioIds=["p1"])
-    follower.until("told.some((one) => one.event === 'snapshot')")
+    follower.until(SNAPSHOT)
     follower.page.evaluate("stream.stop()")
     daemon.trade()
     follower.page.evaluate("stream.start()")
     follower.until("stream.portfolio('p1').seq === 1")
-    assert [one["state"] for one in follower.told("state")] == ["connecting", "live", "stopped", "connecting", "live"]
+    assert follower.states() == ["connecting", "live", "stopped", "connecting", "live"]
+    assert follower.errors == []
+
+
+def test_the_example_of_the_manual_shows_values_and_news(
+    daemon: StreamingDaemon, proxy: FaultyProxy, follower: Follower
+) -> None:
+    (example,) = [block.text for block in documents.blocks(documents.MANUAL) if block.language == "js"]
+    names = ["value", "news", "state", "age"]
+    follower.page.evaluate("(ids) => (document.body.innerHTML = ids.map((id) => `<p id=${id}>`).join(''))", names)
+    follower.page.add_script_tag(content=example, type="module")
+    follower.until("document.getElementById('value').textContent === '0'")
+    daemon.value("p1", 1234.5)
+    follower.until("document.getElementById('value').textContent === '1234.5'")
+    daemon.trade("p1")
+    follower.until("document.getElementById('news').textContent === 'trade:executed AAPL'")
+    assert follower.page.text_content("#state") == "live"
     assert follower.errors == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -33,8 +34,10 @@ class FaultyProxy:
         self.port = 0
         self._thread = LoopThread("faulty-proxy")
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._frozen = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._changed = threading.Condition()
 
     @property
     def url(self) -> str:
@@ -56,6 +59,11 @@ class FaultyProxy:
         """From now on nothing passes on the connections there are; new ones are as good as ever."""
         self._thread.do(self._freeze())
 
+    def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
+        """Block until `condition`, which is looked at whenever something is asked."""
+        with self._changed:
+            assert self._changed.wait_for(condition, seconds), f"never; asked was {self.asked}"
+
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         self.port = int(self._server.sockets[0].getsockname()[1])
@@ -64,6 +72,8 @@ class FaultyProxy:
         assert self._server is not None
         self._server.close()
         await self._cut()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def _cut(self) -> None:
         for writer in self._open:
@@ -75,6 +85,9 @@ class FaultyProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        if (task := asyncio.current_task()) is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await self._request(reader, writer)
@@ -85,7 +98,9 @@ class FaultyProxy:
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ")[1]
-        self.asked.append(" ".join(head.split(" ")[:2]))
+        with self._changed:
+            self.asked.append(" ".join(head.split(" ")[:2]))
+            self._changed.notify_all()
         fault = next((found for prefix, found in self.faults.items() if path.startswith(prefix)), None)
         if fault == "close":
             return

@@ -94,11 +94,12 @@ class StreamingDaemon:
 
     async def _trade(self, name: str, told: bool) -> int:
         portfolio = self.portfolios[name]
-        event = {"seq": len(portfolio.events) + 1, "type": "trade:executed", "symbol": "AAPL", "at": AT}
+        seq = len(portfolio.events) + 1
+        event = {"seq": seq, "type": "trade:executed", "symbol": "AAPL", "at": AT}
         portfolio.events.append(event)
         if told:
             await self._send(self._message("update", name, [event]))
-        return int(event["seq"])
+        return seq
 
     async def _value(self, name: str, value: float) -> None:
         self.portfolios[name].value = value
@@ -187,8 +188,8 @@ class StreamingDaemon:
                     asked["since"] = int(seq)
                 for message in self._begin(asked):
                     queue.put_nowait(message)
-            while not isinstance(message := await queue.get(), int):
-                await response.write(f"data: {json.dumps(message)}\n\n".encode())
+            while not isinstance(said := await queue.get(), int):
+                await response.write(f"data: {json.dumps(said)}\n\n".encode())
         finally:
             del self._listeners[queue]
         return response

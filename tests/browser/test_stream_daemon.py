@@ -1,0 +1,82 @@
+"""The client of pages with a real daemon behind it, and a proxy in between where something is to go wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.following import Follower
+from tests.daemon import DaemonProcess
+from tests.fakes.faulty_proxy import FaultyProxy
+from tests.mongod import TestMongod
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """Open to this machine, on sample prices that move every second."""
+    daemon = DaemonProcess(
+        tmp_path_factory.mktemp("pages"),
+        mongodb_uri=mongod.uri,
+        mongodb_database=f"pages_{time.time_ns()}",
+        providers="sample",
+        symbols="AAPL,MSFT",
+        live_seconds="1",
+        sync_start_delay_seconds="0",
+    )
+    try:
+        daemon.start()
+        daemon.wait(lambda: bool(daemon.get("/cache/live/AAPL")[0] == 200), "quoted")
+        yield daemon
+        assert daemon.stop() == 0
+    finally:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+
+
+@pytest.fixture
+def proxy(daemon: DaemonProcess) -> Iterator[FaultyProxy]:
+    with FaultyProxy(daemon.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def follower(page: Page, proxy: FaultyProxy) -> Follower:
+    return Follower(page, proxy.url)
+
+
+@pytest.fixture
+def portfolio(daemon: DaemonProcess) -> str:
+    return made(daemon)
+
+
+def made(daemon: DaemonProcess) -> str:
+    """A portfolio that holds ten shares; its first event is of their purchase."""
+    status, answer = daemon.post("/api/portfolios", {"name": "pages", "baseCurrency": "USD"})
+    assert status == 201
+    buy(daemon, answer["id"], 10)
+    return str(answer["id"])
+
+
+def buy(daemon: DaemonProcess, portfolio: str, quantity: int = 1) -> None:
+    row = {"date": "2026-01-05", "type": "buy", "symbol": "AAPL", "quantity": quantity, "price": 100}
+    assert daemon.post(f"/api/portfolios/{portfolio}/transactions", row)[0] == 201
+
+
+def test_without_any_stream_a_page_polls_values_and_events(
+    daemon: DaemonProcess, proxy: FaultyProxy, follower: Follower, portfolio: str
+) -> None:
+    proxy.faults = {"/ws/": "close", "/api/stream": 503}
+    follower.follow(portfolioIds=[portfolio])
+    follower.until("stream.state === 'polling'")
+    before = follower.value(portfolio)
+    assert before > 0
+    buy(daemon, portfolio, 30)
+    follower.page.evaluate("dispatchEvent(new Event('online'))")
+    follower.until(f"stream.portfolio('{portfolio}').seq === 2")
+    assert follower.value(portfolio) > 3 * before
+    assert [one["type"] for one in follower.told("event")] == ["trade:executed"]
