@@ -5,8 +5,8 @@ const QUIET_MS = 15000; // after so long without a word a ping is sent; pings of
 const PONG_MS = 10000;
 const STALE_MS = 30000;
 const POLL_MS = 5000;
-const RETRY_MS = 30000; // between attempts at the stream while polling; all retries are up to half of it sooner
 const FIRST_RETRY_MS = 500; // then twice as long each time, up to RETRY_MS
+const RETRY_MS = 30000; // and between attempts at the stream while polling
 const CHANNELS = ["positions", "account", "trades", "orders"];
 const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
 
@@ -36,6 +36,9 @@ const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
 /** An answer that is no success: `status` is that of HTTP, `code` the daemon's. */
 const refusal = (status, code = null, detail = "") => Object.assign(new Error(detail), { status, code });
 
+// up to half as long, so that those who lost a daemon together do not come back together
+const spread = (ms) => Math.min(ms, RETRY_MS) * (0.5 + Math.random() / 2);
+
 const aborted = (signal) =>
   new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason);
@@ -54,8 +57,7 @@ export class PriceStream extends EventTarget {
   #portfolios = new Map();
   #state = { state: "stopped", transport: null };
   #stopping = null; // AbortController of what `start` began
-  #link = null; // the stream that is live: {send, check, end}, `send` only by WebSocket
-  #poller = null; // {ended: Promise, end: () => void} while polling works
+  #link = null; // what brings messages now: {send, check, hear, end}, `send` only by WebSocket
   #wakes = new Set(); // what ends each pause
   #resuming = new Set(); // portfolios of which a gap was seen and no snapshot since
   #denied = false; // a 401 came since anything last worked
@@ -111,8 +113,6 @@ export class PriceStream extends EventTarget {
   stop() {
     this.#stopping?.abort();
     this.#stopping = null;
-    this.#stopPolling();
-    this.#wake();
     clearTimeout(this.#staleTimer);
     if (this.state !== "unauthorized") this.#say("stopped");
   }
@@ -132,22 +132,19 @@ export class PriceStream extends EventTarget {
     for (let failures = 0; !signal.aborted; ) {
       const began = Date.now();
       try {
-        if (!this.#poller && this.state !== "offline") this.#say("connecting");
-        const wasLive = (await this.#follow("websocket", signal)) || (await this.#follow("sse", signal));
-        if (wasLive && Date.now() - began > STALE_MS) failures = 0;
-        if (!wasLive && !this.#poller) await this.#startPolling(signal);
+        if (this.state !== "polling" && this.state !== "offline") this.#say("connecting");
+        let found = null;
+        for (const way of ["websocket", "sse", "polling"]) if (!found && (await this.#follow(way, signal))) found = way;
+        if (!found) this.#say("offline");
+        if (found === "polling" || (found && Date.now() - began > STALE_MS)) failures = 0;
+        if (found !== "polling") await this.#pause(spread(FIRST_RETRY_MS * 2 ** failures++), signal);
       } catch (error) {
         if (signal.aborted) return;
         if (error.status !== 401) throw error;
-        this.#stopPolling();
         this.#say("unauthorized");
         if (this.#denied) return;
         this.#denied = true; // once more, with a new ticket
-        continue;
       }
-      const delay = this.#poller ? RETRY_MS : Math.min(FIRST_RETRY_MS * 2 ** failures++, RETRY_MS);
-      const pause = this.#pause(delay * (0.5 + Math.random() / 2), signal).catch(() => {});
-      await Promise.race(this.#poller ? [pause, this.#poller.ended] : [pause]);
     }
   }
 
@@ -156,32 +153,31 @@ export class PriceStream extends EventTarget {
     const over = new AbortController();
     const either = AbortSignal.any([signal, over.signal]);
     const link = { send: null, end: () => over.abort() };
+    const isPolling = transport === "polling";
     let timer;
     const wait = (ms, then) => {
       clearTimeout(timer);
       timer = setTimeout(then, ms);
     };
-    const probe = (ms) => {
-      link.send?.({ type: "ping" });
+    const ask = (ms) => {
+      link.send({ type: "ping" });
       wait(ms, link.end);
     };
-    link.check = () => link.send && probe(CONNECT_MS);
-    const hear = (message) => {
+    link.check = () => (link.send ? ask(CONNECT_MS) : isPolling && link.end());
+    link.hear = (message) => {
       if (either.aborted) return;
-      wait(QUIET_MS, () => probe(PONG_MS));
+      if (link.send) wait(QUIET_MS, () => ask(PONG_MS));
+      else wait(isPolling ? 2 * POLL_MS : QUIET_MS + PONG_MS, link.end);
       this.#heard();
-      if (this.#link !== link) {
-        this.#link = link;
-        this.#denied = false;
-        this.#stopPolling();
-        this.#say("live", transport);
-      }
+      this.#link = link;
+      this.#denied = false;
+      this.#say(isPolling ? "polling" : "live", transport);
       if (message) this.#take(message);
     };
-    wait(CONNECT_MS, link.end);
-    const connected = transport === "websocket" ? this.#overSocket(link, hear, either) : this.#overEvents(hear, either);
+    wait(isPolling ? POLL_MS : CONNECT_MS, link.end);
     try {
-      await Promise.race([connected, aborted(either)]);
+      const connect = { websocket: this.#overSocket, sse: this.#overEvents, polling: this.#overPolls }[transport];
+      await Promise.race([connect.call(this, link, either), aborted(either)]);
     } catch (error) {
       if (signal.aborted || error.status === 401) throw error;
       if (error.status) this.#emit("problem", { status: error.status, code: error.code, detail: error.message });
@@ -191,11 +187,11 @@ export class PriceStream extends EventTarget {
     }
     if (this.#link !== link) return false;
     this.#link = null;
-    this.#say("connecting");
+    if (!isPolling) this.#say("connecting");
     return true;
   }
 
-  async #overSocket(link, hear, signal) {
+  async #overSocket(link, signal) {
     const url = await this.#streamUrl("ws/portfolio", signal);
     url.protocol = url.protocol.replace("http", "ws");
     signal.throwIfAborted();
@@ -208,14 +204,14 @@ export class PriceStream extends EventTarget {
         // the daemon takes 10 messages a second, and 20 at once
         this.#subscriptions().forEach((one, at) => setTimeout(() => link.send(one), Math.max(0, at - 15) * 150));
       };
-      socket.onmessage = ({ data }) => hear(JSON.parse(data));
+      socket.onmessage = ({ data }) => link.hear(JSON.parse(data));
       socket.onclose = (event) => resolve(event.code);
     });
     if (code === 4401) throw refusal(401);
   }
 
   // fetch and not EventSource, which hides statuses and heartbeats, takes no headers, and asks again by itself
-  async #overEvents(hear, signal) {
+  async #overEvents(link, signal) {
     const url = await this.#streamUrl("api/stream", signal, !this.#options.headers);
     for (const [name, value] of this.#subscriptionQuery()) url.searchParams.append(name, value);
     const { body } = await this.#fetch(url, { signal });
@@ -225,55 +221,26 @@ export class PriceStream extends EventTarget {
       if (done) return;
       const parts = (text + value).split("\n\n");
       text = parts.pop();
-      hear(null);
+      link.hear(null);
       for (const part of parts) {
         const lines = part.split("\n").filter((line) => line.startsWith("data:"));
         const message = lines.length ? JSON.parse(lines.map((line) => line.slice(5)).join("\n")) : null;
         if (message?.type === "closing" && message.code === 4401) throw refusal(401);
-        hear(message);
+        link.hear(message);
       }
     }
   }
 
-  /** One poll, and when it brings something another every 5 s until one fails. Throws when access is denied. */
-  async #startPolling(signal) {
-    const over = new AbortController();
-    const either = AbortSignal.any([signal, over.signal]);
-    try {
-      await this.#poll(either);
-    } catch (error) {
-      if (signal.aborted || error.status === 401) throw error;
-      return this.#say("offline");
-    }
-    const again = async () => {
-      for (;;) {
-        await this.#pause(POLL_MS, either);
-        await this.#poll(either);
-      }
-    };
-    const poller = { end: () => over.abort() };
-    poller.ended = again().catch(() => this.#poller === poller && this.#stopPolling()); // the next round sees why
-    this.#poller = poller;
-    this.#denied = false;
-    this.#say("polling", "polling");
-  }
-
-  #stopPolling() {
-    this.#poller?.end();
-    this.#poller = null;
-  }
-
-  async #poll(signal) {
-    const late = new AbortController();
-    const timer = setTimeout(() => late.abort(), POLL_MS);
-    const either = AbortSignal.any([signal, late.signal]);
-    try {
-      const ids = new URLSearchParams((this.#options.portfolioIds ?? []).map((id) => ["portfolioId", id]));
-      const answer = await (await this.#fetch(`api/portfolio/summary?${ids}`, { signal: either })).json();
-      for (const summary of answer.portfolios ?? [answer]) await this.#takePolled(summary, either);
-      this.#heard();
-    } finally {
-      clearTimeout(timer);
+  // for a while: then the stream is tried again
+  async #overPolls(link, signal) {
+    const until = Date.now() + spread(RETRY_MS);
+    const ids = (this.#options.portfolioIds ?? []).map((id) => ["portfolioId", id]);
+    while (Date.now() < until) {
+      const answer = await this.#fetch(`api/portfolio/summary?${new URLSearchParams(ids)}`, { signal });
+      const summary = await answer.json();
+      for (const one of summary.portfolios ?? [summary]) await this.#takePolled(one, signal);
+      link.hear(null);
+      await this.#pause(POLL_MS, signal);
     }
   }
 
@@ -402,7 +369,11 @@ export class PriceStream extends EventTarget {
 
   #save() {
     const seen = [...this.#portfolios.values()].map(({ id, seq, epoch }) => [id, { seq, epoch }]);
-    this.#options.storage?.setItem(this.#key, JSON.stringify(Object.fromEntries(seen)));
+    try {
+      this.#options.storage?.setItem(this.#key, JSON.stringify(Object.fromEntries(seen)));
+    } catch {
+      // full, or forbidden: a reload begins anew
+    }
   }
 
   #heard() {
