@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.following import Follower
+from tests.browser.following import SNAPSHOT, Follower
 from tests.daemon import DaemonProcess
 from tests.fakes.faulty_proxy import FaultyProxy
 from tests.mongod import TestMongod
@@ -80,3 +80,58 @@ def test_without_any_stream_a_page_polls_values_and_events(
     follower.until(f"stream.portfolio('{portfolio}').seq === 2")
     assert follower.value(portfolio) > 3 * before
     assert [one["type"] for one in follower.told("event")] == ["trade:executed"]
+
+
+def test_a_page_gets_a_snapshot_and_then_values_that_move(follower: Follower, portfolio: str) -> None:
+    follower.follow(portfolioIds=[portfolio])
+    follower.until(SNAPSHOT)
+    first = follower.value(portfolio)
+    follower.until(f"stream.portfolio('{portfolio}').account.totalValue !== {first}", seconds=15)
+    assert follower.page.evaluate("[stream.state, stream.transport]") == ["live", "websocket"]
+    assert follower.page.evaluate(f"stream.portfolio('{portfolio}').positions.get('AAPL:US').quantity") == 10
+    assert follower.errors == []
+
+
+@pytest.mark.parametrize("blocked", [(), ("/ws/",)], ids=["websocket", "sse"])
+def test_a_trade_is_told_of_and_moves_the_values(
+    daemon: DaemonProcess, proxy: FaultyProxy, follower: Follower, portfolio: str, blocked: tuple[str, ...]
+) -> None:
+    proxy.faults = dict.fromkeys(blocked, "close")
+    other = made(daemon)
+    follower.follow(portfolioIds=[portfolio, other])
+    follower.until("told.filter((one) => one.event === 'snapshot').length === 2")
+    before = follower.value(portfolio)
+    buy(daemon, portfolio, 30)
+    buy(daemon, other, 1)
+    follower.until(f"stream.portfolio('{portfolio}').seq === 2 && stream.portfolio('{other}').seq === 2")
+    follower.until(f"stream.portfolio('{portfolio}').account.totalValue > {3 * before}", seconds=10)
+    assert (follower.numbers(portfolio), follower.numbers(other)) == ([2], [2])
+
+
+def test_a_daemon_that_starts_again_is_resumed_with_everything_once(
+    daemon: DaemonProcess, follower: Follower, portfolio: str
+) -> None:
+    follower.follow(portfolioIds=[portfolio])
+    follower.until(SNAPSHOT)
+    buy(daemon, portfolio)
+    follower.until(f"stream.portfolio('{portfolio}').seq === 2")
+    daemon.kill()
+    follower.until("stream.state !== 'live'")
+    daemon.start()
+    buy(daemon, portfolio)
+    buy(daemon, portfolio)
+    follower.page.evaluate("dispatchEvent(new Event('online'))")
+    follower.until(f"stream.portfolio('{portfolio}').seq === 4", seconds=40)
+    assert follower.numbers(portfolio) == [2, 3, 4]
+    assert [one["resync"] for one in follower.told("snapshot")] == [False, False]
+
+
+def test_a_reload_goes_on_where_the_page_was(daemon: DaemonProcess, follower: Follower, portfolio: str) -> None:
+    follower.follow(portfolioIds=[portfolio], keeps=True)
+    follower.until(SNAPSHOT)
+    follower.page.reload()
+    buy(daemon, portfolio)
+    follower.follow(portfolioIds=[portfolio], keeps=True)
+    follower.until(SNAPSHOT)
+    assert follower.numbers(portfolio) == [2]
+    assert follower.errors == []

@@ -177,15 +177,14 @@ class StreamingDaemon:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         queue: asyncio.Queue[Json | int] = asyncio.Queue()
-        since = dict(text.split(":", 1) for text in request.query.getall("since", []))
+        since = dict(text.split(":") for text in request.query.getall("since", []))
         names = request.query.getall("portfolioId", list(self.portfolios))
         self._listeners[queue] = set(names)
         try:
             for name in names:
                 asked: Json = {"portfolioId": name}
                 if name in since:
-                    seq, asked["epoch"] = since[name].split(":")
-                    asked["since"] = int(seq)
+                    asked |= {"since": int(since[name]), "epoch": request.query["epoch"]}
                 for message in self._begin(asked):
                     queue.put_nowait(message)
             while not isinstance(said := await queue.get(), int):

@@ -327,13 +327,15 @@ export class PriceStream extends EventTarget {
 
   #subscriptionQuery() {
     const { portfolioIds, channels, symbols } = this.#options;
-    const query = [["channels", channels.join(",")]];
-    if (symbols) query.push(["symbols", symbols.join(",")]);
-    for (const { id, seq, epoch } of this.#portfolios.values()) {
-      if (portfolioIds) query.push(["portfolioId", id]);
-      if (epoch !== null) query.push(["since", `${id}:${seq}:${epoch}`]);
-    }
-    return query;
+    const known = [...this.#portfolios.values()].filter(({ epoch }) => epoch !== null);
+    const [epoch, ...others] = new Set(known.map((one) => one.epoch));
+    return [
+      ["channels", channels.join(",")],
+      ...(symbols ? [["symbols", symbols.join(",")]] : []),
+      ...(portfolioIds ?? []).map((id) => ["portfolioId", id]),
+      ...known.map(({ id, seq }) => ["since", `${id}:${seq}`]),
+      ...(epoch ? [["epoch", others.length ? "several" : epoch]] : []), // of one database all have the same
+    ];
   }
 
   async #streamUrl(path, signal, withTicket = true) {
