@@ -16,6 +16,7 @@ from pricecache.api.origins import Origins, is_loopback
 from pricecache.api.routes import ROUTES
 from pricecache.api.runs import REFRESH_JOB, SYNC_JOB
 from pricecache.api.services import Services
+from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
 from pricecache.cache.as_known import AsKnown
@@ -48,6 +49,9 @@ from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
+from pricecache.realtime.hub import Hub
+from pricecache.realtime.register import Feeds
+from pricecache.realtime.silence import NoFeeds
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
 from pricecache.stores.history import HistoryStore
@@ -65,6 +69,7 @@ from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
 from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.sync_state import SyncStateStore
+from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
@@ -89,6 +94,7 @@ class Parts:
     """The parts of one daemon on one database. Loop-only.
 
     `book` and `chain` may have been given to others before; `background` is what goes on beside these parts.
+    `feeds`: where streams get what they tell; without them they are silent.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Parts:
         chain: ProviderChain,
         metrics: Metrics,
         background: BackgroundTasks,
+        feeds: Feeds | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -112,6 +119,13 @@ class Parts:
         self._make_caches()
         self._make_jobs()
         self._make_portfolios()
+        self.hub = Hub(
+            feeds or NoFeeds(),
+            clock,
+            window=settings.stream_window_ms / 1000,
+            slow_seconds=settings.stream_slow_seconds,
+            enabled=settings.enable_realtime_portfolio,
+        )
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -353,6 +367,15 @@ class Parts:
 
     def _dispatcher(self) -> Dispatcher:
         self.identity = self._identity()
+        self.streams = Streams(
+            self.hub,
+            self.identity,
+            self._clock,
+            enabled=self._settings.enable_realtime_portfolio,
+            percent=self._settings.realtime_percent,
+            most=self._settings.stream_connections,
+            most_of_user=self._settings.stream_connections_per_user,
+        )
         self.services = self._services()
         return Dispatcher(
             ROUTES,
@@ -372,6 +395,7 @@ class Parts:
             keys=[key.get_secret_value() for key in settings.api_keys],
             tokens=tokens,
             store=self.keys,
+            tickets=TicketStore(self._database),
             origins=Origins(settings.allowed_origins),
             loopback=is_loopback(settings.host),
             session_hours=settings.session_hours,
@@ -414,5 +438,6 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            streams=self.streams,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

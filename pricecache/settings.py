@@ -103,6 +103,23 @@ class Settings(BaseSettings):
     )
     session_hours: float = Field(12, gt=0, le=LONGEST_SECONDS / 3600, description="Life of a page session, in hours.")
 
+    enable_realtime_portfolio: bool = Field(
+        True,
+        validation_alias="ENABLE_REALTIME_PORTFOLIO",
+        description="Serve streams; false: none, and everything else as before.",
+    )
+    realtime_percent: float = Field(
+        100, ge=0, le=100, description="Share of users that streams are served to, the same ones each time, in percent."
+    )
+    stream_window_ms: float = Field(
+        20, ge=1, le=1000, description="How long messages are gathered under load, at least; widened by itself."
+    )
+    stream_connections: int = Field(1000, ge=1, le=100_000, description="Most streams open at a time.")
+    stream_connections_per_user: int = Field(20, ge=1, le=100_000, description="Most of them of one user.")
+    stream_slow_seconds: float = Field(
+        30, ge=1, le=3600, description="How long a stream's client may leave what was sent unread until it is dropped."
+    )
+
     request_seconds: float = Field(
         10, gt=0, le=LONGEST_SECONDS, description="Deadline of a request, waiting for runs aside, in seconds."
     )

@@ -32,6 +32,9 @@ from pricecache.api import (
     returns_inputs,
     runs,
     search,
+    stream,
+    stream_answers,
+    stream_messages,
     summary,
     summary_answers,
     symbols,
@@ -405,6 +408,30 @@ def _materialized_routes() -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+def _stream_routes() -> tuple[Route, ...]:
+    tags = ("streaming",)
+    return (
+        Route(
+            "GET", "/ws/portfolio", stream.portfolio_socket, scope="user", query=stream_messages.SocketQuery,
+            takes_ticket=True, answers={101: "application/json"}, tags=tags,
+            summary="Portfolios and prices as they change, over WebSocket.",
+        ),
+        Route(
+            "GET", "/api/stream", stream.events, scope="user", query=stream_messages.StreamQuery, takes_ticket=True,
+            answers={200: "text/event-stream"}, tags=tags, summary="The same as Server-Sent Events.",
+        ),
+        Route(
+            "POST", "/api/stream/ticket", stream.make_ticket, scope="user", body=inputs.Nothing, body_optional=True,
+            answers={200: stream_answers.TicketOut}, tags=tags,
+            summary="A ticket for one stream, for a client that can set no header.",
+        ),
+        Route(
+            "GET", "/api/admin/websocket-stats", stream.stats, scope="ops",
+            answers={200: stream_answers.StreamStatsOut}, tags=tags, summary="How streams fare on this daemon.",
+        ),
+    )  # fmt: skip
+
+
 ROUTES: tuple[Route, ...] = (
     *_cache_routes(),
     *_change_routes(),
@@ -413,4 +440,5 @@ ROUTES: tuple[Route, ...] = (
     *_ops_routes(),
     *_portfolio_routes(),
     *_materialized_routes(),
+    *_stream_routes(),
 )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pricecache.api.auth import Identity
     from pricecache.api.history_pages import PageCache
     from pricecache.api.kept import KeptResponses
+    from pricecache.api.streams import Streams
     from pricecache.cache.as_known import AsKnown
     from pricecache.cache.intraday import IntradayReader
     from pricecache.cache.live import LiveCache
@@ -97,4 +98,5 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    streams: Streams
     stream: StreamFeed | None = None

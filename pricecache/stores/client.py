@@ -84,6 +84,7 @@ INDEXES = (
     Index("api_keys", (("digest", ASCENDING),), unique=True),
     Index("searches", (("at", ASCENDING),), expire_after=DAY),
     Index("page_sessions", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("stream_tickets", (("expiresAt", ASCENDING),), expire_after=0),
     Index("quarantine", (("series", ASCENDING), ("session", ASCENDING))),
     Index("quarantine", (("state", ASCENDING), ("lastSeen", DESCENDING))),
     Index("quarantine", (("expiresAt", ASCENDING),), expire_after=0),

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage"}),
     frozenset({"providers", "stores", "cache"}),
-    frozenset({"sync", "portfolio"}),
+    frozenset({"sync", "portfolio", "realtime"}),
     frozenset({"background", "health", "jobs", "api"}),
     frozenset({"app", "daemon", "parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
