@@ -42,6 +42,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """An empty window with a session of its own. Whatever it asks for has to be on this machine."""
     context = browser.new_context()
+    context.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # asked for by itself; the daemon has none
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

@@ -35,12 +35,24 @@ class Follower:
         """Begin, with the options of the stream; `keeps`: in sessionStorage, `token`: as a Bearer."""
         self.page.evaluate(FOLLOW, options)
 
-    def until(self, condition: str, seconds: float = 5.0) -> None:
-        """Until an expression of `stream` and of what it `told` holds. Asked from here, as pages may not eval."""
+    def until(self, condition: str, seconds: float = 5.0, **known: str) -> None:
+        """Until an expression of `stream`, of what it `told`, and of what is `known` holds. Asked from here, because
+        pages may not eval."""
         deadline = time.monotonic() + seconds
-        while not self.page.evaluate(condition):
+        while not self.page.evaluate(f"({{{', '.join(known)}}}) => {condition}", known):
             assert time.monotonic() < deadline, f"never: {condition}; it told {self.page.evaluate('told')}"
             self.page.wait_for_timeout(10)
+
+    def pass_until(self, condition: str, seconds: float, step: float = 0.1) -> None:
+        """Let the page's own clock go on in steps until an expression holds, for at most so many of its seconds."""
+        for _ in range(round(seconds / step)):
+            if self.page.evaluate(condition):
+                return
+            self.page.clock.run_for(round(1000 * step))
+            self.page.wait_for_timeout(10)
+        assert self.page.evaluate(condition), (
+            f"not within {seconds} s: {condition}; it told {self.page.evaluate('told')}"
+        )
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """The details of all events of a kind, in order."""
