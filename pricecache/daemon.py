@@ -96,6 +96,7 @@ class Daemon:
         ending.push_async_callback(self.accounts.close)
         ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
+        ending.push_async_callback(parts.realtime.ranges.save)
         for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
@@ -129,7 +130,7 @@ class Daemon:
         ending.push_async_callback(parts.dispatcher.close)
         ending.push_async_callback(self._door.stop, self._settings.request_seconds)
         ending.push_async_callback(parts.jobs.stop)
-        ending.push_async_callback(parts.hub.close)  # else the door would wait for streams, which never end
+        ending.push_async_callback(parts.realtime.hub.close)  # else the door would wait for streams, which never end
         self._door.open(parts.dispatcher)
         if not self._door.is_listening:
             check_exposure(self._settings.host, bool(await parts.keys.load_keys()))
@@ -143,8 +144,11 @@ class Daemon:
         if parts.stream is not None:
             self.background.start(parts.stream.run(), "stream")
         if self._settings.enable_realtime_portfolio:
-            self.background.start(parts.hub.run(), "realtime")
-            self.background.start(parts.hub.watch(), "realtime-heartbeat")
+            self.background.start(parts.realtime.follower.run(), "live-values")
+            self.background.start(parts.realtime.ranges.run(), "day-ranges")
+            self.background.start(parts.realtime.tracking.run(), "live-tracking")
+            self.background.start(parts.realtime.hub.run(), "realtime")
+            self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
             self.background.start(parts.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         if self._settings.use_materialized:
@@ -191,9 +195,8 @@ class Daemon:
             lambda: {p.name: float(p.account.breaker(now()) != "closed") for p in pools},
         )
 
-
     def _read_stream_metrics(self, parts: Parts) -> None:
-        read, hub, stats, limit = self.metrics.read, parts.hub, parts.hub.stats, parts.streams.most
+        read, hub, stats, limit = self.metrics.read, parts.realtime.hub, parts.realtime.hub.stats, parts.streams.most
         read("pricecache_realtime_enabled", lambda: float(parts.streams.enabled))
         read("pricecache_realtime_connections", lambda: float(stats.connections))
         read("pricecache_realtime_connections_limit", lambda: float(limit))

@@ -93,6 +93,22 @@ class Settings(BaseSettings):
         600, ge=1, le=LONGEST_SECONDS, description="Seconds between two runs of materialize_history."
     )
 
+    debounce_seconds: float = Field(
+        2, ge=0, le=3600, description="Seconds that changes of a portfolio are gathered before it is valued anew."
+    )
+    max_wait_seconds: float = Field(
+        5, ge=0, le=3600, description="Seconds after which it is valued however often it changes; at least the former."
+    )
+    max_updates_per_minute: int = Field(
+        20, ge=0, le=6000, description="Times a minute that a portfolio is valued anew; more is put off. 0: no limit."
+    )
+    tracking_seconds: float = Field(
+        30, ge=1, le=LONGEST_SECONDS, description="Seconds between two looks at tracked portfolios in market hours."
+    )
+    max_followed_portfolios: int = Field(
+        20000, ge=1, description="Portfolios kept at their present value beside those tracked or listened to."
+    )
+
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys as name:scopes:secret, comma-separated; scopes read, ops, admin joined by +."
     )

@@ -17,6 +17,7 @@ from pricecache.api import (
     inputs,
     ledger_answers,
     ledger_inputs,
+    live_tracking,
     materialized,
     ops,
     order_answers,
@@ -379,6 +380,26 @@ def _portfolio_routes() -> tuple[Route, ...]:
             summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
         ),
         Route(
+            "POST", base + "/{id}/refresh", live_tracking.refresh, scope="user", query=returns_inputs.RefreshQuery,
+            waits=False, more_seconds=live_tracking.FETCH_SECONDS,
+            answers={200: summary_answers.SummaryOut}, tags=tags,
+            summary="Value it anew at once; prices=true asks the providers for what it holds first.",
+        ),
+        Route(
+            "POST", "/api/portfolio/live-tracking/start", live_tracking.start, scope="user",
+            answers={200: summary_answers.TrackingOut, 201: summary_answers.TrackingOut}, tags=tags,
+            summary="Keep the user's portfolios up to the minute from now on.",
+        ),
+        Route(
+            "DELETE", "/api/portfolio/live-tracking/stop", live_tracking.stop, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags, summary="No longer.",
+        ),
+        Route(
+            "GET", "/api/portfolio/live-tracking/status", live_tracking.status, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags,
+            summary="Whether they are, when the next look is, and what they closed at.",
+        ),
+        Route(
             "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
             query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
             summary="What portfolios are worth now, and how they changed since the last close.",
@@ -399,6 +420,11 @@ def _materialized_routes() -> tuple[Route, ...]:
             "GET", base + "/stats", materialized.stats, scope="ops",
             answers={200: history_answers.MaterializedOut}, tags=tags,
             summary="What is stored of histories, how much of what could be, and drift.",
+        ),
+        Route(
+            "GET", "/api/admin/queue-stats", live_tracking.queue_stats, scope="ops",
+            answers={200: summary_answers.QueueStatsOut}, tags=("real time",),
+            summary="What waits to be valued anew, what was merged and put off, and what it cost.",
         ),
         Route(
             "POST", base + "/invalidate", materialized.invalidate, scope="ops", body=ledger_inputs.InvalidateBody,

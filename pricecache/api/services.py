@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
+    from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
@@ -98,5 +99,6 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    realtime: Realtime
     streams: Streams
     stream: StreamFeed | None = None

@@ -1,15 +1,44 @@
-"""One client's connection as the hub sees it: where to write, what it listens to, and how far behind it is."""
+"""Connections and what they listen to together: where to write, who is a member, who is how far behind."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pricecache.realtime.frames import LAST_CHUNK, close_frame, event_chunk
 from pricecache.realtime.messages import Message, plain
 
-if TYPE_CHECKING:
-    from pricecache.realtime.topics import Topic
+
+class Counted(Protocol):
+    """A portfolio whose events are numbered. `sent`: up to which its listeners were sent them, None before any was."""
+
+    id: str
+    epoch: str
+    sent: int | None
+
+
+class Topic:
+    """Connections that get the very same messages. Loop-only."""
+
+    __slots__ = ("sockets", "streams")
+
+    def __init__(self) -> None:
+        self.sockets: dict[Connection, None] = {}
+        self.streams: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.sockets) + len(self.streams)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def of_portfolio(self) -> Counted | None:
+        """The portfolio whose numbered events it carries."""
+        return None
+
+    def members(self, connection: Connection) -> dict[Connection, None]:
+        return self.sockets if connection.is_websocket else self.streams
 
 
 class Owner(Protocol):

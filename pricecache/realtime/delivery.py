@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.realtime.connection import Connection
+from pricecache.realtime.connection import Connection, Topic
 from pricecache.realtime.messages import Message, channel_of, encoded
 from pricecache.realtime.register import Register
 from pricecache.realtime.stats import StreamStats
-from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic, Topic
+from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic
 from pricecache.realtime.windows import Window
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from pricecache.clock import Clock
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid
-from pricecache.realtime.connection import Connection
+from pricecache.realtime.connection import Connection, Topic
 from pricecache.realtime.delivery import Delivery
 from pricecache.realtime.heartbeat import Heartbeat
 from pricecache.realtime.joining import Joiner
@@ -18,7 +18,7 @@ from pricecache.realtime.mending import Mender
 from pricecache.realtime.messages import CHANNELS, PRICES, channel_of, encoded, mask_of, names_of, plain
 from pricecache.realtime.register import Feeds, Register, symbols_topic
 from pricecache.realtime.stats import StreamStats, snapshot_of
-from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic, Topic
+from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic
 
 MOST_PORTFOLIOS = 100
 MOST_SYMBOLS = 1000

@@ -13,11 +13,11 @@ from pricecache.background import cancelled
 from pricecache.clock import Clock
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import PricecacheError
-from pricecache.realtime.connection import Connection
+from pricecache.realtime.connection import Connection, Topic
 from pricecache.realtime.delivery import Delivery
 from pricecache.realtime.messages import Numbered
 from pricecache.realtime.register import Feeds
-from pricecache.realtime.topics import ListenedPortfolio, PortfolioTopic, Topic
+from pricecache.realtime.topics import ListenedPortfolio, PortfolioTopic
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from pricecache.core.stream_events import EventsPage
-from pricecache.realtime.connection import Connection
-from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic, Topic
+from pricecache.realtime.connection import Connection, Topic
+from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic
 
 
 class PortfolioState(Protocol):

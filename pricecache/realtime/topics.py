@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pricecache.realtime.connection import Topic
 from pricecache.realtime.messages import STATES, Message, Numbered, batch, channel_of, encoded, instant, names_of
-
-if TYPE_CHECKING:
-    from pricecache.realtime.connection import Connection
 
 TAIL = 256
 """Numbered events of a portfolio that are remembered for those who are behind."""
 Event = Mapping[str, Any]
-
-
-class Topic:
-    """Connections that get the very same messages. Loop-only."""
-
-    __slots__ = ("sockets", "streams")
-
-    def __init__(self) -> None:
-        self.sockets: dict[Connection, None] = {}
-        self.streams: dict[Connection, None] = {}
-
-    def __len__(self) -> int:
-        return len(self.sockets) + len(self.streams)
-
-    def __bool__(self) -> bool:
-        return True
-
-    @property
-    def of_portfolio(self) -> ListenedPortfolio | None:
-        """The portfolio whose numbered events it carries."""
-        return None
-
-    def members(self, connection: Connection) -> dict[Connection, None]:
-        return self.sockets if connection.is_websocket else self.streams
 
 
 class PortfolioTopic(Topic):

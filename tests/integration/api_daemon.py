@@ -168,9 +168,9 @@ async def api_daemon(
     background = BackgroundTasks()
     parts = Parts(configured, database, clock, xnys_book(), chain, Metrics("0"), background, feeds)
     if feeds is not None:
-        feeds.hub = parts.hub
-        background.start(parts.hub.run(), "realtime")
-        background.start(parts.hub.watch(), "realtime-heartbeat")
+        feeds.hub = parts.realtime.hub
+        background.start(parts.realtime.hub.run(), "realtime")
+        background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
         background.start(parts.streams.keep_checking(), "realtime-access")
     status = _Status()
     services = replace(
@@ -190,7 +190,7 @@ async def api_daemon(
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
         yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts)
-    await parts.hub.close()
+    await parts.realtime.hub.close()
     await parts.jobs.stop()
     await door.stop(1)
     await dispatcher.close()
