@@ -24,7 +24,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iter
         mongodb_uri=mongod.uri,
         mongodb_database=f"pages_{time.time_ns()}",
         providers="sample",
-        symbols="AAPL,MSFT",
+        symbols="AAPL,AAPLX-USD:CRYPTO",
         live_seconds="1",
         sync_start_delay_seconds="0",
     )
@@ -62,8 +62,8 @@ def made(daemon: DaemonProcess) -> str:
     return str(answer["id"])
 
 
-def buy(daemon: DaemonProcess, portfolio: str, quantity: int = 1) -> None:
-    row = {"date": "2026-01-05", "type": "buy", "symbol": "AAPL", "quantity": quantity, "price": 100}
+def buy(daemon: DaemonProcess, portfolio: str, quantity: int = 1, symbol: str = "AAPL", market: str = "US") -> None:
+    row = {"date": "2026-01-05", "type": "buy", "symbol": symbol, "market": market, "quantity": quantity, "price": 100}
     assert daemon.post(f"/api/portfolios/{portfolio}/transactions", row)[0] == 201
 
 
@@ -77,18 +77,21 @@ def test_without_any_stream_a_page_polls_values_and_events(
     assert before > 0
     buy(daemon, portfolio, 30)
     follower.page.evaluate("dispatchEvent(new Event('online'))")
-    follower.until(f"stream.portfolio('{portfolio}').seq === 2")
+    follower.until("stream.portfolio(id).seq === 2", id=portfolio)
     assert follower.value(portfolio) > 3 * before
     assert [one["type"] for one in follower.told("event")] == ["trade:executed"]
 
 
-def test_a_page_gets_a_snapshot_and_then_values_that_move(follower: Follower, portfolio: str) -> None:
+def test_a_page_gets_a_snapshot_and_then_values_that_move(
+    daemon: DaemonProcess, follower: Follower, portfolio: str
+) -> None:
+    buy(daemon, portfolio, 1000, "AAPLX-USD", "CRYPTO")  # whose market never closes
     follower.follow(portfolioIds=[portfolio])
     follower.until(SNAPSHOT)
     first = follower.value(portfolio)
-    follower.until(f"stream.portfolio('{portfolio}').account.totalValue !== {first}", seconds=15)
+    follower.until(f"stream.portfolio(id).account.totalValue !== {first}", seconds=20, id=portfolio)
     assert follower.page.evaluate("[stream.state, stream.transport]") == ["live", "websocket"]
-    assert follower.page.evaluate(f"stream.portfolio('{portfolio}').positions.get('AAPL:US').quantity") == 10
+    assert follower.page.evaluate("(id) => stream.portfolio(id).positions.get('AAPL:US').quantity", portfolio) == 10
     assert follower.errors == []
 
 
@@ -103,8 +106,9 @@ def test_a_trade_is_told_of_and_moves_the_values(
     before = follower.value(portfolio)
     buy(daemon, portfolio, 30)
     buy(daemon, other, 1)
-    follower.until(f"stream.portfolio('{portfolio}').seq === 2 && stream.portfolio('{other}').seq === 2")
-    follower.until(f"stream.portfolio('{portfolio}').account.totalValue > {3 * before}", seconds=10)
+    follower.until("stream.portfolio(id).seq === 2", id=portfolio)
+    follower.until("stream.portfolio(id).seq === 2", id=other)
+    follower.until(f"stream.portfolio(id).account.totalValue > {3 * before}", seconds=10, id=portfolio)
     assert (follower.numbers(portfolio), follower.numbers(other)) == ([2], [2])
 
 
@@ -114,14 +118,14 @@ def test_a_daemon_that_starts_again_is_resumed_with_everything_once(
     follower.follow(portfolioIds=[portfolio])
     follower.until(SNAPSHOT)
     buy(daemon, portfolio)
-    follower.until(f"stream.portfolio('{portfolio}').seq === 2")
+    follower.until("stream.portfolio(id).seq === 2", id=portfolio)
     daemon.kill()
     follower.until("stream.state !== 'live'")
     daemon.start()
     buy(daemon, portfolio)
     buy(daemon, portfolio)
     follower.page.evaluate("dispatchEvent(new Event('online'))")
-    follower.until(f"stream.portfolio('{portfolio}').seq === 4", seconds=40)
+    follower.until("stream.portfolio(id).seq === 4", seconds=40, id=portfolio)
     assert follower.numbers(portfolio) == [2, 3, 4]
     assert [one["resync"] for one in follower.told("snapshot")] == [False, False]
 
