@@ -144,12 +144,12 @@ class Daemon:
         if parts.stream is not None:
             self.background.start(parts.stream.run(), "stream")
         if self._settings.enable_realtime_portfolio:
-            self.background.start(parts.realtime.hub.run(), "realtime")
-            self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
-            self.background.start(parts.streams.keep_checking(), "realtime-access")
             self.background.start(parts.realtime.follower.run(), "live-values")
             self.background.start(parts.realtime.ranges.run(), "day-ranges")
             self.background.start(parts.realtime.tracking.run(), "live-tracking")
+            self.background.start(parts.realtime.hub.run(), "realtime")
+            self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
+            self.background.start(parts.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")
@@ -194,7 +194,6 @@ class Daemon:
             "pricecache_provider_breaker_open",
             lambda: {p.name: float(p.account.breaker(now()) != "closed") for p in pools},
         )
-
 
     def _read_stream_metrics(self, parts: Parts) -> None:
         read, hub, stats, limit = self.metrics.read, parts.realtime.hub, parts.realtime.hub.stats, parts.streams.most

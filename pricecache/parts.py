@@ -49,7 +49,6 @@ from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
-from pricecache.realtime.polling import TRACKING_JOB, TrackedPoller
 from pricecache.realtime.realtime import Realtime
 from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
@@ -80,6 +79,7 @@ from pricecache.sync.refresh import LiveRefresher
 from pricecache.sync.review import Reviewer
 from pricecache.sync.searching import ProviderSearch
 from pricecache.sync.streamfeed import StreamFeed
+from pricecache.sync.tracked import TRACKING_JOB, TrackedPoller
 from pricecache.sync.verify import VERIFY_JOB, Verifier
 
 MIB = 1 << 20
@@ -95,7 +95,7 @@ class Parts:
     """The parts of one daemon on one database. Loop-only.
 
     `book` and `chain` may have been given to others before; `background` is what goes on beside these parts.
-    `feeds`: where streams get what they tell, instead of the portfolios that are followed.
+    `feeds`: where streams get what they tell, if not from these parts.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class Parts:
         self._book = book
         self._chain = chain
         self._metrics = metrics
-        self._feeds = feeds
         self._owner = new_owner()
+        self._feeds = feeds
         self._make_stores()
         self._make_caches()
         self._make_jobs()
@@ -387,7 +387,7 @@ class Parts:
             summaries=self.summaries,
             portfolios=self.portfolios,
             events=self.stream_events,
-            told_by=self._feeds,
+            feeds=self._feeds,
         )
 
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
@@ -484,7 +484,7 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
-            streams=self.streams,
             realtime=self.realtime,
+            streams=self.streams,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

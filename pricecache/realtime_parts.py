@@ -52,10 +52,10 @@ def realtime_of(
     summaries: Summaries,
     portfolios: PortfolioStore,
     events: StreamEventStore,
-    told_by: Feeds | None = None,
+    feeds: Feeds | None = None,
 ) -> Realtime:
     """Real time on these parts of a daemon; nothing is started. `lag`: seconds after a close until a bar is final.
-    `told_by`: where the stream gets what it tells, instead of what is followed."""
+    `feeds`: what the stream asks instead of the database."""
     store = DayRangeStore(database)
     ranges = DayRanges(store, clock)
     orders = OrderStore(database)
@@ -63,9 +63,9 @@ def realtime_of(
     def fields(order: Order) -> dict[str, Any]:
         return order_fields(order, exact)
 
-    feeds = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, fields)
+    own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, fields, clock)
     hub = Hub(
-        told_by or feeds,
+        feeds or own,
         clock,
         quotes=latest_prices(live, clock),
         window=settings.stream_window_ms / 1000,
@@ -81,7 +81,7 @@ def realtime_of(
         settings.max_updates_per_minute,
     )
     follower = Follower(followed, book, prices, queue, valuer, catalog, clock)
-    feeds.follow_with(follower, valuer)
+    own.follow_with(follower, valuer)
     users = TrackedUserStore(database, clock)
     tracking = LiveTracking(
         users, portfolios, follower, store, calendars, clock, interval=settings.tracking_seconds

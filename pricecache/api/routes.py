@@ -257,6 +257,8 @@ def _ops_routes() -> tuple[Route, ...]:
         Route("GET", "/docs", ops.docs_page, None, answers=html, tags=tags, summary="This description, for people."),
         Route("GET", "/docs/{name}", ops.static_file, None, answers={200: "text/plain"}, tags=tags,
               summary="What the page is made of."),
+        Route("GET", "/static/stream.js", ops.stream_client, None, answers={200: "text/javascript"}, tags=tags,
+              summary="A JavaScript module with which pages follow portfolios."),
         Route("GET", "/", ops.start_page, None, answers=html, tags=tags, summary="Where to begin."),
     )  # fmt: skip
 

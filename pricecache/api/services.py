@@ -99,6 +99,6 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
-    streams: Streams
     realtime: Realtime
+    streams: Streams
     stream: StreamFeed | None = None

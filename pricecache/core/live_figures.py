@@ -134,7 +134,7 @@ class _Telling:
 
     def _positions(self) -> tuple[Told, Floats]:
         """And what their changes from the open are shares of."""
-        facts = self.facts[:, self.columns][:, self.of]
+        facts = self.facts[: OPENED + 1, self.columns][:, self.of]
         quantity, held, flow, inflow, cost = self.cells
         places = self.places_in
         self.value = rounded(quantity * facts[PRICE], places)

@@ -10,27 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.live_figures import Placed, sums
-from pricecache.core.rounding import rounded
+from pricecache.core.rounding import units
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-A_COLUMN, AN_ENTRY = 5000, 3.0
+A_COLUMN, AN_ENTRY = 3000, 6.0
 """What going through a column costs and through an entry of it, where an entry of the whole product costs 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """Quantities by row and column. `placed`: what each row was laid out from, None for nothing. `by_row`: CSR, shape
-    (rows, `width`), None without rows. `starts`, `rows`, `quantities`: the same by column, as CSC has them, each row
-    once in a column;
-    `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
+    (rows, `width`), None without rows. `starts`, `counts`, `rows`, `quantities`: the same by column, as CSC has them,
+    each row once in a column; `bound`: uint8, how an entry is bound to its column (`live_rows`). Immutable."""
 
     placed: Sequence[Placed | None]
     width: int
     by_row: Any
     starts: Numbers
-    rows: NDArray[np.int32]
+    counts: Numbers
+    rows: Numbers
     quantities: Floats
     bound: NDArray[np.uint8]
 
@@ -39,8 +39,8 @@ class Matrix:
         """With `width` columns. Takes milliseconds for each 100,000 entries; pure, so it may be done in a thread."""
         if not placed:
             # the library is loaded when there is something to multiply
-            starts = np.zeros(width + 1, np.int64)
-            return cls((), width, None, starts, np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
+            starts, none = np.zeros(width + 1, np.int64), np.empty(0, np.int64)
+            return cls((), width, None, starts, np.diff(starts), none, np.empty(0), np.empty(0, np.uint8))
         from scipy.sparse import csr_array
 
         there = [one for one in placed if one is not None]
@@ -53,9 +53,8 @@ class Matrix:
         by_row = csr_array((quantities, columns, bounds), shape=shape)
         turned = csr_array((np.arange(len(columns)), columns, bounds), shape=shape).tocsc()
         order = turned.data
-        return cls(
-            placed, width, by_row, turned.indptr.astype(np.int64), turned.indices, quantities[order], bound[order]
-        )  # fmt: skip
+        by_column, rows = turned.indptr.astype(np.int64), turned.indices.astype(np.int64)
+        return cls(placed, width, by_row, by_column, np.diff(by_column), rows, quantities[order], bound[order])
 
     @property
     def entries(self) -> int:
@@ -69,8 +68,7 @@ class Matrix:
 
     def cost(self, columns: Numbers) -> float:
         """Of going through these columns one by one, where the whole product costs `entries`."""
-        columns = columns[columns < self.width]
-        return float(A_COLUMN * len(columns) + AN_ENTRY * (self.starts[columns + 1] - self.starts[columns]).sum())
+        return float(A_COLUMN * len(columns) + AN_ENTRY * self.counts[columns].sum())
 
     def add_moved(self, columns: Numbers, steps: Floats, to: Floats) -> None:
         """Add to the rows' values `to` what they gain when these columns, each once, grow by so much."""
@@ -82,37 +80,31 @@ class Matrix:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
         is_asked = np.zeros(self.width, np.bool_)
         is_asked[columns[columns < self.width]] = True
-        is_asked &= self.starts[1:] > self.starts[:-1]
-        asked, others = np.flatnonzero(is_asked), np.flatnonzero(~is_asked)
-        if not at_least and self.cost(asked) > min(self.cost(others), self.entries):
-            return self._but(others) if self.cost(others) < self.entries else self._pattern() @ is_asked
+        if not at_least and 2 * self.counts[is_asked].sum() > self.entries:
+            return self._but(~is_asked)
         found = np.zeros(len(self.placed), np.bool_)
-        for column in asked.tolist():
+        for column in np.flatnonzero(is_asked & (self.counts > 0)).tolist():
             part = slice(self.starts[column], self.starts[column + 1])
             found[self.rows[part] if not at_least else self.rows[part][self.bound[part] >= at_least]] = True
         return found
 
-    def _but(self, columns: Numbers) -> NDArray[np.bool_]:
-        """Which rows have an entry elsewhere than in `columns`: by what is left out, where that is less."""
+    def _but(self, is_left_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which rows have an entry in any other column, by going through those that are left out."""
         left = np.diff(self.by_row.indptr)
-        for column in columns.tolist():
+        for column in np.flatnonzero(is_left_out & (self.counts > 0)).tolist():
             left[self.rows[self.starts[column] : self.starts[column + 1]]] -= 1
         return np.asarray(left > 0)
 
-    def _pattern(self) -> Any:
-        from scipy.sparse import csr_array
-
-        of = self.by_row
-        return csr_array((np.ones(self.entries, np.bool_), of.indices, of.indptr), shape=of.shape)
-
     def worth(self, rows: Numbers, columns: Floats, places: int | NDArray[np.int64]) -> Floats:
         """Of each of `rows` the sum of quantities times `columns`, each of these rounded to the row's `places`."""
-        starts, ends = self.by_row.indptr[rows], self.by_row.indptr[rows + 1]
-        counts = (ends - starts).astype(np.int64)
+        indptr, indices = self.by_row.indptr, self.by_row.indices
+        starts = indptr[rows]
+        counts = indptr[rows + 1] - starts
         bounds = np.append(0, counts.cumsum())
         entries = np.arange(bounds[-1]) + (starts - bounds[:-1]).repeat(counts)
-        exact = self.by_row.data[entries] * columns[self.by_row.indices[entries]]
-        return sums(rounded(exact, places if isinstance(places, int) else places.repeat(counts)), bounds)
+        exact = self.by_row.data.take(entries) * columns.take(indices.take(entries))
+        whole = units(exact, places if isinstance(places, int) else places.repeat(counts))
+        return np.asarray(sums(whole, bounds) / 10.0 ** np.asarray(places))
 
 
 class Overlaid:
@@ -135,7 +127,8 @@ class Overlaid:
         """As a matrix tells it, by slot below `size`. `lay` comes first."""
         found = np.zeros(size, np.bool_)
         found[: len(self.main.placed)] = self.main.holders(columns, at_least)
-        found[self.slots] = self.over.holders(columns, at_least)
+        if len(self.slots):
+            found[self.slots] = self.over.holders(columns, at_least)
         return found
 
     def put(self, slot: int, placed: Placed | None) -> None:

@@ -22,6 +22,8 @@ FEW = 4096
 """So many of them never are."""
 AT_ONCE = 200_000
 """Entries that are laid out in a few milliseconds."""
+_LEAST = 1e-12
+"""A value that differs by less, as a share of itself, has only been added up in another order."""
 _BY_SLOT: dict[str, Any] = {
     "value": 0.0, "before": 0.0, "at_open": 0.0, "slack": 0.0, "_settled": np.nan, "_past": 0.0, "_past_at_open": 0.0,
     "_agreed": np.nan, "_constant": np.nan, "_places": 0, "_is_plain": False, "_is_foreign": False,
@@ -118,7 +120,8 @@ class LiveBook:
         rows, slots = len(main.placed), self._overlaid.slots
         facts = self.columns.facts
         self._value_main(main, facts[PRICE])
-        self.value[slots] = over.times(facts[PRICE])
+        if len(slots):
+            self.value[slots] = over.times(facts[PRICE])
         for vector, past, fact in (
             (self.before, self._past, PREVIOUS), (self.at_open, self._past_at_open, OPENED)
         ):  # fmt: skip
@@ -130,7 +133,7 @@ class LiveBook:
             self._base = self.before + self._settled
         self._is_rolled = self._is_put = False
         np.subtract(self.value, self._base, out=self.change)
-        return np.flatnonzero(self.value != earlier)
+        return np.flatnonzero(np.abs(self.value - earlier) > _LEAST * (np.abs(earlier) + self.slack))
 
     def figures(self, slots: Numbers) -> Figures:
         """What is told of the portfolios in `slots`, at least one, each with a row."""

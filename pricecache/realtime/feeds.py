@@ -7,9 +7,11 @@ from typing import Any
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
+from pricecache.core.portfolios import Portfolio
 from pricecache.core.quotes import Quote
 from pricecache.core.stream_events import EventsPage
-from pricecache.portfolio.summary import Summaries
+from pricecache.errors import Unavailable
+from pricecache.portfolio.summary import Summaries, Summarised
 from pricecache.realtime.day_ranges import DayRanges
 from pricecache.realtime.follower import Follower
 from pricecache.realtime.hub import PortfolioState
@@ -20,6 +22,8 @@ from pricecache.stores.orders import OrderStore
 from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.stream_events import StreamEventStore
 
+PATIENCE, RETRY_SECONDS = 16, 0.5
+"""How often and how soon it is tried again while a calendar is built."""
 OPEN_ORDERS = 1000
 """Open orders of a snapshot, the latest; who has more reads the others from /orders."""
 
@@ -37,6 +41,7 @@ class PortfolioFeeds:
         ranges: DayRanges,
         shape: Shape,
         order_fields: Callable[[Any], Mapping[str, Any]],
+        clock: Clock,
     ) -> None:
         self._portfolios = portfolios
         self._events = events
@@ -45,6 +50,7 @@ class PortfolioFeeds:
         self._ranges = ranges
         self._shape = shape
         self._order_fields = order_fields
+        self._clock = clock
         self._following: tuple[Follower, Valuer] | None = None
 
     def follow_with(self, follower: Follower, valuer: Valuer) -> None:
@@ -58,13 +64,24 @@ class PortfolioFeeds:
         epoch, seq = await self._events.epoch(), await self._events.last(portfolio_id)
         portfolio = await self._portfolios.find(portfolio_id)
         await self._ranges.load([portfolio_id])
-        summarised = await self._summaries.of(portfolio)
+        summarised = await self._summarised(portfolio)
         values = values_of(self._shape(summarised, valuer.noted(summarised)))
         found = follower.listen(portfolio_id)
         if not found.values:
             found.values = dict(values)
         held = frozenset(one.instrument.key for one in summarised.summary.positions if one.quantity)
         return PortfolioState(epoch, seq, values | await self._open_orders(portfolio_id), held)
+
+    async def _summarised(self, portfolio: Portfolio) -> Summarised:
+        """On a new database calendars are built first, which takes some seconds: worth waiting for."""
+        for _ in range(PATIENCE):
+            try:
+                return await self._summaries.of(portfolio)
+            except Unavailable as exc:
+                if exc.code != "calendar_loading":
+                    raise
+            await self._clock.sleep(RETRY_SECONDS)
+        return await self._summaries.of(portfolio)
 
     async def events_after(self, portfolio_id: str, seq: int) -> EventsPage:
         return await self._events.after(portfolio_id, seq)

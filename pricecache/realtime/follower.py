@@ -308,6 +308,9 @@ class Follower:
     def _put_back(self, slots: NDArray[np.int64], reasons: NDArray[np.uint8], error: Exception) -> None:
         there = np.array([self._followed.at(slot) is not None for slot in slots.tolist()], np.bool_)
         self.queue.put_back(slots[there], reasons[there], self._clock.monotonic())
+        if getattr(error, "code", None) == "calendar_loading":  # on a new database, for some seconds
+            log.debug("live values wait for a calendar", error=str(error))
+            return
         if not self._failing:
             log.warning("live values are held up", error=f"{type(error).__name__}: {error}"[:300])
         self._failing = True

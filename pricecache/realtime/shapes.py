@@ -76,7 +76,7 @@ def brought_up(
         found[key] = {
             **before,
             "price": price.price,
-            "priceTime": None if price.at is None else instant(price.at),
+            "priceTime": None if price.at is None else _second(price.at),
             "source": price.source,
             "stale": price.is_stale,
             **_told(figures.positions, number, "value"),
@@ -84,7 +84,7 @@ def brought_up(
         }
     found[ACCOUNT] = {
         **values[ACCOUNT],
-        "asOf": instant(now),
+        "asOf": _second(now),
         **_told(figures.totals, at, "totalValue", "totalUnrealizedGainLoss"),
         "totalGainLoss": _number(figures.gain[at]),
         "cash": _number(figures.cash[at]),
@@ -109,14 +109,14 @@ def _age(found: Mapping[str, Event], instruments: Sequence[Instrument], prices: 
     times = [price.at for price in held if price.at is not None]
     return {
         "stale": any(price.is_stale for price in held),
-        "oldestPriceTime": instant(min(times)) if times else None,
+        "oldestPriceTime": _second(min(times)) if times else None,
     }
 
 
 def _range(ranged: RangeNow | None) -> Event:
     if ranged is None:
         return {"dayHigh": None, "dayLow": None, "dayRangeSince": None}
-    return {"dayHigh": ranged.high, "dayLow": ranged.low, "dayRangeSince": instant(ranged.since)}
+    return {"dayHigh": ranged.high, "dayLow": ranged.low, "dayRangeSince": _second(ranged.since)}
 
 
 def _told(told: Told, at: int, value: str, unrealized: str = "unrealizedGainLoss") -> Event:
@@ -129,6 +129,11 @@ def _told(told: Told, at: int, value: str, unrealized: str = "unrealizedGainLoss
         "changeFromOpen": _number(told.from_open[at]),
         "changeFromOpenPercent": _number(told.percent_from_open[at]),
     }
+
+
+def _second(seconds: float) -> str:
+    """As the summary has it."""
+    return instant(int(seconds))
 
 
 def _number(figure: float) -> float | None:

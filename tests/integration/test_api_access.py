@@ -114,6 +114,7 @@ EXPECTED = {
     "GET /openapi.json": None,
     "GET /docs": None,
     "GET /docs/{name}": None,
+    "GET /static/stream.js": None,
     "GET /": None,
     "POST /api/portfolios": "user",
     "GET /api/portfolios": "user",

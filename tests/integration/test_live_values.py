@@ -181,7 +181,7 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (await tracking.status("ann")).closes == ()
     daemon.clock.advance(120)
     await tracking.turn()
-    status, answer = await daemon.get("/api/portfolio/live-tracking/status", headers=ANN)
+    _, answer = await daemon.get("/api/portfolio/live-tracking/status", headers=ANN)
     (close,) = answer["closes"]
     assert (close["portfolioId"], close["date"], close["totalValue"]) == (portfolio, "2026-11-20", 1280)
     assert (close["dayChange"], close["dayHigh"], close["dayLow"]) == (180, 1280, 1200)
