@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.live_columns import FACTS, OPENED, PREVIOUS, PRICE, RATIO, UNIT, Columns, Name
+from pricecache.core.live_columns import FACTS, OF_SESSION, OPENED, PREVIOUS, PRICE, UNIT, Columns, Name
 from pricecache.core.live_figures import Figures, Floats, Placed, figures, for_each, worth_of_cells
 from pricecache.core.live_matrix import Matrix, Numbers, Overlaid
 from pricecache.core.live_rows import FIRM, FLOW, HELD, QUANTITY, ROLL, LiveRow
@@ -74,7 +74,7 @@ class LiveBook:
         self._is_plain[slot] = row.is_plain
         self._constant[slot] = flow - (rest.cash or 0.0) + float(rounded(row.cash, row.places).sum())
         self.slack[slot] = (row.cells.shape[1] + 1) * 10.0**-row.places
-        differs = (known[[PREVIOUS, RATIO]] != row.facts[[PREVIOUS, RATIO]]).any(axis=0)
+        differs = (known[OF_SESSION] != row.facts[OF_SESSION]).any(axis=0)
         return numbers[differs & ~is_new]
 
     def drop(self, slot: int) -> None:
