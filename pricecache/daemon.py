@@ -96,6 +96,7 @@ class Daemon:
         ending.push_async_callback(self.accounts.close)
         ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
+        ending.push_async_callback(parts.realtime.ranges.save)
         for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
@@ -129,6 +130,7 @@ class Daemon:
         ending.push_async_callback(parts.dispatcher.close)
         ending.push_async_callback(self._door.stop, self._settings.request_seconds)
         ending.push_async_callback(parts.jobs.stop)
+        ending.push_async_callback(parts.realtime.hub.close)  # else the door would wait for streams, which never end
         self._door.open(parts.dispatcher)
         if not self._door.is_listening:
             check_exposure(self._settings.host, bool(await parts.keys.load_keys()))
@@ -141,6 +143,13 @@ class Daemon:
         self.background.start(parts.samples.run(), "samples")
         if parts.stream is not None:
             self.background.start(parts.stream.run(), "stream")
+        if self._settings.enable_realtime_portfolio:
+            self.background.start(parts.realtime.follower.run(), "live-values")
+            self.background.start(parts.realtime.ranges.run(), "day-ranges")
+            self.background.start(parts.realtime.tracking.run(), "live-tracking")
+            self.background.start(parts.realtime.hub.run(), "realtime")
+            self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
+            self.background.start(parts.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")
@@ -169,6 +178,7 @@ class Daemon:
             read("pricecache_stream_connected", lambda: float(stream.connected))
             read("pricecache_stream_messages_total", lambda: float(stream.messages))
             read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
+        self._read_stream_metrics(parts)
         read("pricecache_history_cache_bytes", lambda: float(parts.wholes.nbytes))
         read("pricecache_history_days_computed_total", lambda: float(parts.wholes.computed_days))
         read("pricecache_history_stored_total", lambda: float(parts.materialiser.stats.stored))
@@ -184,6 +194,24 @@ class Daemon:
             "pricecache_provider_breaker_open",
             lambda: {p.name: float(p.account.breaker(now()) != "closed") for p in pools},
         )
+
+    def _read_stream_metrics(self, parts: Parts) -> None:
+        read, hub, stats, limit = self.metrics.read, parts.realtime.hub, parts.realtime.hub.stats, parts.streams.most
+        read("pricecache_realtime_enabled", lambda: float(parts.streams.enabled))
+        read("pricecache_realtime_connections", lambda: float(stats.connections))
+        read("pricecache_realtime_connections_limit", lambda: float(limit))
+        read("pricecache_realtime_connections_behind", lambda: float(hub.behind))
+        read("pricecache_realtime_connections_opened_total", lambda: float(sum(stats.opened.values())))
+        read("pricecache_realtime_connections_closed_total", lambda: float(sum(stats.closed.values())))
+        read("pricecache_realtime_slow_dropped_total", lambda: float(stats.dropped_slow))
+        read("pricecache_realtime_events_total", lambda: float(stats.events))
+        read("pricecache_realtime_events_expected_total", lambda: float(stats.expected))
+        read("pricecache_realtime_messages_total", lambda: float(stats.messages))
+        read("pricecache_realtime_frames_total", lambda: float(stats.frames))
+        read("pricecache_realtime_sent_bytes_total", lambda: float(stats.bytes))
+        read("pricecache_realtime_batch_efficiency", lambda: _nan_if_none(stats.batch_efficiency))
+        read("pricecache_realtime_window_seconds", lambda: hub.window)
+        read("pricecache_realtime_latency_p95_seconds", lambda: _nan_if_none(stats.latency.p95))
 
 
 async def _keep_looking(wholeness: Wholeness, quarantine: QuarantineStore, clock: Clock) -> None:

@@ -16,6 +16,7 @@ from pricecache.api.origins import Origins, is_loopback
 from pricecache.api.routes import ROUTES
 from pricecache.api.runs import REFRESH_JOB, SYNC_JOB
 from pricecache.api.services import Services
+from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
 from pricecache.cache.as_known import AsKnown
@@ -48,6 +49,9 @@ from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.yahoo_stream import YahooStream
+from pricecache.realtime.realtime import Realtime
+from pricecache.realtime.register import Feeds
+from pricecache.realtime_parts import realtime_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
 from pricecache.stores.history import HistoryStore
@@ -65,6 +69,7 @@ from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
 from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.sync_state import SyncStateStore
+from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
 from pricecache.sync.backfill import BACKFILL_JOB, Backfiller, Tracker
 from pricecache.sync.examine import Examiner
@@ -74,6 +79,7 @@ from pricecache.sync.refresh import LiveRefresher
 from pricecache.sync.review import Reviewer
 from pricecache.sync.searching import ProviderSearch
 from pricecache.sync.streamfeed import StreamFeed
+from pricecache.sync.tracked import TRACKING_JOB, TrackedPoller
 from pricecache.sync.verify import VERIFY_JOB, Verifier
 
 MIB = 1 << 20
@@ -89,6 +95,7 @@ class Parts:
     """The parts of one daemon on one database. Loop-only.
 
     `book` and `chain` may have been given to others before; `background` is what goes on beside these parts.
+    `feeds`: where streams get what they tell, if not from these parts.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class Parts:
         chain: ProviderChain,
         metrics: Metrics,
         background: BackgroundTasks,
+        feeds: Feeds | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -108,6 +116,7 @@ class Parts:
         self._chain = chain
         self._metrics = metrics
         self._owner = new_owner()
+        self._feeds = feeds
         self._make_stores()
         self._make_caches()
         self._make_jobs()
@@ -126,9 +135,11 @@ class Parts:
         await self.identity.reload()
 
     def _publish(self, quotes: Sequence[Quote]) -> None:
+        """What was stored by this daemon before or by another one now."""
         # by the series: the symbol of one may have become another's since
         present = [named for quote in quotes if (named := presently(self.catalog, quote)) is not None]
-        self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
+        taken = self.live.publish(QuoteBatch.of(sorted(present, key=lambda quote: quote.as_of)))
+        self.realtime.on_quotes(list(taken.values()))
 
     def _series_of(self, instrument: Instrument) -> int | None:
         entry = self.catalog.find(instrument)
@@ -329,6 +340,55 @@ class Parts:
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
         self._make_materialiser(ledgers, markets)
+        self.realtime = self._realtime(markets, latest)
+        self._define_tracking()
+        self.publisher.subscribe(self.realtime.on_quotes)
+        self.bars.announcer.subscribe(self.realtime.on_bars)
+        self.ledgers.on_events, self.ledgers.on_changed = self.realtime.on_events, self.realtime.on_own_change
+        self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
+        self.watcher.on_reopened = self.realtime.on_reopened
+
+    def _define_tracking(self) -> None:
+        settings = self._settings
+        if not settings.enable_realtime_portfolio:
+            return
+        poller = TrackedPoller(
+            self.realtime.tracking.held,
+            self._refresher(),
+            self.catalog,
+            self.live,
+            self._book,
+            self._chain.able("live"),
+            self._clock,
+            interval=settings.tracking_seconds,
+            lag=self._chain.final_lag,
+        )
+        self.jobs.define(
+            JobDefinition(
+                TRACKING_JOB,
+                poller.run,
+                every=settings.tracking_seconds,
+                uneventful_kept_seconds=REFRESHES_KEPT * settings.tracking_seconds,
+                fails_with_all=True,
+            )
+        )
+
+    def _realtime(self, markets: Markets, latest: LatestSessions) -> Realtime:
+        return realtime_of(
+            self._settings,
+            self._database,
+            self._clock,
+            catalog=self.catalog,
+            calendars=self._book,
+            live=self.live,
+            markets=markets,
+            latest=latest,
+            lag=self._chain.final_lag,
+            summaries=self.summaries,
+            portfolios=self.portfolios,
+            events=self.stream_events,
+            feeds=self._feeds,
+        )
 
     def _make_materialiser(self, ledgers: LedgerStore, markets: Markets) -> None:
         stored, settings = self.stored_histories, self._settings
@@ -353,6 +413,15 @@ class Parts:
 
     def _dispatcher(self) -> Dispatcher:
         self.identity = self._identity()
+        self.streams = Streams(
+            self.realtime.hub,
+            self.identity,
+            self._clock,
+            enabled=self._settings.enable_realtime_portfolio,
+            percent=self._settings.realtime_percent,
+            most=self._settings.stream_connections,
+            most_of_user=self._settings.stream_connections_per_user,
+        )
         self.services = self._services()
         return Dispatcher(
             ROUTES,
@@ -372,6 +441,7 @@ class Parts:
             keys=[key.get_secret_value() for key in settings.api_keys],
             tokens=tokens,
             store=self.keys,
+            tickets=TicketStore(self._database),
             origins=Origins(settings.allowed_origins),
             loopback=is_loopback(settings.host),
             session_hours=settings.session_hours,
@@ -414,5 +484,7 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            realtime=self.realtime,
+            streams=self.streams,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

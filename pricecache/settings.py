@@ -93,6 +93,22 @@ class Settings(BaseSettings):
         600, ge=1, le=LONGEST_SECONDS, description="Seconds between two runs of materialize_history."
     )
 
+    debounce_seconds: float = Field(
+        2, ge=0, le=3600, description="Seconds that changes of a portfolio are gathered before it is valued anew."
+    )
+    max_wait_seconds: float = Field(
+        5, ge=0, le=3600, description="Seconds after which it is valued however often it changes; at least the former."
+    )
+    max_updates_per_minute: int = Field(
+        20, ge=0, le=6000, description="Times a minute that a portfolio is valued anew; more is put off. 0: no limit."
+    )
+    tracking_seconds: float = Field(
+        30, ge=1, le=LONGEST_SECONDS, description="Seconds between two looks at tracked portfolios in market hours."
+    )
+    max_followed_portfolios: int = Field(
+        20000, ge=1, description="Portfolios kept at their present value beside those tracked or listened to."
+    )
+
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys as name:scopes:secret, comma-separated; scopes read, ops, admin joined by +."
     )
@@ -102,6 +118,23 @@ class Settings(BaseSettings):
         (), description="Origins of pages that may send the session cookie, as https://pages.example."
     )
     session_hours: float = Field(12, gt=0, le=LONGEST_SECONDS / 3600, description="Life of a page session, in hours.")
+
+    enable_realtime_portfolio: bool = Field(
+        True,
+        validation_alias="ENABLE_REALTIME_PORTFOLIO",
+        description="Serve streams; false: none, and everything else as before.",
+    )
+    realtime_percent: float = Field(
+        100, ge=0, le=100, description="Share of users that streams are served to, the same ones each time, in percent."
+    )
+    stream_window_ms: float = Field(
+        20, ge=1, le=1000, description="How long messages are gathered under load, at least; widened by itself."
+    )
+    stream_connections: int = Field(1000, ge=1, le=100_000, description="Most streams open at a time.")
+    stream_connections_per_user: int = Field(20, ge=1, le=100_000, description="Most of them of one user.")
+    stream_slow_seconds: float = Field(
+        30, ge=1, le=3600, description="How long a stream's client may leave what was sent unread until it is dropped."
+    )
 
     request_seconds: float = Field(
         10, gt=0, le=LONGEST_SECONDS, description="Deadline of a request, waiting for runs aside, in seconds."

@@ -70,3 +70,18 @@ set_up() {
     stamped "$@" || set_up_now "$1"
     exec 9<&-
 }
+
+# Pages are tried in a real browser. Where we may we install it; elsewhere the tests say what to install.
+set_up_chromium() {
+    if command -v chromium >/dev/null || [ "$EUID" != 0 ] || ! command -v apt-get >/dev/null; then
+        return
+    fi
+    say "Installing chromium, in which pages are tried; this takes a minute or so."
+    install_chromium || { apt-get update -qq && install_chromium; } >/dev/null 2>&1 ||
+        say "apt-get could not install chromium; the tests of pages go without."
+}
+
+install_chromium() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 chromium >/dev/null 2>&1
+}

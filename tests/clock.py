@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from datetime import UTC, datetime
+from time import monotonic
 
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC).timestamp()
 
@@ -65,3 +66,23 @@ class ManualClock:
         while self.sleeping < count:
             self._fell_asleep.clear()
             await self._fell_asleep.wait()
+
+
+class RunningClock:
+    """Implements `pricecache.clock.Clock`. Runs as fast as the machine's, from an instant of the test's own on."""
+
+    def __init__(self, at: float | datetime = START) -> None:
+        self._at = at.timestamp() if isinstance(at, datetime) else float(at)
+        self._started = monotonic()
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time(), UTC)
+
+    def time(self) -> float:
+        return self._at + self.monotonic()
+
+    def monotonic(self) -> float:
+        return monotonic() - self._started
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -40,7 +42,7 @@ class DaemonProcess:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "PRICECACHE_MONGOD") if name in os.environ}
-        return kept | self.settings
+        return kept | {"PYTHONPATH": str(ROOT)} | self.settings
 
     @property
     def url(self) -> str:

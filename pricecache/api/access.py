@@ -30,6 +30,7 @@ async def create_key(call: Call) -> Answer:
 async def revoke_key(call: Call) -> Answer:
     key = await call.services.keys.revoke_key(call.path["id"])
     await call.services.identity.reload()
+    call.services.streams.check_soon()
     log.info("api key revoked", key=key.name, id=key.id, by=call.principal.name)
     return Answer(_key_fields(key))
 
@@ -41,6 +42,7 @@ async def open_session(call: Call) -> Answer:
 
 async def end_session(call: Call) -> Answer:
     cookie = await call.services.identity.end_session(call.headers)
+    call.services.streams.check_soon()
     return Answer({"user": None}, 200, {"Set-Cookie": cookie})
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import structlog
@@ -16,6 +16,7 @@ from pricecache.api.wire import TooManyAttempts
 from pricecache.clock import Clock
 from pricecache.errors import Forbidden, Invalid, Misconfigured, Unauthorized, Unavailable
 from pricecache.stores.keys import KeyStore, digest_of, implied
+from pricecache.stores.tickets import TicketStore
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,17 @@ class Principal:
         if scope == "user":
             raise Forbidden("This belongs to a user: send X-User-Id with the key, or a token.", code="user_needed")
         raise Forbidden(f"This needs a key with scope {scope}.", code="scope_needed", needed=scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """By what a user was known, to ask again later whether it still holds. `digest`: of the key or the page session;
+    `until`: when a token runs out, in seconds since 1970 UTC. Neither means anything for the user of an open daemon."""
+
+    kind: Kind
+    user: str
+    digest: bytes = b""
+    until: float = float("inf")
 
 
 LOCAL = Principal("local", "local", frozenset({"read", "ops", "admin", "user"}), "local")
@@ -132,6 +144,7 @@ class Identity:
         keys: Iterable[str] = (),
         tokens: TokenVerifier | None = None,
         store: KeyStore | None = None,
+        tickets: TicketStore | None = None,
         origins: Origins | None = None,
         loopback: bool = True,
         session_hours: float = 12.0,
@@ -143,6 +156,7 @@ class Identity:
         self._keys = dict(self._configured)
         self._tokens = tokens
         self._store = store
+        self._tickets = tickets
         self._loopback = loopback
         self._session_hours = session_hours
         self._seen: dict[bytes, tuple[Principal, float]] = {}
@@ -209,6 +223,57 @@ class Identity:
         if token is not None and self._store is not None:
             await self._store.end_session(digest_of(token))
         return _cookie("", 0, headers.get("Host"))
+
+    # ---- connections, which outlast their request
+
+    async def credential_of(self, principal: Principal, headers: Mapping[str, str]) -> Credential:
+        """By what the sender of an admitted request is known. Raises `Forbidden` when it acts for no user, and what
+        checking a token raises."""
+        if principal.user is None:
+            principal.require("user")
+        assert principal.user is not None
+        if principal.kind == "key":
+            return Credential("key", principal.user, digest_of(headers["X-API-Key"]))
+        if principal.kind == "token" and self._tokens is not None:
+            _, until = await self._tokens.verify(headers["Authorization"].partition(" ")[2].strip())
+            return Credential("token", principal.user, until=until)
+        if principal.kind == "session":
+            return Credential("session", principal.user, digest_of(_session_token(headers) or ""))
+        return Credential("local", principal.user)
+
+    async def holding(self, credentials: Collection[Credential]) -> set[Credential]:
+        """Those of `credentials` that still hold, with one question to the database. Raises what the store raises."""
+        await self._keep_fresh()
+        sessions = {one.digest: one.user for one in credentials if one.kind == "session"}
+        alive = await self._store.living_sessions(sessions) if sessions and self._store is not None else {}
+        return {one for one in credentials if self._holds(one, alive)}
+
+    def _holds(self, credential: Credential, sessions: Mapping[bytes, str]) -> bool:
+        if credential.kind == "local":
+            return self._open
+        if credential.kind == "token":
+            return self._tokens is not None and self._clock.time() < credential.until
+        if credential.kind == "session":
+            return sessions.get(credential.digest) == credential.user
+        holder = self._keys.get(credential.digest)
+        if holder is None:
+            return False
+        return holder.user == credential.user or (holder.user is None and "ops" in holder.scopes)
+
+    async def make_ticket(self, principal: Principal, headers: Mapping[str, str]) -> str:
+        """A ticket for one connection, which holds as long as what the sender is known by."""
+        assert self._tickets is not None
+        return await self._tickets.create(asdict(await self.credential_of(principal, headers)))
+
+    async def by_ticket(self, ticket: str) -> tuple[Principal, Credential]:
+        """Who has been given a ticket, which is used from now on. Raises `Unauthorized` code `bad_ticket`."""
+        facts = await self._tickets.take(ticket) if self._tickets is not None else None
+        if facts is not None:
+            credential = Credential(facts["kind"], facts["user"], bytes(facts["digest"]), facts["until"])
+            if await self.holding([credential]):
+                kind, scopes = credential.kind, frozenset({"read", "user"})
+                return Principal(f"user:{credential.user}", kind, scopes, credential.user), credential
+        raise Unauthorized("This ticket is not known, was used, or has run out.", code="bad_ticket")
 
     def _decide(self) -> None:
         is_open = self._loopback and not self._keys and self._tokens is None

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pricecache.api.auth import LOCAL, Principal
+from pricecache.api.auth import LOCAL, Credential, Principal
 from pricecache.core.instruments import Instrument
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from pricecache.api.services import Services
 
 
 @dataclass(slots=True)
 class Call:
     """One request, checked. `path`: its parameters decoded; `query`, `body`: as the route's models, or None;
-    `headers`: as they came. `principal` is nobody in particular on a route that is open to everybody."""
+    `headers`: as they came. `principal` is nobody in particular on a route that is open to everybody; `credential`:
+    what stands behind the ticket that the request came with, if it did."""
 
     services: Services
     headers: Mapping[str, str]
@@ -24,6 +27,7 @@ class Call:
     query: Any = None
     body: Any = None
     principal: Principal = LOCAL
+    credential: Credential | None = None
 
     @property
     def instrument(self) -> Instrument:
@@ -48,3 +52,11 @@ class Document:
     content_type: str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that goes on for as long as its connection does. `begin` is called once the request is admitted and
+    checked, with no limit on its time; it may refuse, and gives what aiohttp's connection then asks to be sent."""
+
+    begin: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

@@ -18,8 +18,8 @@ from aiohttp.web_protocol import RequestPayloadError
 from pydantic import BaseModel, ValidationError
 from pymongo.errors import PyMongoError
 
-from pricecache.api.auth import CHALLENGE, Principal
-from pricecache.api.call import Answer, Call, Document
+from pricecache.api.auth import CHALLENGE
+from pricecache.api.call import Answer, Call, Document, Stream
 from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
 from pricecache.api.problem import SERVER, problem_response
 from pricecache.api.routing import MethodNotAllowed, Route, Router
@@ -127,7 +127,7 @@ class Dispatcher:
             route, path = self.router.match(request.method, request.rel_url.raw_path)
             response = await self._serve(request, route, path)
         except (PricecacheError, PyMongoError, TimeoutError) as exc:
-            response = self._refusal(request, _as_ours(exc), request_id)
+            response = self._refusal(request, as_ours(exc), request_id)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:  # the edge: whatever else is our fault, told once and answered
@@ -150,12 +150,14 @@ class Dispatcher:
     async def _serve(self, request: web.BaseRequest, route: Route, path: Mapping[str, str]) -> web.StreamResponse:
         call = Call(self._services, request.headers, path)
         if route.scope is not None:
-            call.principal = await self._admit(request, route)
+            await self._admit(call, request, route)
         call.query = _query(route, request.rel_url.raw_query_string)
         call.body = await self._body(request, route)
         kept = self._standing(request.raw_path) if request.method == "GET" else None
         if kept is None or not kept.is_for(call.principal):
             answer = await self._answer(route, call)
+            if isinstance(answer, Stream):
+                return await self._begun(request, answer)
             if not isinstance(answer, Kept):
                 return await self._response(request, answer)
             kept = answer
@@ -176,14 +178,24 @@ class Dispatcher:
             self._kept.put(target, renewed)
         return renewed
 
-    async def _admit(self, request: web.BaseRequest, route: Route) -> Principal:
-        async with asyncio.timeout(self._request_seconds):
-            principal = await self._identity.authenticate(request.headers, request.method, request.remote or "")
+    async def _admit(self, call: Call, request: web.BaseRequest, route: Route) -> None:
         assert route.scope is not None
-        principal.require(route.scope)
-        return principal
+        async with asyncio.timeout(self._request_seconds):
+            ticket = request.rel_url.query.get("ticket") if route.takes_ticket else None
+            if ticket is not None:
+                call.principal, call.credential = await self._identity.by_ticket(ticket)
+            else:
+                call.principal = await self._identity.authenticate(
+                    request.headers, request.method, request.remote or ""
+                )
+        call.principal.require(route.scope)
 
-    async def _answer(self, route: Route, call: Call) -> Answer | Document | Kept | web.StreamResponse:
+    async def _begun(self, request: web.BaseRequest, stream: Stream) -> web.StreamResponse:
+        if request.method == "HEAD":
+            raise MethodNotAllowed(["GET"])  # there is no answer whose head it could be
+        return await stream.begin(request)
+
+    async def _answer(self, route: Route, call: Call) -> Answer | Document | Kept | Stream | web.StreamResponse:
         seconds = self._request_seconds + route.more_seconds + (call.query.wait if route.waits else 0.0)
         if route.method == "GET":
             async with asyncio.timeout(seconds):
@@ -342,7 +354,8 @@ def _tell_late_end(change: asyncio.Task[Any]) -> None:
         log.error("request failed", exc_info=error)
 
 
-def _as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:
+def as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:
+    """What callers are told of what went wrong."""
     if isinstance(exc, PricecacheError):
         return exc
     if isinstance(exc, TimeoutError):

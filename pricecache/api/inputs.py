@@ -114,7 +114,7 @@ def _to_currency(value: Any) -> str:
     return value
 
 
-def _split(value: Any) -> Any:
+def split_names(value: Any) -> Any:
     parts = value if isinstance(value, list) else [value]
     if all(isinstance(part, str) for part in parts):
         return [name.strip() for part in parts for name in part.split(",") if name.strip()]
@@ -150,7 +150,7 @@ Named = Annotated[
         }
     ),
 ]
-Names = Annotated[list[str], BeforeValidator(_split)]
+Names = Annotated[list[str], BeforeValidator(split_names)]
 
 
 class Input(BaseModel):
@@ -198,7 +198,7 @@ class HistoryQuery(MarketQuery):
         json_schema_extra={"enum": ["1d", *INTERVALS]},
     )
     adjust: Adjust = Field("splits", description="none: as traded; splits; all: dividends too.")
-    fields: Annotated[list[BarField], BeforeValidator(_split)] = Field(
+    fields: Annotated[list[BarField], BeforeValidator(split_names)] = Field(
         default_factory=lambda: list(BAR_FIELDS), min_length=1, description="Columns wanted, comma-separated."
     )
     provisional: bool = Field(True, description="false: without bars that are not final yet.")

@@ -22,7 +22,8 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
 }
-_STATIC = {"docs.js": "text/javascript; charset=utf-8", "docs.css": "text/css; charset=utf-8"}
+_SCRIPT = "text/javascript; charset=utf-8"
+_STATIC = {"docs.js": _SCRIPT, "docs.css": "text/css; charset=utf-8"}
 
 
 async def healthz(call: Call) -> Answer:
@@ -57,6 +58,10 @@ async def static_file(call: Call) -> Kept:
     if name not in _STATIC:
         raise NotFound("There is no such file.", code="no_such_path")
     return _page(name, _STATIC[name])
+
+
+async def stream_client(call: Call) -> Kept:
+    return _page("stream.js", _SCRIPT)
 
 
 class OpenApi:

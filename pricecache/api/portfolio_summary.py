@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from pricecache.core.present import Gains, PositionNow, SummaryNow, Worth
     from pricecache.core.summaries import Together
     from pricecache.portfolio.summary import Summarised
+    from pricecache.realtime.day_ranges import RangeNow
 
 _SHOWN_AS = {"value": "totalValue", "change": "dayChange", "from_open": "changeFromOpen", "before": "previousValue"}
-_NOT_TRACKED = {"dayHigh": "not_tracked", "dayLow": "not_tracked"}
+_RANGE = ("dayHigh", "dayLow", "dayRangeSince")
 
 
 async def summary(call: Call) -> Answer:
-    wanted = await asked_for(call)
-    found = [await call.services.summaries.of(one, call.query.account_id) for one in wanted]
-    answers = [_fields(one, call.query.account_id, call.query.by == "account") for one in found]
+    wanted, account = await asked_for(call), call.query.account_id
+    found = [await call.services.summaries.of(one, account) for one in wanted]
+    realtime, by_account = call.services.realtime, call.query.by == "account"
+    answers = [
+        summary_fields(one, await realtime.range_of(one) if account is None else None, account, by_account)
+        for one in found
+    ]
     if len(found) == 1:
         return Answer(answers[0])
     chosen = {one.id for one in counted(call, wanted)}
@@ -40,12 +45,17 @@ async def _total(call: Call, found: Sequence[Summarised], currency: str) -> dict
     whole = together(turned, currency)
     return {
         **_total_fields(call.services.clock.time(), currency, whole.worth, whole.gains, whole.cash),
+        **_range_fields(None),
         **_age_of(found),
-        "reasons": _reasons(whole, tracks=any(one.portfolio.rules.cash_tracking for one in found)),
+        "reasons": dict.fromkeys(_RANGE[:2], "of_one_portfolio_only")
+        | _reasons(whole, tracks=any(one.portfolio.rules.cash_tracking for one in found)),
     }
 
 
-def _fields(found: Summarised, account: str | None, by_account: bool) -> dict[str, Any]:
+def summary_fields(
+    found: Summarised, ranged: RangeNow | None, account: str | None = None, by_account: bool = False
+) -> dict[str, Any]:
+    """One portfolio as it is now; also what the stream sends of it first. `ranged`: how high and low it was today."""
     portfolio, now = found.portfolio, found.summary
     tracks = portfolio.rules.cash_tracking
     return {
@@ -54,6 +64,7 @@ def _fields(found: Summarised, account: str | None, by_account: bool) -> dict[st
         "name": portfolio.name,
         "isArchived": portfolio.is_archived,
         **_total_fields(found.at, now.currency, now.worth, now.gains, now.cash),
+        **_range_fields(ranged),
         **_age_of([found]),
         "dayChangeParts": now.changes,
         "cashBalances": [
@@ -66,8 +77,20 @@ def _fields(found: Summarised, account: str | None, by_account: bool) -> dict[st
             for one in now.balances
         ],
         "positions": [_position_fields(one, found, by_account) for one in now.positions],
-        "reasons": _reasons(now, tracks=tracks),
+        "reasons": _range_reasons(ranged, account) | _reasons(now, tracks=tracks),
     }
+
+
+def _range_fields(ranged: RangeNow | None) -> dict[str, Any]:
+    if ranged is None:
+        return dict.fromkeys(_RANGE)
+    return {"dayHigh": ranged.high, "dayLow": ranged.low, "dayRangeSince": instant(ranged.since)}
+
+
+def _range_reasons(ranged: RangeNow | None, account: str | None) -> dict[str, str]:
+    if ranged is not None:
+        return {}
+    return dict.fromkeys(_RANGE[:2], "not_tracked" if account is None else "of_whole_portfolios_only")
 
 
 def _total_fields(at: float, currency: str, worth: Worth, gains: Gains, cash: float | None) -> dict[str, Any]:
@@ -80,8 +103,6 @@ def _total_fields(at: float, currency: str, worth: Worth, gains: Gains, cash: fl
         "previousValue": worth.before,
         "dayFlow": worth.flow,
         **_change_fields(worth),
-        "dayHigh": None,
-        "dayLow": None,
     }
 
 
@@ -172,7 +193,7 @@ def _position_reasons(fields: dict[str, Any], unvalued: str) -> dict[str, str]:
 def _reasons(found: SummaryNow | Together, *, tracks: bool) -> dict[str, str]:
     """Why a field of the whole is null, or of what is known only."""
     worth, gains = found.worth, found.gains
-    reasons = dict(_NOT_TRACKED)
+    reasons: dict[str, str] = {}
     if found.cash is None:
         reasons["cash"] = "rate_unknown" if tracks else "cash_not_tracked"
     reasons |= {_SHOWN_AS[name]: "some_values_unknown" for name in _SHOWN_AS if name in found.incomplete}

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pricecache.api.inputs import Day, MarketCode, Period, SymbolText
+from pricecache.api.inputs import Day, Input, MarketCode, Period, SymbolText
 from pricecache.api.ledger_inputs import ValueRangeQuery, WhoseQuery
 from pricecache.core.instruments import Instrument
 from pricecache.errors import Invalid
@@ -36,6 +36,10 @@ class PerformanceQuery(ValueRangeQuery):
 
 class SummaryQuery(WhoseQuery):
     by: Literal["account"] | None = Field(None, description="account: each position's accounts besides.")
+
+
+class RefreshQuery(Input):
+    prices: bool = Field(False, description="true: ask the providers for the prices of what it holds first.")
 
 
 def _check(field: str, symbol: str | None, market: str | None) -> None:

@@ -17,6 +17,7 @@ from pricecache.api import (
     inputs,
     ledger_answers,
     ledger_inputs,
+    live_tracking,
     materialized,
     ops,
     order_answers,
@@ -32,6 +33,9 @@ from pricecache.api import (
     returns_inputs,
     runs,
     search,
+    stream,
+    stream_answers,
+    stream_messages,
     summary,
     summary_answers,
     symbols,
@@ -253,6 +257,8 @@ def _ops_routes() -> tuple[Route, ...]:
         Route("GET", "/docs", ops.docs_page, None, answers=html, tags=tags, summary="This description, for people."),
         Route("GET", "/docs/{name}", ops.static_file, None, answers={200: "text/plain"}, tags=tags,
               summary="What the page is made of."),
+        Route("GET", "/static/stream.js", ops.stream_client, None, answers={200: "text/javascript"}, tags=tags,
+              summary="A JavaScript module with which pages follow portfolios."),
         Route("GET", "/", ops.start_page, None, answers=html, tags=tags, summary="Where to begin."),
     )  # fmt: skip
 
@@ -374,6 +380,26 @@ def _portfolio_routes() -> tuple[Route, ...]:
             summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
         ),
         Route(
+            "POST", base + "/{id}/refresh", live_tracking.refresh, scope="user", query=returns_inputs.RefreshQuery,
+            waits=False, more_seconds=live_tracking.FETCH_SECONDS,
+            answers={200: summary_answers.SummaryOut}, tags=tags,
+            summary="Value it anew at once; prices=true asks the providers for what it holds first.",
+        ),
+        Route(
+            "POST", "/api/portfolio/live-tracking/start", live_tracking.start, scope="user",
+            answers={200: summary_answers.TrackingOut, 201: summary_answers.TrackingOut}, tags=tags,
+            summary="Keep the user's portfolios up to the minute from now on.",
+        ),
+        Route(
+            "DELETE", "/api/portfolio/live-tracking/stop", live_tracking.stop, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags, summary="No longer.",
+        ),
+        Route(
+            "GET", "/api/portfolio/live-tracking/status", live_tracking.status, scope="user",
+            answers={200: summary_answers.TrackingOut}, tags=tags,
+            summary="Whether they are, when the next look is, and what they closed at.",
+        ),
+        Route(
             "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
             query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
             summary="What portfolios are worth now, and how they changed since the last close.",
@@ -396,9 +422,38 @@ def _materialized_routes() -> tuple[Route, ...]:
             summary="What is stored of histories, how much of what could be, and drift.",
         ),
         Route(
+            "GET", "/api/admin/queue-stats", live_tracking.queue_stats, scope="ops",
+            answers={200: summary_answers.QueueStatsOut}, tags=("real time",),
+            summary="What waits to be valued anew, what was merged and put off, and what it cost.",
+        ),
+        Route(
             "POST", base + "/invalidate", materialized.invalidate, scope="ops", body=ledger_inputs.InvalidateBody,
             answers={200: history_answers.InvalidatedOut}, tags=tags,
             summary="Let rows be computed again from a date on.",
+        ),
+    )  # fmt: skip
+
+
+def _stream_routes() -> tuple[Route, ...]:
+    tags = ("streaming",)
+    return (
+        Route(
+            "GET", "/ws/portfolio", stream.portfolio_socket, scope="user", query=stream_messages.SocketQuery,
+            takes_ticket=True, answers={101: "application/json"}, tags=tags,
+            summary="Portfolios and prices as they change, over WebSocket.",
+        ),
+        Route(
+            "GET", "/api/stream", stream.events, scope="user", query=stream_messages.StreamQuery, takes_ticket=True,
+            answers={200: "text/event-stream"}, tags=tags, summary="The same as Server-Sent Events.",
+        ),
+        Route(
+            "POST", "/api/stream/ticket", stream.make_ticket, scope="user", body=inputs.Nothing, body_optional=True,
+            answers={200: stream_answers.TicketOut}, tags=tags,
+            summary="A ticket for one stream, for a client that can set no header.",
+        ),
+        Route(
+            "GET", "/api/admin/websocket-stats", stream.stats, scope="ops",
+            answers={200: stream_answers.StreamStatsOut}, tags=tags, summary="How streams fare on this daemon.",
         ),
     )  # fmt: skip
 
@@ -411,4 +466,5 @@ ROUTES: tuple[Route, ...] = (
     *_ops_routes(),
     *_portfolio_routes(),
     *_materialized_routes(),
+    *_stream_routes(),
 )

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from aiohttp import web
     from pydantic import BaseModel
 
-    from pricecache.api.call import Answer, Call, Document
+    from pricecache.api.call import Answer, Call, Document, Stream
     from pricecache.api.kept import Kept
 
-Handler = Callable[["Call"], Awaitable["Answer | Document | Kept | web.StreamResponse"]]
+Handler = Callable[["Call"], Awaitable["Answer | Document | Kept | Stream | web.StreamResponse"]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,8 @@ class Route:
     `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
     `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
     `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
-    `more_seconds`: how much longer than others it may take, its body too.
+    `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does
+    instead of a credential.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Route:
     waits: bool = False
     takes_file: bool = False
     more_seconds: float = 0.0
+    takes_ticket: bool = False
 
 
 class MethodNotAllowed(PricecacheError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -24,8 +24,38 @@ Dispatch = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
 
+class Listener(Protocol):
+    """Who writes to the transport of a connection itself."""
+
+    def on_writable(self) -> None:
+        """The kernel has taken everything, or little enough is left."""
+
+    def on_lost(self) -> None:
+        """The connection has ended."""
+
+
 class Connection(web.RequestHandler):
-    """One connection. What cannot be parsed is answered as a problem too, without echoing it."""
+    """One connection. What cannot be parsed is answered as a problem too, without echoing it.
+
+    `listener`: who is told when everything written is sent, and when the connection is lost, or None.
+    """
+
+    __slots__ = ("listener",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.listener: Listener | None = None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.on_writable()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.on_lost()
+            self.listener = None
 
     def handle_error(
         self,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pricecache.api.auth import Identity
     from pricecache.api.history_pages import PageCache
     from pricecache.api.kept import KeptResponses
+    from pricecache.api.streams import Streams
     from pricecache.cache.as_known import AsKnown
     from pricecache.cache.intraday import IntradayReader
     from pricecache.cache.live import LiveCache
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
+    from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
@@ -97,4 +99,6 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    realtime: Realtime
+    streams: Streams
     stream: StreamFeed | None = None

@@ -71,8 +71,9 @@ class TotalNowOut(ChangeOut):
     cash: float | None
     previous_value: float | None
     day_flow: float | None
-    day_high: float | None
+    day_high: float | None = Field(description="What today's flows would have been worth at its best: see the manual.")
     day_low: float | None
+    day_range_since: Instant = Field(description="From when on high and low were looked at.")
     stale: bool
     oldest_price_time: Instant
     reasons: dict[str, str]
@@ -86,3 +87,57 @@ class SummaryOut(TotalNowOut):
     cash_balances: list[CashNowOut]
     day_change_parts: ChangePartsOut
     positions: list[PositionNowOut]
+
+
+class CloseOut(Output):
+    portfolio_id: str
+    date: IsoDay = Field(description="The session that closed.")
+    total_value: float
+    day_change: float | None
+    day_high: float | None
+    day_low: float | None
+    captured_at: Instant
+
+
+class TrackingOut(Output):
+    enabled: bool = Field(description="false: ENABLE_REALTIME_PORTFOLIO is false.")
+    tracking: bool
+    since: Instant
+    started_by: str | None
+    portfolio_ids: list[str]
+    instruments: int = Field(description="That they hold now, as far as they have been valued.")
+    interval_seconds: float
+    market_open: bool = Field(description="Whether a market of these is open.")
+    last_update: Instant
+    next_update: Instant = Field(description="null while no market is open.")
+    next_open: Instant
+    closes: list[CloseOut] = Field(description="What each portfolio was worth when its last market had closed.")
+
+
+class QueueStatsOut(Output):
+    enabled: bool
+    pending_updates: int
+    is_processing: bool
+    pending_market: int
+    pending_bulk: int
+    pending_manual: int
+    coalesced: int = Field(description="Changes that were merged into one that waited already.")
+    deferred: int = Field(description="Times that an update was put off by the limit a minute.")
+    computed: int
+    put_back: int = Field(description="Updates whose computation failed; each is tried again.")
+    batches: int
+    rate_limit_windows: int = Field(description="Portfolios valued within the last minute.")
+    full_windows: int = Field(description="Those of them that may not be again yet.")
+    oldest_waiting_seconds: float
+    latest_batch: int
+    latest_batch_seconds: float | None
+    nbytes: int
+    waiting_for_ledger: int
+    passes: int = Field(description="Computations over all portfolios that were due.")
+    valued: int
+    summed_up: int = Field(description="Portfolios computed alone, from their ledgers.")
+    latest_pass_ms: float
+    followed_portfolios: int
+    tracked_portfolios: int
+    tracked_users: int
+    watched_instruments: int

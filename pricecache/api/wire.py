@@ -72,6 +72,19 @@ class TooManyAttempts(PricecacheError):
         self.retry_after = retry_after
 
 
+class TooManyConnections(PricecacheError):
+    """You have as many streams open as you may."""
+
+    code = "too_many_user_connections"
+    retry_after = 5.0
+
+
+class UpgradeNeeded(Invalid):
+    """This path speaks WebSocket: ask for an upgrade. The same events are at /api/stream."""
+
+    code = "upgrade_needed"
+
+
 # the first that fits stands, so the particular comes before the general
 _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (Malformed, 400),
@@ -80,6 +93,8 @@ _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (UnsupportedBody, 415),
     (NotAcceptable, 406),
     (TooManyAttempts, 429),
+    (TooManyConnections, 429),
+    (UpgradeNeeded, 426),
     (TooMuch, 400),
     (Invalid, 422),
     (NotFound, 404),

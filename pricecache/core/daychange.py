@@ -9,7 +9,7 @@ import numpy as np
 
 from pricecache.core.grid import Grid
 from pricecache.core.instruments import Instrument
-from pricecache.core.marketdata import MarketData
+from pricecache.core.marketdata import MarketData, PriceColumn
 from pricecache.core.replay import Replayed
 from pricecache.core.valuation import NET_FLOW, VALUE, Valued
 
@@ -90,14 +90,21 @@ class Changes:
     def _at_open(self, instrument: Instrument, column: int, before: float) -> float | None:
         if before == 0:
             return 0.0
-        session, row = self._sessions[instrument], self._grid.row_of[instrument]
+        row, since = self._grid.row_of[instrument], self._valued.start + column
         price = float(self._grid.prices[row, column]) if column >= 0 else 0.0
-        if session.open is None or not price:
+        end = self._valued.start + self._days - 1
+        opened = open_of(self._sessions[instrument], self._market.prices.get(instrument), since)
+        if opened is None or not price:
             return None
-        data, since = self._market.prices[instrument], self._valued.start + column
-        ratio = data.ratio(since, session.day)
-        rate = float(self._market.rate(data.currency, self._base, self._valued.start + self._days - 1))
-        return known(before * session.open * ratio * rate / price)
+        rate = float(self._market.rate(self._market.prices[instrument].currency, self._base, end))
+        return known(before * (opened * rate) / price)
+
+
+def open_of(session: Session, data: PriceColumn | None, since: int) -> float | None:
+    """The open of `session` in the currency of the prices `data`, in units of the day `since`; None is unknown."""
+    if session.open is None or data is None:
+        return None
+    return session.open * data.ratio(since, session.day)
 
 
 def known(amount: float) -> float | None:

@@ -45,12 +45,14 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class LedgerState:
     """Where a ledger stands. `generation` grows with every change; histories computed before `dirty_from` (days since
-    1970-01-01, None: nothing is) still hold. `places`: how many rows were ever entered."""
+    1970-01-01, None: nothing is) still hold. `places`: how many rows were ever entered. `corrections`: how many changes
+    were of what had been before, and did not just add rows of their own day."""
 
     generation: int
     dirty_from: int | None
     places: int
     clean_at: int = 0
+    corrections: int = 0
 
     def dirty_since(self, generation: int) -> int | None:
         """From when on what was computed at `generation` is doubtful, None: it still holds."""
@@ -58,7 +60,13 @@ class LedgerState:
             return None
         return BEGINNING if generation < self.clean_at else self.dirty_from
 
-    def moved(self, day: int | None, places: int) -> LedgerState:
+    def moved(self, day: int | None, places: int, *, corrects: bool = False) -> LedgerState:
         """After one change more, which entered `places` rows and leaves doubtful what is from `day` on."""
         days = [known for known in (self.dirty_from, day) if known is not None]
-        return LedgerState(self.generation + 1, min(days, default=None), self.places + places, self.clean_at)
+        return LedgerState(
+            self.generation + 1,
+            min(days, default=None),
+            self.places + places,
+            self.clean_at,
+            self.corrections + corrects,
+        )

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from pricecache.core.instruments import Instrument
 
-_NOTHING = 0.0049
+NOTHING = 0.0049
 """Less than this is nothing that a change could be a share of."""
 
 
@@ -109,4 +109,4 @@ def sum_of_all(amounts: Iterable[float | None], places: int) -> float | None:
 
 
 def _percent(change: float | None, base: float | None) -> float | None:
-    return None if change is None or base is None or base <= _NOTHING else 100 * change / base
+    return None if change is None or base is None or base <= NOTHING else 100 * change / base

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 
 import numpy as np
 
@@ -35,10 +36,12 @@ def summary(
 ) -> SummaryNow:
     """At the end of day `end`. `sessions`: of every instrument of the ledger. What came before the book `since` is not
     looked at again: a session before that would lie there counts from the day after it. Pure, so safe in any thread."""
-    return _Summing(ledger, market, sessions, end, since, account).run()
+    return Summing(ledger, market, sessions, end, since, account).run()
 
 
-class _Summing:
+class Summing:
+    """What a summary is made of, each part once. `replayed`, `valued`: by position, on `grid`, from day `start` on."""
+
     def __init__(
         self,
         ledger: Ledger,
@@ -63,28 +66,65 @@ class _Summing:
         return value(self.replayed, self.market, self.rules, self.end, start=self.start, grid=self.grid, by=by)
 
     def run(self) -> SummaryNow:
-        held = [one for one in self.book.positions if self.account in (None, one.account)]
-        cells = [cell for one in held if (cell := self._cell(one)) is not None]
-        positions = self._positions(cells)
-        previous = max((self.sessions[one.instrument].previous for one in positions), default=self.end - 1)
-        balances = self._balances()
-        rest = self._rest(self.changes.column(previous) + 1)
-        worths = [one.worth for one in positions]
-        cash = sum_of_known([one.value for one in balances], self.places) if self.rules.cash_tracking else None
+        worths = [one.worth for one in self.positions]
+        cash = sum_of_known([one.value for one in self.balances], self.places) if self.rules.cash_tracking else None
         incomplete: set[str] = set()
-        changes = {"positions": self._known(worths, "change", incomplete), "cash": rest.cash, "other": rest.other}
-        worth = self._worth(worths, balances, changes, rest, incomplete)
+        changes = {
+            "positions": self._known(worths, "change", incomplete),
+            "cash": self.rest.cash,
+            "other": self.rest.other,
+        }
+        worth = self._worth(worths, self.balances, changes, self.rest, incomplete)
         return SummaryNow(
-            self.end, previous, self.rules.currency, worth, self._gains(held, cells), cash, balances, changes,
-            positions, frozenset(incomplete),
+            self.end, self.previous, self.rules.currency, worth, self._gains(self._held, self._cells), cash,
+            self.balances, changes, self.positions, frozenset(incomplete),
         )  # fmt: skip
+
+    @cached_property
+    def positions(self) -> tuple[PositionNow, ...]:
+        groups: dict[Instrument, list[PositionNow]] = {}
+        for cell in self._cells:
+            groups.setdefault(cell.instrument, []).append(cell)
+        return tuple(self._together(groups[name]) for name in sorted(groups))
+
+    @cached_property
+    def previous(self) -> int:
+        """The last day that a position changed from, which is that of cash."""
+        return max((self.sessions[one.instrument].previous for one in self.positions), default=self.end - 1)
+
+    @cached_property
+    def balances(self) -> tuple[CashNow, ...]:
+        amounts: dict[str, Decimal] = {}
+        for one in self.book.cash:
+            if self.account in (None, one.account):
+                amounts[one.currency] = amounts.get(one.currency, ZERO) + one.amount
+        return tuple(
+            CashNow(currency, amount, self._round(known(float(amount * self._rate(currency)))))
+            for currency, amount in sorted(amounts.items())
+        )
+
+    @cached_property
+    def rest(self) -> Rest:
+        return self._rest(self.changes.column(self.previous) + 1)
+
+    def change(self, account: str, instrument: Instrument) -> Change:
+        """Of one instrument in one account, not rounded."""
+        return self.changes.of(self.valued.scopes.index((account, instrument)), instrument)
+
+    @cached_property
+    def _held(self) -> list[Held]:
+        return [one for one in self.book.positions if self.account in (None, one.account)]
+
+    @cached_property
+    def _cells(self) -> list[PositionNow]:
+        return [cell for one in self._held if (cell := self._cell(one)) is not None]
 
     # positions
 
     def _cell(self, one: Held) -> PositionNow | None:
         if one.instrument is None:
             return None
-        change = self.changes.of(self.valued.scopes.index((one.account, one.instrument)), one.instrument)
+        change = self.change(one.account, one.instrument)
         if not one.quantity and not change.before and not change.flow and not change.inflow:
             return None
         quantity = one.quantity * Decimal(repr(one.factor))
@@ -98,12 +138,6 @@ class _Summing:
             now, self._less(now, before, flow), self._less(now, at_open, flow), before, flow,
             None if before is None else before + change.inflow, None if at_open is None else at_open + change.inflow,
         )  # fmt: skip
-
-    def _positions(self, cells: list[PositionNow]) -> tuple[PositionNow, ...]:
-        groups: dict[Instrument, list[PositionNow]] = {}
-        for cell in cells:
-            groups.setdefault(cell.instrument, []).append(cell)
-        return tuple(self._together(groups[name]) for name in sorted(groups))
 
     def _together(self, cells: list[PositionNow]) -> PositionNow:
         within = self.changes.moved_within(cells[0].instrument) if self.account is None else 0.0
@@ -125,39 +159,32 @@ class _Summing:
 
     # what is left
 
-    def _rest(self, after: int) -> _Rest:
+    def _rest(self, after: int) -> Rest:
         """Of cash and of what belongs to no position, from column `after` on."""
         own = [(n, scope) for n, scope in enumerate(self.valued.scopes) if n and self.account in (None, scope[0])]
         flows = self.valued.values[NET_FLOW]
         loose = -sum(float(np.add.reduce(flows[n, after:])) for n, scope in own if scope[1] is None)
         if not self.rules.cash_tracking and self.account is None:
-            return _Rest(None, self._round(known(loose)), self._inflow(self.valued, after), 0.0)
+            return Rest(None, self._round(known(loose)), self._inflow(self.valued, after), 0.0)
         by_account = self._value("account")
         inflow = self._inflow(by_account, after)
         if not self.rules.cash_tracking:
-            return _Rest(None, self._round(known(loose)), inflow, 0.0)
+            return Rest(None, self._round(known(loose)), inflow, 0.0)
         places = [n for n, (one, _) in enumerate(by_account.scopes) if n and self.account in (None, one)]
         cash = by_account.values[CASH, places].sum(axis=0) if places else np.zeros(1)
         before = float(cash[after - 1]) if after and places else 0.0
         crossed = float(np.add.reduce(by_account.values[NET_FLOW, places, after:], axis=None)) if places else 0.0
         traded = sum(float(np.add.reduce(flows[n, after:])) for n, _ in own)
         moved_by_rates = float(cash[-1]) - before - crossed + traded
-        return _Rest(self._round(known(moved_by_rates)), self._round(known(loose)), inflow, self._round(known(before)))
+        return Rest(
+            self._round(known(moved_by_rates)), self._round(known(loose)), inflow, self._round(known(before)),
+            before, crossed, traded,
+        )  # fmt: skip
 
     def _inflow(self, valued: Valued, after: int) -> float:
         scope = (self.account, None)
         return (
             float(np.add.reduce(valued.inflow[valued.scopes.index(scope), after:])) if scope in valued.scopes else 0.0
-        )
-
-    def _balances(self) -> tuple[CashNow, ...]:
-        amounts: dict[str, Decimal] = {}
-        for one in self.book.cash:
-            if self.account in (None, one.account):
-                amounts[one.currency] = amounts.get(one.currency, ZERO) + one.amount
-        return tuple(
-            CashNow(currency, amount, self._round(known(float(amount * self._rate(currency)))))
-            for currency, amount in sorted(amounts.items())
         )
 
     def _rate(self, currency: str) -> Decimal:
@@ -170,7 +197,7 @@ class _Summing:
         worths: list[Worth],
         balances: tuple[CashNow, ...],
         changes: dict[str, float | None],
-        rest: _Rest,
+        rest: Rest,
         incomplete: set[str],
     ) -> Worth:
         cash = [one.value for one in balances]
@@ -232,11 +259,15 @@ class _Summing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
+class Rest:
     """What cash did by its rates (None also where it is not tracked), what belongs to no position, gross inflow, and
-    the cash that there was before."""
+    the cash that there was before. What cash did is what there is less `had`, less `crossed` (net, over the portfolio's
+    border), and with `traded` (net, into positions) put back: these three not rounded."""
 
     cash: float | None
     other: float | None
     inflow: float
     before: float | None
+    had: float = 0.0
+    crossed: float = 0.0
+    traded: float = 0.0

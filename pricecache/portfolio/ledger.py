@@ -341,7 +341,8 @@ class Ledgers(LedgerReader):
 
         def told() -> LedgerChange:
             events = events_of(change, view.by_id, view.ledger, after, market, today, now)
-            return replace(self._with_series(change), events=[*change.events, *events])
+            corrects = bool(change.replaced or change.deleted or _is_before(change.affected_from, today))
+            return replace(self._with_series(change), events=[*change.events, *events], corrects=corrects)
 
         return await aside(size, told)
 
@@ -433,6 +434,10 @@ class Ledgers(LedgerReader):
         elif row.day < FIRST_DAY:
             found.append({"field": "date", "code": "date_too_early", "detail": "Ledgers begin in 1900."})
         return found
+
+
+def _is_before(day: int | None, today: int) -> bool:
+    return day is not None and day < today
 
 
 def _new_faults(before: Ledger, after: Ledger, market: MarketData) -> list[dict[str, Any]]:

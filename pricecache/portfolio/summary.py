@@ -10,8 +10,9 @@ from pricecache.core.book import Book
 from pricecache.core.catalog import Catalog
 from pricecache.core.daychange import Session, known
 from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
-from pricecache.core.portfolios import Portfolio
+from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.core.present import SummaryNow
 from pricecache.core.summaries import Turned
 from pricecache.core.summary import summary
@@ -29,13 +30,33 @@ DAYS_BACK = 30
 @dataclass(frozen=True, slots=True, eq=False)
 class Summarised:
     """One portfolio now. `sessions`: of every instrument of its ledger, `market` what it was computed from, `at` when:
-    seconds since 1970 UTC."""
+    seconds since 1970 UTC; `corrections`: how many its ledger has had."""
 
     portfolio: Portfolio
     at: float
     summary: SummaryNow
     sessions: Mapping[Instrument, Session]
     market: MarketData
+    corrections: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a summary is computed from, as `core.summary` takes it; `state`: where the ledger stands."""
+
+    portfolio: Portfolio
+    at: float
+    state: LedgerState
+    ledger: Ledger
+    market: MarketData
+    sessions: Mapping[Instrument, Session]
+    end: int
+    since: Book | None
+
+    @property
+    def rows(self) -> int:
+        """Transactions that are looked at, or 0 where those of late alone are."""
+        return len(self.ledger.transactions) if self.since is None else 0
 
 
 class Summaries:
@@ -63,6 +84,19 @@ class Summaries:
 
     async def of(self, portfolio: Portfolio, account: str | None = None) -> Summarised:
         """Of the portfolio, or one account of it. Raises `Unavailable` while a calendar is built."""
+        return await self.computed(await self.asked(portfolio), account)
+
+    async def computed(self, asked: Asked, account: str | None = None) -> Summarised:
+        """The summary of what was `asked`."""
+
+        def compute() -> SummaryNow:
+            return summary(asked.ledger, asked.market, asked.sessions, asked.end, since=asked.since, account=account)
+
+        found = await aside(asked.rows, compute)
+        return Summarised(asked.portfolio, asked.at, found, asked.sessions, asked.market, asked.state.corrections)
+
+    async def asked(self, portfolio: Portfolio) -> Asked:
+        """All that a summary of it is computed from. Raises as `of`."""
         view = await self._ledgers.read(portfolio)
         ledger = view.ledger
         market, now = await self._markets.of(ledger), self._clock.time()
@@ -71,14 +105,8 @@ class Summaries:
         end = max([self._wholes.today(portfolio), *(one.day for one in opened.values())])
         sessions = {i: opened.get(i, Session(end, end - 1, stale=True)) for i in ledger.instruments()}
         prices = {i: self._latest.with_previous(i, column, sessions[i]) for i, column in market.prices.items()}
-        market = MarketData(prices, market.rates)
         since = await self._book(portfolio, view.state.generation, end - DAYS_BACK)
-
-        def compute() -> SummaryNow:
-            return summary(ledger, market, sessions, end, since=since, account=account)
-
-        found = await aside(len(ledger.transactions) if since is None else 0, compute)
-        return Summarised(portfolio, now, found, sessions, market)
+        return Asked(portfolio, now, view.state, ledger, MarketData(prices, market.rates), sessions, end, since)
 
     async def turned(self, summaries: Sequence[Summarised], currency: str) -> list[Turned]:
         """Each with the rates of its base currency into the whole `currency`."""

@@ -30,6 +30,7 @@ Database = AsyncDatabase[Document]
 
 DAY = 86400
 RUNS_KEPT_SECONDS = 30 * DAY
+DAY_RANGES_KEPT_SECONDS = 35 * DAY
 
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
@@ -84,10 +85,13 @@ INDEXES = (
     Index("api_keys", (("digest", ASCENDING),), unique=True),
     Index("searches", (("at", ASCENDING),), expire_after=DAY),
     Index("page_sessions", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("stream_tickets", (("expiresAt", ASCENDING),), expire_after=0),
     Index("quarantine", (("series", ASCENDING), ("session", ASCENDING))),
     Index("quarantine", (("state", ASCENDING), ("lastSeen", DESCENDING))),
     Index("quarantine", (("expiresAt", ASCENDING),), expire_after=0),
     Index("portfolios", (("owner", ASCENDING), ("_id", ASCENDING))),
+    Index("day_ranges", (("portfolio", ASCENDING), ("day", ASCENDING))),
+    Index("day_ranges", (("at", ASCENDING),), expire_after=DAY_RANGES_KEPT_SECONDS),
     Index("accounts", (("portfolio", ASCENDING), ("_id", ASCENDING))),
     Index("transactions", (("portfolio", ASCENDING), ("day", ASCENDING), ("place", ASCENDING))),
     Index("ledger_batches", (("portfolio", ASCENDING), ("_id", ASCENDING))),

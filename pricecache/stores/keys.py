@@ -129,6 +129,12 @@ class KeyStore:
         document = await self._sessions.find_one({"_id": token_digest, **still_on})
         return None if document is None else document["user"]
 
+    async def living_sessions(self, token_digests: Iterable[bytes]) -> dict[bytes, str]:
+        """The users of those of these sessions that are known and have not run out, by digest."""
+        still_on = {"$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+        found = self._sessions.find({"_id": {"$in": list(token_digests)}, **still_on}, {"user": 1})
+        return {bytes(document["_id"]): document["user"] async for document in found}
+
     async def end_session(self, token_digest: bytes) -> None:
         """Forget a session. Idempotent."""
         await self._sessions.delete_one({"_id": token_digest})

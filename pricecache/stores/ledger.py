@@ -64,7 +64,7 @@ class LedgerChange:
     whose history may be another afterwards, None where none is.
 
     `events`: what it tells, not numbered yet, kept under `id`, which no other change has. `companions`: what else is
-    written with it, or not at all.
+    written with it, or not at all. `corrects`: it changes what had been before.
     """
 
     inserted: Sequence[Row] = ()
@@ -74,6 +74,7 @@ class LedgerChange:
     events: Sequence[StreamEvent] = ()
     companions: Sequence[Companion] = ()
     id: str = ""
+    corrects: bool = False
 
     @property
     def has_rows(self) -> bool:
@@ -180,7 +181,8 @@ class LedgerStore:
                 await self._batches.place(portfolio)
                 async with self._client.start_session() as session, await session.start_transaction():
                     last = await move_on(self._states, session, portfolio, base.generation, change.affected_from,
-                                         places=places, events=len(change.events))  # fmt: skip
+                                         places=places, events=len(change.events),
+                                         corrects=change.corrects)  # fmt: skip
                     for part in _operations(portfolio, change):
                         await self._transactions.bulk_write(part, session=session, ordered=False)
                     if pieces:
@@ -188,7 +190,7 @@ class LedgerStore:
                     events = await self._write_beside(portfolio, change, last, session)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
-        state = base.moved(change.affected_from, places)
+        state = base.moved(change.affected_from, places, corrects=change.corrects)
         self._heads.keep_state(portfolio, state, ticket + 1)  # but for the end of this change nothing may have moved
         if pieces:
             with suppress(PyMongoError):  # they are stored, and count where they are; the next writer places them
@@ -237,15 +239,17 @@ def _rows_of(documents: list[Document]) -> list[Row]:
 
 async def move_on(
     states: Any, session: AsyncClientSession, portfolio: str, generation: int | None, day: int | None, *,
-    places: int = 0, events: int = 0,
+    places: int = 0, events: int = 0, corrects: bool = False,
 ) -> int:  # fmt: skip
     """One step of a ledger's state within a transaction: the compare-and-set that every writer passes through.
 
     `generation`: what it has to be at, None: at any. `day`: the first day that is doubtful from now on, or None. The
-    number of the last of the portfolio's events, `events` of which are new.
+    number of the last of the portfolio's events, `events` of which are new. `corrects`: what had been is another now.
     """
     key = {"_id": portfolio} if generation is None else {"_id": portfolio, "generation": generation}
     update: Document = {"$inc": {"generation": 1, "places": places, "events": events}}
+    if corrects:
+        update["$inc"]["corrections"] = 1
     if day is not None:
         update["$min"] = {"dirtyFrom": day}
     return await _moved(states, session, key, update)
@@ -294,7 +298,11 @@ def _operations(portfolio: str, change: LedgerChange) -> Iterator[list[Any]]:
 def state_of(document: Document) -> LedgerState:
     """A document of `ledger_state` as a value."""
     return LedgerState(
-        document["generation"], document.get("dirtyFrom"), document["places"], document.get("cleanAt", 0)
+        document["generation"],
+        document.get("dirtyFrom"),
+        document["places"],
+        document.get("cleanAt", 0),
+        document.get("corrections", 0),
     )
 
 

@@ -121,7 +121,7 @@ class PortfolioStore:
                     if after is None:
                         raise LedgerMoved
                     if facts.keys() & set(RULES):
-                        await move_on(self._states, session, before.id, generation, BEGINNING)
+                        await move_on(self._states, session, before.id, generation, BEGINNING, corrects=True)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         return _portfolio(after)

@@ -98,13 +98,17 @@ class LiveRefresher:
             handle.fail(instrument, error.code, error.detail)
         handle.progress(report.asked, report.asked)
 
-    async def refresh(self, instruments: Sequence[Instrument] | None = None, *, force: bool = False) -> RefreshReport:
-        """One call for all that are due, one batch stored, then published. `None`: all that are tracked."""
+    async def refresh(
+        self, instruments: Sequence[Instrument] | None = None, *, force: bool = False, wanted: bool = True
+    ) -> RefreshReport:
+        """One call for all that are due, one batch stored, then published. `None`: all that are tracked. `wanted`: by
+        somebody who named them, so that no pause matters."""
         chosen = self._catalog.tracked() if instruments is None else [self._catalog.require(i) for i in instruments]
         report = RefreshReport()
         now = self._clock.time()
-        asked = [e for e in chosen if has_provider(e) and (instruments is not None or not e.has_ended(now))]
-        due = await self._due(asked, now, report, force=force, named=instruments is not None)
+        named = instruments is not None and wanted
+        asked = [e for e in chosen if has_provider(e) and (named or not e.has_ended(now))]
+        due = await self._due(asked, now, report, force=force, named=named)
         report.asked = len(due)
         if due:
             answer = await self._ask([entry.instrument for entry in due])

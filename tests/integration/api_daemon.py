@@ -33,6 +33,7 @@ from pricecache.sync.searching import ProviderSearch, SearchSource
 from tests.clock import ManualClock
 from tests.fakes.calendars import xnys_book
 from tests.fakes.provider import ScriptedProvider, Truth
+from tests.feeds import MemoryFeeds
 
 AAPL = Instrument("AAPL")
 TODAY = 20777
@@ -142,12 +143,15 @@ async def api_daemon(
     clock: Any = None,
     search: SearchSource | None = None,
     use_materialized: bool = True,
+    feeds: MemoryFeeds | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[ApiDaemon]:
-    """The parts as the daemon composes them, with their door. `search`: whom a search asks instead of the provider."""
+    """The parts as the daemon composes them, with their door. `search`: whom a search asks instead of the provider.
+    `feeds`: what streams tell; `settings`: more of them, or others."""
     clock = clock or ManualClock()
     provider = ScriptedProvider()
     chain = ProviderChain([ProviderPool(provider, clock)])
-    settings = Settings(
+    configured = Settings(
         _env_file=None,  # type: ignore[call-arg]
         host="127.0.0.1" if loopback else "0.0.0.0",
         api_keys=",".join(keys),
@@ -159,9 +163,15 @@ async def api_daemon(
         drain_seconds=1,
         response_cache_mb=8,
         use_materialized=use_materialized,
+        **(settings or {}),
     )
     background = BackgroundTasks()
-    parts = Parts(settings, database, clock, xnys_book(), chain, Metrics("0"), background)
+    parts = Parts(configured, database, clock, xnys_book(), chain, Metrics("0"), background, feeds)
+    if feeds is not None:
+        feeds.hub = parts.realtime.hub
+        background.start(parts.realtime.hub.run(), "realtime")
+        background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
+        background.start(parts.streams.keep_checking(), "realtime-access")
     status = _Status()
     services = replace(
         parts.services,
@@ -180,6 +190,7 @@ async def api_daemon(
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
         yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts)
+    await parts.realtime.hub.close()
     await parts.jobs.stop()
     await door.stop(1)
     await dispatcher.close()

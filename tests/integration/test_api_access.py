@@ -114,6 +114,7 @@ EXPECTED = {
     "GET /openapi.json": None,
     "GET /docs": None,
     "GET /docs/{name}": None,
+    "GET /static/stream.js": None,
     "GET /": None,
     "POST /api/portfolios": "user",
     "GET /api/portfolios": "user",
@@ -136,6 +137,10 @@ EXPECTED = {
     "GET /api/portfolio/history-data/{period}": "user",
     "GET /api/portfolio/performance": "user",
     "GET /api/portfolio/summary": "user",
+    "GET /ws/portfolio": "user",
+    "GET /api/stream": "user",
+    "POST /api/stream/ticket": "user",
+    "GET /api/admin/websocket-stats": "ops",
 }
 
 
@@ -162,7 +167,9 @@ async def test_every_route_lets_in_whom_it_should(guarded: ApiDaemon, caller: st
         path = path.replace("{accountId}", "nope").replace("{transactionId}", "nope").replace("{period}", "1Y")
         guarded.services.identity.attempts = type(guarded.services.identity.attempts)()
         status, answer = await guarded.call(
-            route.method, path + "?nothing=1" * (route.method == "POST"), headers=headers_of(guarded, caller)
+            route.method,
+            path + "?nothing=1" * (route.method == "POST" or route.takes_ticket),
+            headers=headers_of(guarded, caller),
         )
         if scope is None or scope in CALLERS[caller]:
             if status in (401, 403):

@@ -109,8 +109,9 @@ async def test_no_other_file_is_served(daemon: ApiDaemon) -> None:
         assert (await daemon.get(f"/docs/{name}"))[0] in (404, 422)
 
 
-async def test_the_script_writes_text_and_never_markup(daemon: ApiDaemon) -> None:
-    _, script = await daemon.get("/docs/docs.js")
+@pytest.mark.parametrize("path", ["/docs/docs.js", "/static/stream.js"])
+async def test_a_script_writes_text_and_never_markup(daemon: ApiDaemon, path: str) -> None:
+    _, script = await daemon.get(path)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|https?:", script)
 
 

@@ -45,8 +45,8 @@ async def test_before_the_open_it_shows_the_last_session(daemon: ApiDaemon) -> N
     assert (got["previousValue"], got["dayChange"], got["dayFlow"]) == (1000, 100, 0)
     assert got["dayChangePercent"] == pytest.approx(10)
     assert (got["stale"], got["oldestPriceTime"]) == (False, "2026-11-19T21:00:00Z")
-    assert (got["dayHigh"], got["dayLow"], got["cash"]) == (None, None, None)
-    assert got["reasons"] == {"cash": "cash_not_tracked", "dayHigh": "not_tracked", "dayLow": "not_tracked"}
+    assert (got["dayHigh"], got["dayLow"], got["dayRangeSince"]) == (1100, 1100, "2026-11-20T10:00:00Z")
+    assert (got["cash"], got["reasons"]) == (None, {"cash": "cash_not_tracked"})
     (one,) = got["positions"]
     assert (one["symbol"], one["quantity"], one["price"], one["priceDate"]) == ("AAPL", 10, 110, "2026-11-19")
     assert (one["session"], one["previousSession"], one["source"]) == ("2026-11-19", "2026-11-18", None)

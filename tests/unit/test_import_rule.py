@@ -1,6 +1,6 @@
 """Imports point one way.
 
-errors, clock ← core ← {providers, stores, cache} ← {sync, portfolio} ← {jobs, api} ← app ← cli
+errors, clock ← core ← {providers, stores, cache} ← {sync, portfolio, realtime} ← {jobs, api} ← app ← cli
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ PACKAGE = ROOT / "pricecache"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock"}),
     frozenset({"core"}),
-    frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage"}),
+    frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage", "background"}),
     frozenset({"providers", "stores", "cache"}),
-    frozenset({"sync", "portfolio"}),
-    frozenset({"background", "health", "jobs", "api"}),
-    frozenset({"app", "daemon", "parts", "vendors", "offline"}),
+    frozenset({"sync", "portfolio", "realtime"}),
+    frozenset({"health", "jobs", "api"}),
+    frozenset({"app", "daemon", "parts", "realtime_parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
 
-LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage"})
+LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage", "background"})
 """Modules that may import nothing of ours but the clock, and that core may not see."""
 
-APART = {"stores": {"providers", "cache"}, "providers": {"stores", "cache"}, "cache": {"providers"}}
+APART = {
+    "stores": {"providers", "cache"},
+    "providers": {"stores", "cache"},
+    "cache": {"providers"},
+    "portfolio": {"realtime"},
+    "sync": {"realtime"},
+}
 """Rooms of one layer that may not see each other."""
 
 ONLY_FOR = {
-    "settings": {"app", "daemon", "parts", "vendors", "offline", "cli", "doctor"},
+    "settings": {"app", "daemon", "parts", "realtime_parts", "vendors", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
     "commands": {"cli"},
     "doctor": {"cli"},
@@ -181,7 +187,7 @@ def test_there_are_no_import_cycles() -> None:
 
 
 def test_core_knows_only_the_pure_standard_library_numpy_and_errors() -> None:
-    allowed = (sys.stdlib_module_names - IMPURE) | {"numpy", "pyxirr"}
+    allowed = (sys.stdlib_module_names - IMPURE) | {"numpy", "pyxirr", "scipy"}
     faults = []
     for found in imports():
         if room(found.module) == "core":

@@ -165,6 +165,18 @@ def test_a_set_up_that_failed_is_begun_again_the_next_time(
     assert extras(calls) == ["demo"] * 3
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may install a browser")
+@pytest.mark.parametrize("outcome", ["true", "false"])
+def test_a_run_of_the_tests_gets_a_browser_or_goes_without(
+    clone: Path, tmp_path: Path, calls: Path, outcome: str
+) -> None:
+    apt_get = f'echo "apt-get $*" >>"$CALLS"; {outcome}'
+    answer = run(clone / "scripts" / "test", programs(tmp_path / "bin", python3=PIP, **{"apt-get": apt_get}))
+    assert "started -m pytest" in answer.stdout
+    assert re.search(r"^apt-get install .* chromium$", calls.read_text(), re.MULTILINE)
+    assert ("go without" in answer.stderr) is (outcome == "false")
+
+
 def test_a_benchmark_that_is_none_is_a_usage_error(clone: Path) -> None:
     (clone / "benchmarks").mkdir()
     (clone / "benchmarks" / "prices.py").write_text('if __name__ == "__main__":\n    pass\n')

@@ -1,0 +1,167 @@
+"""Connections and what they listen to together: where to write, who is a member, who is how far behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from pricecache.realtime.frames import LAST_CHUNK, close_frame, event_chunk
+from pricecache.realtime.messages import Message, plain
+
+
+class Counted(Protocol):
+    """A portfolio whose events are numbered. `sent`: up to which its listeners were sent them, None before any was."""
+
+    id: str
+    epoch: str
+    sent: int | None
+
+
+class Topic:
+    """Connections that get the very same messages. Loop-only."""
+
+    __slots__ = ("sockets", "streams")
+
+    def __init__(self) -> None:
+        self.sockets: dict[Connection, None] = {}
+        self.streams: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.sockets) + len(self.streams)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def of_portfolio(self) -> Counted | None:
+        """The portfolio whose numbered events it carries."""
+        return None
+
+    def members(self, connection: Connection) -> dict[Connection, None]:
+        return self.sockets if connection.is_websocket else self.streams
+
+
+class Owner(Protocol):
+    """Who is told of a connection: the hub."""
+
+    def writable(self, connection: Connection) -> None: ...
+
+    def lost(self, connection: Connection) -> None: ...
+
+
+class Connection:
+    """A WebSocket whose handshake is done, or a server-sent stream whose head is sent. Loop-only.
+
+    `credential`: by what its user was known, whatever that is to whoever checks it. `opened_at`, `heard_at`,
+    `behind_since`: monotonic seconds. `dirty`: None while it has everything; else what it lacks, by topic: of a
+    portfolio the last numbered event that it got, of prices the symbols. `closing`: why it is being closed, or None.
+    There may be thousands, so it has slots only, and no task, timer or queue of its own.
+    """
+
+    __slots__ = (
+        "_owner",
+        "_woken",
+        "behind_since",
+        "closing",
+        "credential",
+        "dirty",
+        "heard_at",
+        "is_websocket",
+        "opened_at",
+        "topics",
+        "transport",
+        "user",
+    )
+
+    def __init__(
+        self, owner: Owner, transport: asyncio.Transport, user: str, credential: Any, now: float, *, is_websocket: bool
+    ) -> None:
+        self._owner = owner
+        self.transport = transport
+        self.user = user
+        self.credential = credential
+        self.is_websocket = is_websocket
+        self.opened_at = self.heard_at = self.behind_since = now
+        self.topics: tuple[Topic, ...] = ()
+        self.dirty: dict[Topic, Any] | None = None
+        self.closing: str | None = None
+        self._woken: asyncio.Future[None] | None = None
+        # nothing is written while anything is unsent, so "writable again" is "everything is sent"
+        transport.set_write_buffer_limits(high=0)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the kernel has taken everything that was written."""
+        return not self.transport.get_write_buffer_size()
+
+    def bytes_of(self, message: Message) -> bytes:
+        return message.frame if self.is_websocket else message.chunk
+
+    def send(self, message: Message) -> None:
+        """Write whether it is clear or not; for answers, of which there is one to each of the client's questions."""
+        if self.closing is None and not self.transport.is_closing():
+            self.transport.write(self.bytes_of(message))
+
+    def send_place(self) -> None:
+        """Tell a server-sent stream of several portfolios how far each was sent, now that it hears all of them."""
+        if (place := self.resume_id()) and self.closing is None and not self.transport.is_closing():
+            self.transport.write(place)
+
+    async def drained(self) -> None:
+        """Return when the kernel has taken everything, or the connection is lost."""
+        while not self.is_clear and not self.transport.is_closing():
+            await self._woken_up()
+
+    async def ended(self) -> None:
+        """Return when the connection is lost, or about to be closed."""
+        while self.closing is None and not self.transport.is_closing():
+            await self._woken_up()
+
+    async def lost(self) -> None:
+        """Return when the connection is lost."""
+        while not self.transport.is_closing():
+            await self._woken_up()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self._woken is not None:
+            self._woken.set_result(None)
+            self._woken = None
+
+    async def _woken_up(self) -> None:
+        if self._woken is None:
+            self._woken = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._woken)
+
+    # ---- what its protocol tells
+
+    def on_writable(self) -> None:
+        """Everything that was written is sent."""
+        self._owner.writable(self)
+
+    def on_lost(self) -> None:
+        """The transport is gone."""
+        self._owner.lost(self)
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """Tell the client that this is the end; nothing is written after it. Idempotent."""
+        if self.closing is not None or self.transport.is_closing():
+            return
+        self.closing = reason
+        if self.is_websocket:
+            self.transport.write(close_frame(code, reason))
+        else:
+            farewell = plain({"type": "closing", "code": code, "reason": reason})
+            self.transport.write(farewell.chunk + LAST_CHUNK)
+
+    def resume_id(self) -> bytes:
+        """For a server-sent stream of several portfolios, the chunk that says how far each of them was sent; else
+        nothing, because the messages say it."""
+        sent = {}
+        for topic in self.topics:
+            if (portfolio := topic.of_portfolio) is not None:
+                sent[portfolio] = portfolio.sent if self.dirty is None else self.dirty.get(topic, portfolio.sent)
+        if self.is_websocket or len(sent) < 2:
+            return b""
+        epoch = next(iter(sent)).epoch
+        return event_chunk(b"", f"{epoch}:" + ",".join(f"{portfolio.id}={seq}" for portfolio, seq in sent.items()))

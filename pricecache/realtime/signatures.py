@@ -1,0 +1,71 @@
+"""Tells whether a new price is all that has changed about an instrument, or what it is measured against too."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from pricecache.cache.live import LiveCache
+from pricecache.clock import Clock
+from pricecache.core.catalog import Entry
+from pricecache.core.quotes import Quote
+from pricecache.core.running import running_session
+from pricecache.core.sessions import CalendarBook, SessionCalendar
+
+_HOURS_SECONDS = 1.0
+"""For so long it is taken as known which session runs; the next look notices."""
+
+
+class Signature(NamedTuple):
+    """All that figures of one instrument depend on but its latest price.
+
+    `version`: of its catalog entry, so of its bars, actions, currency; `opened`, `due`: the last session of its market
+    that has opened, and the last one whose bar should be in; `session`: the one whose price the quote is, None when the
+    quote counts for none; and what the quote says of that session.
+    """
+
+    version: int
+    opened: int | None
+    due: int | None
+    session: int | None
+    open: float | None
+    previous_close: float | None
+    currency: str
+
+
+class Signatures:
+    """Makes them from the live cache. Loop-only. `lag`: seconds after a close until a bar is final."""
+
+    def __init__(self, live: LiveCache, calendars: CalendarBook, clock: Clock, lag: float) -> None:
+        self._live = live
+        self._calendars = calendars
+        self._clock = clock
+        self._lag = lag
+        self._hours: dict[tuple[str, float], tuple[float, int | None, int | None]] = {}
+
+    def of(self, entry: Entry) -> tuple[Signature, Quote | None]:
+        """At this moment, with the quote that it is of. Raises `Unavailable` while the calendar is built."""
+        now, quote = self._clock.time(), self._live.get(entry.instrument.key)
+        calendar, lag = self._calendars.get(entry.instrument.place.calendar), entry.lag(self._lag)
+        opened, due = self._at(calendar, lag, now)
+        if quote is None:
+            return Signature(entry.version, opened, due, None, None, None, entry.currency), None
+        session = running_session(quote, calendar, entry.currency, now, lag)
+        facts = (quote.open, quote.previous_close) if session is not None else (None, None)
+        return Signature(entry.version, opened, due, session, *facts, entry.currency), quote
+
+    def stale_at(self, entry: Entry, quote: Quote | None, is_stale: bool) -> float:
+        """From when on the price counts as stale, if no other comes: seconds since 1970 UTC. `is_stale`: whether it is
+        now."""
+        calendar = self._calendars.get(entry.instrument.place.calendar)
+        if is_stale:
+            return -inf
+        moves = entry.kind != "fund" and calendar.is_open(self._clock.time())
+        return quote.stale_at if moves and quote is not None else inf
+
+    def _at(self, calendar: SessionCalendar, lag: float, now: float) -> tuple[int | None, int | None]:
+        key = calendar.name, lag
+        known = self._hours.get(key)
+        if known is None or not 0 <= now - known[0] < _HOURS_SECONDS:
+            known = self._hours[key] = now, calendar.current(now), calendar.last_closed(now, lag)
+        return known[1], known[2]

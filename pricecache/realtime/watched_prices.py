@@ -1,0 +1,246 @@
+"""Keeps the columns of a live book at what quotes, bars and rates say now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricecache.clock import Clock
+from pricecache.core.catalog import Catalog, Entry
+from pricecache.core.daychange import Session
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import Ledger, Rules
+from pricecache.core.live_columns import ColumnKey, column_facts
+from pricecache.core.livebook import LiveBook
+from pricecache.core.marketdata import MarketData
+from pricecache.core.quotes import Quote
+from pricecache.portfolio.latest import LatestSessions
+from pricecache.portfolio.market import Markets, pair_of
+from pricecache.realtime.shapes import PriceNow
+from pricecache.realtime.signatures import Signature, Signatures
+
+COLUMNS_AT_ONCE = 50
+"""Columns that are worked out before the event loop gets its turn."""
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """One instrument that followed portfolios hold, or whose rate they need.
+
+    `bases`: currencies in which the book has a column of it. `needs`: columns that its rate is in. `signature`: what
+    the facts of its columns were worked out by, with the quote since; `session` and `price` are of then.
+    """
+
+    entry: Entry
+    bases: set[str] = field(default_factory=set)
+    needs: set[ColumnKey] = field(default_factory=set)
+    signature: Signature | None = None
+    quote: Quote | None = None
+    session: Session | None = None
+    price: float | None = None
+
+    def present(self, stale_at: float, now: float) -> PriceNow:
+        """Its price now; `stale_at`: from when on it is stale."""
+        quote, session = self.quote, self.session
+        if quote is not None and self.signature is not None and self.signature.session is not None:
+            return PriceNow(quote.price, quote.as_of, quote.source, now >= stale_at)
+        if session is None:
+            return PriceNow(None, None, None, True)
+        return PriceNow(self.price, session.price_at, session.source, now >= stale_at)
+
+
+class WatchedPrices:
+    """Loop-only. A quote of the session that is known already is one number in the book; whatever else changed of an
+    instrument makes its columns doubted until `refresh` has worked them out anew."""
+
+    def __init__(
+        self,
+        book: LiveBook,
+        catalog: Catalog,
+        markets: Markets,
+        latest: LatestSessions,
+        signatures: Signatures,
+        clock: Clock,
+    ) -> None:
+        self._book = book
+        self._catalog = catalog
+        self._markets = markets
+        self._latest = latest
+        self._signatures = signatures
+        self._clock = clock
+        self._watched: dict[str, Watched] = {}
+        self._doubted: set[ColumnKey] = set()
+        self._rolled: set[ColumnKey] = set()
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    @property
+    def doubted(self) -> int:
+        return len(self._doubted)
+
+    def get(self, instrument: Instrument) -> Watched | None:
+        return self._watched.get(instrument.key)
+
+    def price(self, instrument: Instrument, now: float) -> PriceNow:
+        """What it costs at instant `now`, as far as that is known here."""
+        watched = self._watched.get(instrument.key)
+        if watched is None or watched.session is None:
+            return PriceNow(None, None, None, True)
+        stale_at = self._signatures.stale_at(watched.entry, watched.quote, watched.session.stale)
+        return watched.present(stale_at, now)
+
+    def day(self, instrument: Instrument) -> int | None:
+        """The latest session of its market, days since 1970-01-01."""
+        watched = self._watched.get(instrument.key)
+        return None if watched is None or watched.session is None else watched.session.day
+
+    def watch(self, key: ColumnKey) -> None:
+        """Keep this column of the book up to date from now on; until `refresh` it is doubted."""
+        name, base = key
+        if isinstance(name, str):
+            self._watch_rate(pair_of(name, base), key)
+        elif (entry := self._catalog.find(name)) is not None:
+            watched = self._watched.setdefault(entry.instrument.key, Watched(entry))
+            if base in watched.bases and watched.signature is not None:
+                return
+            watched.bases.add(base)
+            self._watch_rate(pair_of(entry.currency, base), key)
+        self._doubted.add(key)
+
+    def doubt(self, keys: Iterable[ColumnKey]) -> None:
+        """Work these out anew at the next `refresh`."""
+        self._doubted.update(keys)
+
+    def take(self, quotes: Sequence[Quote]) -> NDArray[np.int64]:
+        """Columns that these quotes concern: int64. Their prices are in the book, or they are doubted."""
+        numbers, prices, concerned = list[int](), list[float](), list[int]()
+        for quote in quotes:
+            watched = self._watched.get(quote.instrument.key)
+            if watched is None:
+                continue
+            signature, current = self._signatures.of(watched.entry)
+            if signature != watched.signature:
+                concerned += self._doubt(watched)
+            elif signature.session is not None and current is not None:
+                concerned += self._numbers(watched.needs)
+                self._doubted |= watched.needs
+                watched.quote = current
+                own = self._numbers(self._own(watched))
+                numbers += own
+                prices += [current.price] * len(own)
+        if numbers:
+            self._book.set_prices(np.array(numbers, np.int64), np.array(prices))
+        return np.array([*numbers, *concerned], np.int64) if numbers or concerned else _NONE
+
+    def look(self) -> NDArray[np.int64]:
+        """Columns of which something else than a price changed, by time or by a commit: they are doubted now."""
+        concerned = list[int]()
+        for watched in self._watched.values():
+            is_doubted = watched.signature is None  # who holds it is waiting already
+            if not is_doubted and watched.signature != self._signatures.of(watched.entry)[0]:
+                concerned += self._doubt(watched)
+        return np.array(concerned, np.int64)
+
+    async def refresh(self) -> NDArray[np.int64]:
+        """Work out what is doubted; slots of the book whose rows have to be made anew: int64. Raises `Unavailable`
+        while a calendar is built, and what the database raises; what was not worked out then stays doubted."""
+        rebuilt = [_NONE]
+        while self._doubted:
+            base = next(iter(self._doubted))[1]
+            keys = list(islice((key for key in self._doubted if key[1] == base), COLUMNS_AT_ONCE))
+            rebuilt.append(await self._work_out(keys, base))
+        return np.unique(np.concatenate(rebuilt))
+
+    def take_rolled(self) -> list[int]:
+        """Columns of which another session is the latest one now than when this was asked last."""
+        keys, self._rolled = self._rolled, set()
+        return self._numbers(keys)
+
+    async def _work_out(self, keys: Sequence[ColumnKey], base: str) -> NDArray[np.int64]:
+        known = [key for key in keys if self._is_held(key)]
+        self._doubted.difference_update(keys)
+        try:
+            instruments = [name for name, _ in known if not isinstance(name, str)]
+            currencies = [name for name, _ in known if isinstance(name, str)]
+            seen = {one: self._signatures.of(self._watched[one.key].entry) for one in instruments}
+            market, sessions, end = await self._told(instruments, currencies, base)
+            facts = column_facts([name for name, _ in known], market, sessions, base, end)
+        except BaseException:
+            self._doubted.update(keys)
+            raise
+        rebuilt = self._book.set_columns(np.array([self._book.column(*key) for key in known], np.int64), facts)
+        for one in instruments:
+            price = market.prices[one].price_on(end)
+            self._worked_out(one, base, *seen[one], sessions[one], None if price is None else price[1])
+        return rebuilt
+
+    async def _told(
+        self, instruments: Sequence[Instrument], currencies: Sequence[str], base: str
+    ) -> tuple[MarketData, dict[Instrument, Session], int]:
+        view = await self._markets.view(Ledger((), Rules(base)), more=instruments, currencies=currencies)
+        now, prices = self._clock.time(), view.market.prices
+        sessions = await self._latest.of({one: self._watched[one.key].entry for one in instruments}, prices, now)
+        end = max([int(now // 86400), *(session.day for session in sessions.values())])
+        told = {one: self._latest.with_previous(one, prices[one], sessions[one]) for one in instruments}
+        return MarketData(told, view.market.rates), sessions, end
+
+    def _worked_out(
+        self,
+        instrument: Instrument,
+        base: str,
+        signature: Signature,
+        quote: Quote | None,
+        session: Session,
+        price: float | None,
+    ) -> None:
+        watched = self._watched[instrument.key]
+        present, current = self._signatures.of(watched.entry)
+        if present != signature:  # something changed while the database was waited for
+            self._doubted.add((instrument, base))
+            return
+        if watched.session is None or watched.session.day != session.day:
+            self._rolled.add((instrument, base))
+        watched.signature, watched.quote, watched.session, watched.price = signature, current, session, price
+        if current is not quote and current is not None and signature.session is not None:
+            numbers = np.array(self._numbers(self._own(watched)), np.int64)
+            self._book.set_prices(numbers, np.full(len(numbers), current.price))
+
+    def _watch_rate(self, pair: Instrument | None, key: ColumnKey) -> None:
+        entry = None if pair is None else self._catalog.find(pair)
+        if entry is not None:
+            watched = self._watched.setdefault(entry.instrument.key, Watched(entry))
+            watched.needs.add(key)
+            if watched.signature is None:
+                watched.signature, watched.quote = self._signatures.of(entry)
+
+    def _doubt(self, watched: Watched) -> list[int]:
+        own = self._own(watched)
+        self._doubted |= own | watched.needs
+        watched.signature = None if own else self._signatures.of(watched.entry)[0]
+        return self._numbers(own | watched.needs)
+
+    def _own(self, watched: Watched) -> set[ColumnKey]:
+        return {(watched.entry.instrument, base) for base in watched.bases}
+
+    def _is_held(self, key: ColumnKey) -> bool:
+        """Whether the book has a column of it; what it has no more is watched no more."""
+        name, base = key
+        if self._book.columns.find(key) is not None and (isinstance(name, str) or name.key in self._watched):
+            return True
+        for watched in list(self._watched.values()):
+            watched.needs.discard(key)
+            if watched.entry.instrument == name:
+                watched.bases.discard(base)
+            if not watched.bases and not watched.needs:
+                del self._watched[watched.entry.instrument.key]
+        return False
+
+    def _numbers(self, keys: Iterable[ColumnKey]) -> list[int]:
+        find = self._book.columns.find
+        return [number for key in keys if (number := find(key)) is not None]
