@@ -28,6 +28,7 @@ _PATH_PARAMETERS = {
     "name": "Name of the file.",
     "accountId": "As it was given when the account was made.",
     "transactionId": "As it was given when the transaction was put in.",
+    "orderId": "What the system that reports the order calls it.",
     "period": "1W, 1M, 3M, 6M, 1Y, 2Y, 5Y, YTD or MAX.",
 }
 

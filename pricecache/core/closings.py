@@ -39,7 +39,8 @@ def closings(
 
 
 def _of(ledger: Ledger, instruments: Collection[Instrument]) -> Ledger:
-    return Ledger(tuple([row for row in ledger.transactions if row.instrument in instruments]), ledger.rules)
+    rows = [row for row in ledger.transactions if row.instrument in instruments]
+    return ledger if len(rows) == len(ledger.transactions) else Ledger(tuple(rows), ledger.rules)
 
 
 def _held(ledger: Ledger, market: MarketData, day: int) -> set[Instrument]:
