@@ -584,6 +584,18 @@ async def test_who_is_gone_before_it_is_told_leaves_nothing_behind(running: Runn
     assert running.hub.connections() == []
 
 
+async def test_who_is_told_to_go_while_it_asks_for_more_is_let_go(running: Running) -> None:
+    client = await running.listener("p", "trades")
+    running.feeds.hold_back = asyncio.Event()
+    joining = asyncio.create_task(client.listen("p", "account"))
+    await settle()
+    running.hub.end(client.connection, 4401, "access_revoked")
+    running.feeds.hold_back.set()
+    with pytest.raises(ConnectionResetError):
+        await joining
+    assert running.feeds.followed == set()
+
+
 async def test_a_position_that_is_no_longer_held_is_not_told_to_who_was_behind(running: Running) -> None:
     running.feeds.holdings["p"] = frozenset({"A:US"})
     running.feeds.set("p", {"account": account(1), "position:A:US": position("A", 1)})
@@ -682,6 +694,9 @@ async def test_who_does_not_go_when_told_to_is_cut_off(running: Running) -> None
     client = await running.listener()
     running.hub.end(client.connection, 4401, "access_revoked")
     running.feeds.set("p", {"account": account(1)})
+    await settle()
+    assert [first for first, _ in frames_in(b"".join(client.wire()))] == [0x88]
+    assert running.feeds.followed == set()
     for _ in range(3):
         await running.pass_time()
     assert client.pipe.closed
