@@ -219,7 +219,7 @@ class WatchedPrices:
             self._doubted.add((instrument, base))
             return
         if watched.session is None or watched.session.day != session.day:
-            self._rolled.add((instrument, base))
+            self._rolled |= self._own(watched)
         watched.signature, watched.quote, watched.session, watched.price = signature, current, session, price
         if current is not quote and current is not None and signature.session is not None:
             numbers = np.array(self._numbers(self._own(watched)), np.int64)

@@ -1,0 +1,50 @@
+"""Followed portfolios while others come, go and change: nobody is told what is another's or of another time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from pricecache.core.instruments import Instrument
+from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
+from tests.integration.test_live_values import settle, tick, value_of
+from tests.integration.test_portfolio_summary import HOUR, holding_ten
+from tests.integration.test_portfolios import BUY, KEYS, add, made, priced
+
+EURO = Instrument("USDEUR=X", "FX")
+
+
+@pytest.fixture
+async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
+    """It is Friday, 16:00 UTC: New York has been open for an hour and a half."""
+    async with api_daemon(database, keys=KEYS) as started:
+        started.clock.advance(6 * HOUR)
+        yield started
+
+
+async def settled(daemon: ApiDaemon, times: int = 2) -> None:
+    for _ in range(times):
+        daemon.clock.advance(3)
+        await settle(daemon)
+
+
+async def in_two_currencies(daemon: ApiDaemon) -> list[str]:
+    """Ten shares, once in dollars and once in euros, as of Friday."""
+    await priced(daemon, EURO, {TODAY - 18: 0.8, TODAY - 1: 0.8})
+    dollars = await holding_ten(daemon)
+    euros = await made(daemon, baseCurrency="EUR")
+    await add(daemon, euros, {**BUY, "price": 90})
+    await tick(daemon, 120.0)
+    await settled(daemon)
+    return [dollars, euros]
+
+
+async def test_a_new_session_begins_the_range_in_every_base_currency(daemon: ApiDaemon) -> None:
+    portfolios = await in_two_currencies(daemon)
+    daemon.clock.advance(3 * 86400)  # Monday
+    await tick(daemon, 140.0, session=TODAY + 3, open=131.0, previous_close=120.0)
+    await settled(daemon)
+    assert [value_of(daemon, one).day for one in portfolios] == [TODAY + 3] * 2
+    assert [value_of(daemon, one).high for one in portfolios] == [1400, 1120]
