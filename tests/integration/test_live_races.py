@@ -11,7 +11,7 @@ from pricecache.core.instruments import Instrument
 from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
 from tests.integration.test_live_values import settle, tick, value_of
 from tests.integration.test_portfolio_summary import HOUR, holding_ten
-from tests.integration.test_portfolios import BUY, KEYS, add, made, priced
+from tests.integration.test_portfolios import ANN, BUY, KEYS, add, made, priced
 
 EURO = Instrument("USDEUR=X", "FX")
 
@@ -48,3 +48,11 @@ async def test_a_new_session_begins_the_range_in_every_base_currency(daemon: Api
     await settled(daemon)
     assert [value_of(daemon, one).day for one in portfolios] == [TODAY + 3] * 2
     assert [value_of(daemon, one).high for one in portfolios] == [1400, 1120]
+
+
+async def test_a_portfolio_that_is_deleted_is_followed_no_more(daemon: ApiDaemon) -> None:
+    portfolio = await holding_ten(daemon)
+    await settled(daemon)
+    await daemon.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN)
+    await settled(daemon)
+    assert value_of(daemon, portfolio) is None
