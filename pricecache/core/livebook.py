@@ -38,7 +38,8 @@ class LiveBook:
 
     After `revalue`, by slot, float64: `value` with cash, `before` at the close before, `at_open` (NaN where an open is
     not known), `change` since the close before; none of it rounded. `slack`: how far a change that is told may be from
-    it. Where there is no row, or one that was put since, `change` is NaN. Longer than there are slots, and other arrays after `put`.
+    it. Where there is no row, or one that was put since, `change` is NaN. Longer than there are slots, and other arrays
+    after `put`.
     """
 
     def __init__(self, whole_every: int = WHOLE_EVERY) -> None:
