@@ -139,8 +139,6 @@ class Follower:
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         """Prices that are newer or other than before. Neither raises nor blocks."""
-        if not len(self._followed):
-            return
         slots = self._book.holders(self._prices.take(quotes))
         irregular = self._followed.irregular(quote.instrument for quote in quotes)
         self._mark_slots(slots, Priority.MARKET, Reason.PRICE)
