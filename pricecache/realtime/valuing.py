@@ -167,8 +167,8 @@ class Valuer:
     # by the ledger
 
     async def sum_up(self, found: Followed) -> bool:
-        """One portfolio from its ledger, and its row for the passes to come; whether the row is of the present
-        sessions. Raises `NotFound` when it has gone, `Unavailable` while a calendar is built, and what the database
+        """One portfolio from its ledger, and its row for the passes to come; whether that is of the present sessions
+        and prices, else it is to be valued once more. Raises `NotFound` when it has gone, `Unavailable` while a calendar is built, and what the database
         raises."""
         found.is_doubted = False  # what is doubted from here on is doubted again
         portfolio = await self._portfolios.find(found.id)
@@ -198,7 +198,8 @@ class Valuer:
         return self._ranges.now(portfolio, day, worth.value, change)
 
     def _place(self, found: Followed, asked: Asked, summarised: Summarised, row: LiveRow | None) -> bool:
-        """Let the passes to come value it by `row`; without one it is summed up each time."""
+        """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have
+        changed since `asked` that it was not told of."""
         now = summarised.summary
         found.instruments = tuple(one.instrument for one in now.positions)
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
@@ -207,16 +208,17 @@ class Valuer:
         self._extremes.restart(found.slot)  # what it saw of the row before may have been of no day
         if row is None:
             self._book.drop(found.slot)
-            self._followed.set_irregular(found, [one.key for one in _concern(asked)])
-            return True
-        self._followed.set_irregular(found, ())
+            return not self._followed.set_irregular(found, frozenset(one.key for one in _concern(asked)))
+        self._followed.set_irregular(found, frozenset())
+        new = [name for name in row.names if self._book.columns.find((name, row.base)) is None]
         older = set(self._book.put(found.slot, row).tolist())
         for name in row.names:
             self._prices.watch((name, row.base))
         if older:
             self._prices.doubt((name, row.base) for name in row.names if self._book.column(name, row.base) in older)
             found.is_doubted = True
-        return not older
+        self._prices.doubt((name, row.base) for name in new)
+        return not older and not new
 
 
 def latest_session(summarised: Summarised) -> int | None:

@@ -56,3 +56,45 @@ async def test_a_portfolio_that_is_deleted_is_followed_no_more(daemon: ApiDaemon
     await daemon.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN)
     await settled(daemon)
     assert value_of(daemon, portfolio) is None
+
+
+async def test_prices_while_nobody_was_followed_count_for_who_comes_next(daemon: ApiDaemon) -> None:
+    portfolio = await holding_ten(daemon)
+    await tick(daemon, 120.0)
+    await settled(daemon)
+    await daemon.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN)
+    await settled(daemon)
+    follower = daemon.parts.realtime.follower
+    assert not len(follower)
+    await tick(daemon, 130.0)
+    portfolio = await made(daemon)
+    await add(daemon, portfolio, {**BUY, "price": 90})
+    await settled(daemon)
+    follower.look([portfolio])
+    await settled(daemon)
+    assert value_of(daemon, portfolio).value == 1300
+
+
+async def test_a_price_while_a_row_is_made_counts_though_its_column_had_gone(daemon: ApiDaemon) -> None:
+    portfolio = await holding_ten(daemon)
+    await tick(daemon, 120.0)
+    await settled(daemon)
+    realtime, book = daemon.parts.realtime, daemon.parts.realtime.follower._book
+    await daemon.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN)
+    await settled(daemon)
+    book.merge()
+    portfolio = await made(daemon)
+    await add(daemon, portfolio, {**BUY, "price": 90})
+    computed = daemon.parts.summaries.computed
+
+    async def meanwhile(asked: Any, account: str | None = None) -> Any:
+        found = await computed(asked, account)
+        await tick(daemon, 130.0)
+        return found
+
+    daemon.parts.summaries.computed = meanwhile  # type: ignore[method-assign]
+    await settled(daemon, 1)
+    daemon.parts.summaries.computed = computed  # type: ignore[method-assign]
+    realtime.follower.look([portfolio])
+    await settled(daemon)
+    assert value_of(daemon, portfolio).value == 1300
