@@ -200,10 +200,10 @@ class Follower:
 
     def _doubt(self, slots: NDArray[np.int64]) -> None:
         """Their rows have to be made anew."""
-        for slot in slots.tolist():
-            if (found := self._followed.at(slot)) is not None:
-                found.is_doubted = True
-        self._mark_slots(slots, Priority.MARKET, Reason.SCHEDULE)
+        there = [found for slot in slots.tolist() if (found := self._followed.at(slot)) is not None]
+        for found in there:
+            found.is_doubted = True
+        self._mark(there, Priority.MARKET, Reason.SCHEDULE)
 
     # the work
 
@@ -258,14 +258,13 @@ class Follower:
             await self.valuer.value(quick)
 
     async def _refresh_prices(self) -> None:
-        doubted = [await self._prices.refresh()]
+        await self._prices.refresh()
         days = self._prices.take_rolled()
         if days:
             self.valuer.rolled(self._book.holders(np.array(days, np.int64)))
-        for slot in np.concatenate(doubted).tolist():
-            if (found := self._followed.at(slot)) is not None and not found.is_doubted:
-                found.is_doubted = True
-                self._mark([found], Priority.MARKET, Reason.SCHEDULE)
+        slots = self._prices.take_rebuilt()
+        if slots:
+            self._doubt(np.array(slots, np.int64))
 
     async def _sum_up_some(self) -> None:
         for _ in range(SUMMED_UP_AT_ONCE):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pricecache.core.instruments import Instrument
-from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
+from pricecache.errors import Unavailable
+from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_live_values import settle, tick, value_of
 from tests.integration.test_portfolio_summary import HOUR, holding_ten
 from tests.integration.test_portfolios import ANN, BUY, KEYS, add, made, priced
@@ -98,3 +99,25 @@ async def test_a_price_while_a_row_is_made_counts_though_its_column_had_gone(dae
     realtime.follower.look([portfolio])
     await settled(daemon)
     assert value_of(daemon, portfolio).value == 1300
+
+
+async def test_a_fault_halfway_through_a_new_session_loses_no_row_that_it_changes(daemon: ApiDaemon) -> None:
+    portfolios = await in_two_currencies(daemon)
+    for portfolio in portfolios:
+        await add(daemon, portfolio, {**BUY, "date": "2026-11-20", "price": 120, "externalId": "today"})
+    await settled(daemon, 3)
+    prices, calls = daemon.parts.realtime.follower._prices, list[str]()
+    told = prices._told
+
+    async def faulty(instruments: Any, currencies: Any, base: str) -> Any:
+        calls.append(base)
+        if len(calls) == 2:
+            raise Unavailable("The database is away.")
+        return await told(instruments, currencies, base)
+
+    prices._told = faulty  # type: ignore[method-assign]
+    daemon.clock.advance(3 * 86400)  # Monday
+    await tick(daemon, 140.0, session=TODAY + 3, open=131.0, previous_close=120.0)
+    await settled(daemon, 4)
+    assert set(calls) == {"USD", "EUR"}
+    assert [value_of(daemon, one).change for one in portfolios] == [400, 320]
