@@ -132,12 +132,16 @@ class Valuer:
         self.counts.seconds = time.perf_counter() - started
         listened = [one for one in due if one.is_listened]
         for i in range(0, len(listened), FIGURES_AT_ONCE):
-            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if one.row is not None]
+            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if self._is_told(one)]
             if part:
                 figures = self._book.figures(np.array([one.slot for one in part], np.int64))
                 for at, one in enumerate(part):
                     self._tell(one, figures, at)
             await asyncio.sleep(0)
+
+    def _is_told(self, one: Followed) -> bool:
+        """Still, by its row: others may have had it dropped, and its slot used, since the pass."""
+        return one.is_listened and one.row is not None and self._followed.at(one.slot) is one
 
     def _stretch(self) -> None:
         """Take note of changes that are greater or less than any before them today."""
@@ -168,8 +172,8 @@ class Valuer:
 
     async def sum_up(self, found: Followed) -> bool:
         """One portfolio from its ledger, and its row for the passes to come; whether that is of the present sessions
-        and prices, else it is to be valued once more. Raises `NotFound` when it has gone, `Unavailable` while a calendar is built, and what the database
-        raises."""
+        and prices, else it is to be valued once more. Raises `NotFound` when it has gone, `Unavailable` while a
+        calendar is built, and what the database raises."""
         found.is_doubted = False  # what is doubted from here on is doubted again
         portfolio = await self._portfolios.find(found.id)
         await self._ranges.load([portfolio.id])

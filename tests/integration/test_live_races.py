@@ -9,6 +9,7 @@ import pytest
 
 from pricecache.core.instruments import Instrument
 from pricecache.errors import Unavailable
+from pricecache.realtime import valuing
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_live_values import settle, tick, value_of
 from tests.integration.test_portfolio_summary import HOUR, holding_ten
@@ -121,3 +122,31 @@ async def test_a_fault_halfway_through_a_new_session_loses_no_row_that_it_change
     await settled(daemon, 4)
     assert set(calls) == {"USD", "EUR"}
     assert [value_of(daemon, one).change for one in portfolios] == [400, 320]
+
+
+async def test_whoever_goes_while_listeners_are_told_mixes_nothing_up(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    realtime = daemon.parts.realtime
+    await priced(daemon, AAPL, {TODAY - 18: 90.0, TODAY - 2: 100.0, TODAY - 1: 110.0})
+    portfolios = []
+    for quantity in (1, 2, 3):
+        portfolios.append(await made(daemon))
+        await add(daemon, portfolios[-1], {**BUY, "quantity": quantity, "price": 90})
+        await realtime.hub._register._feeds.snapshot(portfolios[-1])
+    await tick(daemon, 120.0)
+    await settled(daemon)
+    first, second, third = portfolios
+    told = dict[str, float]()
+
+    def tell(portfolio: str, values: Any) -> None:
+        told[portfolio] = values["account"]["totalValue"]
+        if portfolio == first:  # it goes on with the next portion after this one
+            realtime.follower.unlisten(second)
+            realtime.follower.drop(realtime.follower._followed.get(second))  # type: ignore[arg-type]
+
+    realtime.follower.valuer._listeners.publish_values = tell  # type: ignore[method-assign]
+    monkeypatch.setattr(valuing, "FIGURES_AT_ONCE", 1)
+    await tick(daemon, 130.0)
+    await settled(daemon)
+    assert told == {first: 130, third: 390}
