@@ -118,7 +118,9 @@ class Follower:
         self._need(self._followed.get(portfolio_id), is_listened=False)
 
     def drop(self, found: Followed) -> None:
-        """Follow it no more."""
+        """Follow it no more. Nothing when it was dropped before: its slot may be another's now."""
+        if self._followed.at(found.slot) is not found:
+            return
         self._followed.drop(found)
         self._book.drop(found.slot)
         self.queue.forget(found.slot)
@@ -328,7 +330,8 @@ class Follower:
 
     def _put_back_one(self, found: Followed, reasons: int, error: Exception) -> None:
         found.is_doubted = True
-        self._put_back(np.array([found.slot], np.int64), np.array([reasons], np.uint8), error)
+        slots = [found.slot] if self._followed.at(found.slot) is found else []
+        self._put_back(np.array(slots, np.int64), np.array([reasons] * len(slots), np.uint8), error)
 
     def _put_back(self, slots: NDArray[np.int64], reasons: NDArray[np.uint8], error: Exception) -> None:
         there = np.array([self._followed.at(slot) is not None for slot in slots.tolist()], np.bool_)

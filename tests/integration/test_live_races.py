@@ -150,3 +150,26 @@ async def test_whoever_goes_while_listeners_are_told_mixes_nothing_up(
     await tick(daemon, 130.0)
     await settled(daemon)
     assert told == {first: 130, third: 390}
+
+
+async def test_a_portfolio_found_gone_takes_nothing_from_who_has_its_slot_now(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portfolio = await holding_ten(daemon)
+    await tick(daemon, 120.0)
+    await settled(daemon)
+    follower = daemon.parts.realtime.follower
+    gone, find = follower.touch("gone"), daemon.parts.portfolios.find
+    other = await made(daemon)
+
+    async def meanwhile(portfolio_id: str) -> Any:
+        if portfolio_id == "gone":
+            follower.drop(gone)
+            assert follower.touch(other).slot == gone.slot
+        return await find(portfolio_id)
+
+    monkeypatch.setattr(daemon.parts.portfolios, "find", meanwhile)
+    await settled(daemon, 3)
+    assert value_of(daemon, "gone") is None
+    assert value_of(daemon, other).value == 0
+    assert value_of(daemon, portfolio).value == 1200
