@@ -14,6 +14,7 @@ from pricecache.background import cancelled
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.core.events import BarsChanged
+from pricecache.core.instruments import Instrument
 from pricecache.core.livebook import LiveBook
 from pricecache.core.quotes import Quote
 from pricecache.core.updates import Priority, Reason, Taken, UpdateQueue
@@ -88,6 +89,11 @@ class Follower:
         """What it is now, as far as it is followed and computed."""
         found = self._followed.get(portfolio_id)
         return None if found is None else self.valuer.present(found)
+
+    def held(self, portfolio_id: str) -> frozenset[Instrument]:
+        """What it holds, as far as it is followed and computed."""
+        found = self._followed.get(portfolio_id)
+        return frozenset() if found is None else found.held
 
     def touch(self, portfolio_id: str) -> Followed:
         """Somebody looked at it or changed it: followed from now on, for as long as there is room."""

@@ -188,3 +188,49 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (close["portfolioId"], close["date"], close["totalValue"]) == (portfolio, "2026-11-20", 1280)
     assert (close["dayChange"], close["dayHigh"], close["dayLow"]) == (180, 1280, 1200)
     assert (answer["marketOpen"], answer["nextUpdate"], answer["nextOpen"]) == (False, None, "2026-11-23T14:30:00Z")
+
+
+async def test_what_also_holds_what_trades_every_day_closes_with_its_exchange(daemon: ApiDaemon) -> None:
+    coin = Instrument("BTC-USD", "CRYPTO")
+    portfolio, start = await followed(daemon), "/api/portfolio/live-tracking/start"
+    await priced(daemon, coin, {TODAY - 18: 90.0, TODAY - 1: 100.0})
+    await add(daemon, portfolio, {**BUY, "symbol": coin.symbol, "market": coin.market, "quantity": 1, "price": 90})
+    await daemon.call("POST", start, headers=ANN)
+    tracking, closes = daemon.parts.realtime.tracking, list[tuple[int, float]]()
+
+    async def looked(hours: float, price: float) -> None:
+        daemon.clock.advance(hours * HOUR)
+        await tick(daemon, price, coin, session=int(daemon.clock.time() // 86400), open=None, previous_close=None)
+        for _ in range(3):
+            daemon.clock.advance(3)
+            await settle(daemon)
+        await tracking.turn()
+        closes[:] = [(close.day, close.value) for close in (await tracking.status("ann")).closes]
+
+    await looked(0, 101)
+    assert closes == []  # New York is open
+    daemon.clock.advance(5 * HOUR - 60)
+    await tick(daemon, 120.0)
+    await looked(0.1, 102)
+    assert closes == [(TODAY, 1302)]
+    await looked(24, 150)  # on Saturday
+    assert closes == [(TODAY, 1302)]
+    tracking._closed.clear()  # as after a restart
+    await looked(1, 160)
+    assert closes == [(TODAY, 1302)]
+
+
+async def test_who_stops_or_starts_during_a_look_is_left_so(daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    await holding_ten(daemon)
+    tracking, all_of = daemon.parts.realtime.tracking, daemon.parts.realtime.tracking._users.all
+    await tracking.start("ann", "test")
+
+    async def meanwhile() -> Any:
+        found = await all_of()
+        await tracking.stop("ann")
+        await tracking.start("bob", "test")
+        return found
+
+    monkeypatch.setattr(tracking._users, "all", meanwhile)
+    await tracking.turn()
+    assert set(tracking._tracked) == {"bob"}
