@@ -34,6 +34,15 @@ class Signature(NamedTuple):
     currency: str
 
 
+class _Hours(NamedTuple):
+    """Of one calendar at instant `at`."""
+
+    at: float
+    opened: int | None
+    due: int | None
+    is_open: bool
+
+
 class Signatures:
     """Makes them from the live cache. Loop-only. `lag`: seconds after a close until a bar is final."""
 
@@ -42,13 +51,14 @@ class Signatures:
         self._calendars = calendars
         self._clock = clock
         self._lag = lag
-        self._hours: dict[tuple[str, float], tuple[float, int | None, int | None]] = {}
+        self._hours: dict[tuple[str, float], _Hours] = {}
 
     def of(self, entry: Entry) -> tuple[Signature, Quote | None]:
         """At this moment, with the quote that it is of. Raises `Unavailable` while the calendar is built."""
         now, quote = self._clock.time(), self._live.get(entry.instrument.key)
         calendar, lag = self._calendars.get(entry.instrument.place.calendar), entry.lag(self._lag)
-        opened, due = self._at(calendar, lag, now)
+        hours = self._at(calendar, lag, now)
+        opened, due = hours.opened, hours.due
         if quote is None:
             return Signature(entry.version, opened, due, None, True, None, entry.currency), None
         session = running_session(quote, calendar, entry.currency, now, lag)
@@ -59,15 +69,16 @@ class Signatures:
     def stale_at(self, entry: Entry, quote: Quote | None, is_stale: bool) -> float:
         """From when on the price counts as stale, if no other comes: seconds since 1970 UTC. `is_stale`: whether it is
         now."""
-        calendar = self._calendars.get(entry.instrument.place.calendar)
         if is_stale:
             return -inf
-        moves = entry.kind != "fund" and calendar.is_open(self._clock.time())
+        calendar = self._calendars.get(entry.instrument.place.calendar)
+        moves = entry.kind != "fund" and self._at(calendar, entry.lag(self._lag), self._clock.time()).is_open
         return quote.stale_at if moves and quote is not None else inf
 
-    def _at(self, calendar: SessionCalendar, lag: float, now: float) -> tuple[int | None, int | None]:
+    def _at(self, calendar: SessionCalendar, lag: float, now: float) -> _Hours:
         key = calendar.name, lag
         known = self._hours.get(key)
-        if known is None or not 0 <= now - known[0] < _HOURS_SECONDS:
-            known = self._hours[key] = now, calendar.current(now), calendar.last_closed(now, lag)
-        return known[1], known[2]
+        if known is None or not 0 <= now - known.at < _HOURS_SECONDS:
+            known = _Hours(now, calendar.current(now), calendar.last_closed(now, lag), calendar.is_open(now))
+            self._hours[key] = known
+        return known

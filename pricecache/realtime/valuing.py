@@ -27,8 +27,10 @@ from pricecache.realtime.shapes import Event, brought_up, changed, values_of
 from pricecache.realtime.watched_prices import WatchedPrices
 from pricecache.stores.portfolios import PortfolioStore
 
-FIGURES_AT_ONCE = 50
+FIGURES_AT_ONCE = 10
 """Portfolios whose listeners are told before the event loop gets its turn."""
+NOTED_AT_ONCE = 500
+"""New highs and lows that are noted before it does."""
 
 Shape = Callable[[Summarised, RangeNow | None], Mapping[str, Any]]
 
@@ -126,7 +128,7 @@ class Valuer:
             self._book.adopt(await asyncio.to_thread(self._book.layout()))
         started = time.perf_counter()
         self._book.revalue()
-        self._stretch()
+        await self._stretch()
         self.counts.passes += 1
         self.counts.valued += len(due)
         self.counts.seconds = time.perf_counter() - started
@@ -143,9 +145,11 @@ class Valuer:
         """Still, by its row: others may have had it dropped, and its slot used, since the pass."""
         return one.is_listened and one.row is not None and self._followed.at(one.slot) is one
 
-    def _stretch(self) -> None:
+    async def _stretch(self) -> None:
         """Take note of changes that are greater or less than any before them today."""
-        for slot in self._extremes.track().tolist():
+        for count, slot in enumerate(self._extremes.track().tolist(), 1):
+            if not count % NOTED_AT_ONCE:
+                await asyncio.sleep(0)
             found, seen = self._followed.at(slot), self._extremes.range(slot)
             if found is not None and found.day is not None and seen is not None and not found.is_doubted:
                 for change in seen:
