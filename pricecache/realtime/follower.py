@@ -163,7 +163,8 @@ class Follower:
         irregular = self._followed.irregular([event.entry.instrument])
         self._mark_slots(irregular, Priority.MARKET, Reason.SCHEDULE)
         self._doubt(self._book.holders(self._prices.depending_on(event.entry.instrument)))
-        self._look_safely()
+        concerned = self._book.holders(self._prices.look_at(event.entry.instrument))
+        self._mark_slots(concerned, Priority.MARKET, Reason.SCHEDULE)
 
     def on_ledger(self, portfolio_id: str) -> None:
         """Its ledger or its rules have changed, or it has gone."""
@@ -234,7 +235,7 @@ class Follower:
     async def work(self) -> None:
         """Look, when it is time to, and compute what is due now."""
         if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look_safely()
+            self._look()
         await self._turn()
         await self._sum_up_some()
         if self._prices.doubted:  # what is held since just now
@@ -321,17 +322,15 @@ class Follower:
         finally:
             await cancelled(tasks)
 
-    def _look_safely(self) -> None:
-        try:
-            self._look()
-        except PricecacheError as exc:  # a calendar is being built: it is there at the next look
-            log.debug("live prices not looked at", error=str(exc))
-
     async def _refresh_safely(self) -> None:
         try:
             await self._refresh_prices()
         except (PyMongoError, PricecacheError) as exc:  # tried again at the next look, and told by whoever is due
             log.debug("live prices not worked out", error=str(exc)[:300])
+        except Exception:  # one fault must not end all updates
+            if not self._failing:
+                log.exception("live prices could not be worked out")
+            self._failing = True
 
     def _put_back_one(self, found: Followed, reasons: int, error: Exception) -> None:
         found.is_doubted = True

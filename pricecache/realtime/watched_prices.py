@@ -19,6 +19,7 @@ from pricecache.core.live_columns import ColumnKey, column_facts
 from pricecache.core.livebook import LiveBook
 from pricecache.core.marketdata import MarketData
 from pricecache.core.quotes import Quote
+from pricecache.errors import Unavailable
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.market import Markets, pair_of
 from pricecache.realtime.shapes import PriceNow
@@ -130,7 +131,10 @@ class WatchedPrices:
             watched = self._watched.get(quote.instrument.key)
             if watched is None:
                 continue
-            signature, current = self._signatures.of(watched.entry)
+            try:
+                signature, current = self._signatures.of(watched.entry)
+            except Unavailable:  # its calendar is being built: who holds it waits for that as well
+                continue
             if signature != watched.signature:
                 concerned += self._doubt(watched)
             elif signature.session is not None and current is not None:
@@ -148,10 +152,13 @@ class WatchedPrices:
         """Columns of which something else than a price changed, by time or by a commit: they are doubted now."""
         concerned = list[int]()
         for watched in self._watched.values():
-            is_doubted = watched.signature is None  # who holds it is waiting already
-            if not is_doubted and watched.signature != self._signatures.of(watched.entry)[0]:
-                concerned += self._doubt(watched)
+            concerned += self._changed(watched)
         return np.array(concerned, np.int64)
+
+    def look_at(self, instrument: Instrument) -> NDArray[np.int64]:
+        """The same of one instrument."""
+        watched = self._watched.get(instrument.key)
+        return _NONE if watched is None else np.array(self._changed(watched), np.int64)
 
     async def refresh(self) -> None:
         """Work out what is doubted. Raises `Unavailable` while a calendar is built, and what the database raises; what
@@ -232,6 +239,15 @@ class WatchedPrices:
         if current is not quote and current is not None and signature.session is not None:
             numbers = np.array(self._numbers(self._own(watched)), np.int64)
             self._book.set_prices(numbers, np.full(len(numbers), current.price))
+
+    def _changed(self, watched: Watched) -> list[int]:
+        if watched.signature is None:
+            return []  # who holds it is waiting already
+        try:
+            is_other = watched.signature != self._signatures.of(watched.entry)[0]
+            return self._doubt(watched) if is_other else []
+        except Unavailable:  # as above
+            return []
 
     def _watch_rate(self, pair: Instrument | None, key: ColumnKey) -> None:
         entry = None if pair is None else self._catalog.find(pair)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pricecache.core.instruments import Instrument
+from pricecache.core.quotes import Quote
 from pricecache.errors import Unavailable
 from pricecache.realtime import valuing
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
@@ -191,3 +192,29 @@ async def test_a_second_listener_takes_no_news_from_the_first(
     assert state.values["account"]["totalValue"] == 1300
     await settled(daemon)
     assert told == [1300]
+
+
+async def test_no_fault_of_one_instrument_ends_the_updates_of_the_others(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portfolios = await in_two_currencies(daemon)
+    follower, prices = daemon.parts.realtime.follower, daemon.parts.realtime.follower._prices
+    of = prices._signatures.of
+
+    def without_euros(entry: Any) -> Any:
+        if entry.instrument == EURO:
+            raise Unavailable("The sessions are being loaded.", code="calendar_loading")
+        return of(entry)
+
+    monkeypatch.setattr(prices._signatures, "of", without_euros)
+    now = daemon.clock.time()
+    rate = Quote(EURO, 0.9, "EUR", now, now, "scripted", session=TODAY)
+    price = Quote(AAPL, 130.0, "USD", now, now, "scripted", session=TODAY, open=112.0, previous_close=110.0)
+    published = await daemon.parts.publisher.publish([rate, price], way="stream")
+    assert not published.refused
+    monkeypatch.setattr(prices, "_told", None)  # a fault of ours
+    prices.doubt([(AAPL, "USD")])
+    await follower.work()
+    monkeypatch.undo()
+    await settled(daemon)
+    assert value_of(daemon, portfolios[0]).value == 1300
