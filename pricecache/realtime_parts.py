@@ -7,15 +7,13 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.api.portfolio_summary import summary_fields
-from pricecache.api.transactions import exact
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.core.livebook import LiveBook
-from pricecache.core.orders import Order
 from pricecache.core.sessions import CalendarBook
 from pricecache.core.updates import UpdateQueue
-from pricecache.portfolio.event_data import order_fields
+from pricecache.portfolio.event_data import order_data
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.summary import Summaries
@@ -60,10 +58,7 @@ def realtime_of(
     ranges = DayRanges(store, clock)
     orders = OrderStore(database)
 
-    def fields(order: Order) -> dict[str, Any]:
-        return order_fields(order, exact)
-
-    own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, fields, clock)
+    own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, order_data, clock)
     hub = Hub(
         feeds or own,
         clock,

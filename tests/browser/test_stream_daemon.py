@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page
@@ -139,3 +140,24 @@ def test_a_reload_goes_on_where_the_page_was(daemon: DaemonProcess, follower: Fo
     follower.until(SNAPSHOT)
     assert follower.numbers(portfolio) == [2]
     assert follower.errors == []
+
+
+@pytest.mark.parametrize("blocked", [(), ("/ws/", "/api/stream")], ids=["websocket", "polling"])
+def test_open_orders_are_known_until_they_are_filled(
+    daemon: DaemonProcess, proxy: FaultyProxy, follower: Follower, portfolio: str, blocked: tuple[str, ...]
+) -> None:
+    def order(**fields: Any) -> None:
+        body = {"symbol": "AAPL", "side": "buy", "quantity": 3, "type": "limit", "limitPrice": 90} | fields
+        status, answer, _ = daemon.request("PUT", f"/api/portfolios/{portfolio}/orders/o-1", body)
+        assert status in (200, 201), answer
+
+    proxy.faults = dict.fromkeys(blocked, "close")
+    order(status="new")
+    follower.follow(portfolioIds=[portfolio])
+    follower.until(SNAPSHOT)
+    known = follower.page.evaluate("(id) => stream.portfolio(id).orders.get('o-1')", portfolio)
+    assert (known["type"], known["orderType"], known["status"]) == ("order:updated", "limit", "new")
+    order(status="filled", averagePrice=89.5)
+    follower.page.evaluate("dispatchEvent(new Event('online'))")
+    follower.until("stream.portfolio(id).orders.size === 0", id=portfolio)
+    assert [one["type"] for one in follower.told("event")] == ["order:updated", "trade:executed"]

@@ -87,6 +87,7 @@ class StreamingDaemon:
         app.router.add_post("/api/stream/ticket", self._ticket)
         app.router.add_get("/api/portfolio/summary", self._summary)
         app.router.add_get("/api/portfolios/{id}/events", self._events)
+        app.router.add_get("/api/portfolios/{id}/orders", self._orders)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -218,6 +219,9 @@ class StreamingDaemon:
         page = {"portfolioId": name, "epoch": portfolio.epoch, "seq": len(portfolio.events), "oldest": 1}
         events = [] if resync else portfolio.events[since:]
         return web.json_response({**page, "complete": True, "resync": resync, "events": events})
+
+    async def _orders(self, _request: web.Request) -> web.Response:
+        return web.json_response({"orders": [], "nextCursor": None})
 
     async def _page(self, _request: web.Request) -> web.Response:
         icon = '<link rel="icon" href="data:,">'

@@ -18,7 +18,7 @@ const CLOSED_ORDERS = new Set(["filled", "cancelled", "rejected", "expired"]);
  * @property {string|null} epoch of the numbering
  * @property {object|null} account the latest account:updated
  * @property {Map<string, object>} positions by symbol and market, "AAPL:US"
- * @property {Map<string, object>} orders open ones that were heard of, by orderId
+ * @property {Map<string, object>} orders open ones, by orderId
  */
 
 /**
@@ -249,13 +249,16 @@ export class PriceStream extends EventTarget {
     const known = this.#portfolio(account.portfolioId);
     const values = [{ type: "account:updated", ...account }];
     values.push(...positions.map((position) => ({ type: "position:updated", ...position })));
+    const path = `api/portfolios/${encodeURIComponent(known.id)}`;
     for (let complete = false; !complete; ) {
       const since = known.epoch === null ? "" : `?${new URLSearchParams({ since: known.seq, epoch: known.epoch })}`;
-      const path = `api/portfolios/${encodeURIComponent(known.id)}/events${since}`;
-      const page = await (await this.#fetch(path, { signal })).json();
-      signal.throwIfAborted(); // the stream may be live by now
+      const page = await (await this.#fetch(`${path}/events${since}`, { signal })).json();
       const isNew = known.account === null || known.epoch === null || page.resync;
       complete = isNew || page.complete;
+      if (isNew) {
+        const { orders } = await (await this.#fetch(`${path}/orders?status=open`, { signal })).json();
+        values.push(...orders.map((one) => ({ ...one, orderType: one.type, type: "order:updated" })));
+      }
       const events = complete ? [...page.events, ...values] : page.events;
       this.#take({ ...page, type: isNew ? "snapshot" : "update", at: account.asOf, events });
     }
@@ -281,7 +284,7 @@ export class PriceStream extends EventTarget {
       const seq = goesOn ? Math.max(known.seq, message.seq) : message.seq;
       Object.assign(known, { seq, epoch: message.epoch, account: null });
       known.positions.clear();
-      if (message.resync || values.some((one) => one.type.startsWith("order:"))) known.orders.clear();
+      known.orders.clear();
       this.#resuming.delete(known.id);
     }
     for (const event of values) this.#apply(known, event);
