@@ -19,10 +19,11 @@ Name = Instrument | str
 ColumnKey = tuple[Name, str]
 """A name, and the whole base currency it is valued in."""
 
-PRICE, PREVIOUS, OPENED, UNIT, RATE, RATIO = range(6)
-FACTS = 6
-_AT_ROLL = [PREVIOUS, RATIO]
-_AT_ANY_CHANGE = [PREVIOUS, OPENED, UNIT, RATE, RATIO]
+PRICE, PREVIOUS, OPENED, UNIT, RATE, RATIO, SINCE = range(7)
+FACTS = 7
+OF_SESSION = [PREVIOUS, RATIO, SINCE]
+"""Facts that a new session changes."""
+_BUT_PRICE = [PREVIOUS, OPENED, UNIT, RATE, RATIO, SINCE]
 
 
 def column_facts(
@@ -33,8 +34,8 @@ def column_facts(
     `PRICE` in base currency for one in units of `end`. `PREVIOUS`, the close before the latest session at the rate of
     its day, and `OPENED`, the open of the session at the rate of `end`: for one in units of the day of that close.
     `UNIT` and `RATE` make a price of a quote of the same session. `RATIO`: what became of one since that close by
-    splits of the market. Of a currency `PRICE` is its rate, and `PREVIOUS` and `OPENED` are 0: what it was before is
-    the row's. Pure.
+    splits of the market. `SINCE`: the day of that close, which may be another one with the same price. Of a currency
+    `PRICE` is its rate, and `PREVIOUS` and `OPENED` are 0: what it was before is the row's. Pure.
     """
     facts = np.full((FACTS, len(names)), np.nan)
     days = {name: min(sessions[name].previous, end) for name in names if not isinstance(name, str)}
@@ -42,7 +43,7 @@ def column_facts(
     for at, name in enumerate(names):
         if isinstance(name, str):
             rate = float(market.rate(name, base, end))
-            facts[:, at] = rate, 0.0, 0.0, 1.0, rate, 1.0
+            facts[:, at] = rate, 0.0, 0.0, 1.0, rate, 1.0, 0.0
         elif grid.priced_from[grid.row_of[name]] <= end:
             facts[:, at] = _of(name, market, sessions[name], base, grid, days[name])
     return facts
@@ -61,6 +62,7 @@ def _of(
         float(unit(column.currency)),
         float(market.rate(major(column.currency), base, end)),
         column.ratio(previous, end),
+        float(previous),
     )
 
 
@@ -142,8 +144,8 @@ class Columns:
         lost = np.isnan(old[PRICE]) != np.isnan(facts[PRICE])
         self.facts[:, numbers] = facts
         return Changed(
-            numbers[is_new[RATIO] | lost], numbers[is_new[_AT_ROLL].any(axis=0)],
-            numbers[is_new[_AT_ANY_CHANGE].any(axis=0)],
+            numbers[is_new[RATIO] | lost], numbers[is_new[OF_SESSION].any(axis=0)],
+            numbers[is_new[_BUT_PRICE].any(axis=0)],
         )  # fmt: skip
 
     def _grow(self) -> None:

@@ -408,6 +408,19 @@ def test_a_new_session_builds_only_rows_with_something_of_the_last_one() -> None
     assert told(book, 0)["from_open"] == 10
 
 
+def test_a_session_without_a_price_is_a_new_session_all_the_same() -> None:
+    """What cash was worth before is told by the rate of another day then."""
+    deposit = Transaction(1, "deposit", amount=D(100), currency="EUR")
+    ledger = Ledger.of([deposit, buy(1)], Rules(cash_tracking=True))
+    book = book_of(built(*ledger.transactions, cash_tracking=True))
+    closes = column({1: 90.0, THURSDAY: 100.0, MONDAY: 112.0})
+    sessions = {A: Session(MONDAY, FRIDAY)}
+    later = MarketData({A: PriceColumn(closes, "USD")}, market().rates)
+    facts = column_facts([A, "EUR"], later, sessions, "USD", MONDAY)
+    numbers = np.array([book.column(A, "USD"), book.column("EUR", "USD")])
+    assert book.set_columns(numbers, facts).tolist() == [0]
+
+
 def test_a_split_builds_all_that_hold_it() -> None:
     book = book_of(built(buy(10)), built(buy(1, B)), built(buy(10), buy(1, B)))
     split = market(27.5, actions=(Action(FRIDAY, "split", 4.0),))
