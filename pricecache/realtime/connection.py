@@ -18,16 +18,20 @@ class Counted(Protocol):
 
 
 class Topic:
-    """Connections that get the very same messages. Loop-only."""
+    """Connections that get the very same messages. Loop-only.
 
-    __slots__ = ("sockets", "streams")
+    `ready`: by their transports, WebSockets that listen to nothing else and have everything, which is nearly all: a
+    message for them is written without a look at the connection, whose memory is not near. `others`: all others.
+    """
+
+    __slots__ = ("others", "ready")
 
     def __init__(self) -> None:
-        self.sockets: dict[Connection, None] = {}
-        self.streams: dict[Connection, None] = {}
+        self.ready: dict[asyncio.Transport, Connection] = {}
+        self.others: dict[Connection, None] = {}
 
     def __len__(self) -> int:
-        return len(self.sockets) + len(self.streams)
+        return len(self.ready) + len(self.others)
 
     def __bool__(self) -> bool:
         return True
@@ -37,8 +41,27 @@ class Topic:
         """The portfolio whose numbered events it carries."""
         return None
 
-    def members(self, connection: Connection) -> dict[Connection, None]:
-        return self.sockets if connection.is_websocket else self.streams
+    @property
+    def members(self) -> list[Connection]:
+        return [*self.ready.values(), *self.others]
+
+    def place(self, connection: Connection) -> None:
+        """Take in a member, or one whose state has changed."""
+        if connection.is_simple:
+            self.ready[connection.transport] = connection
+            self.others.pop(connection, None)
+        else:
+            self.others[connection] = None
+            self.ready.pop(connection.transport, None)
+
+    def discard(self, connection: Connection) -> None:
+        self.ready.pop(connection.transport, None)
+        self.others.pop(connection, None)
+
+    def of_transport(self, transport: asyncio.Transport) -> Connection | None:
+        """The member that has this transport."""
+        found = self.ready.get(transport)
+        return found if found is not None else next((c for c in self.others if c.transport is transport), None)
 
 
 class Owner(Protocol):
@@ -90,9 +113,23 @@ class Connection:
         transport.set_write_buffer_limits(high=0)
 
     @property
+    def is_simple(self) -> bool:
+        return self.is_websocket and self.dirty is None and len(self.topics) == 1
+
+    def settle(self) -> None:
+        """What it listens to, or lacks, has changed: let its topics know."""
+        for topic in self.topics:
+            topic.place(self)
+
+    @property
     def is_clear(self) -> bool:
         """Whether the kernel has taken everything that was written."""
         return not self.transport.get_write_buffer_size()
+
+    def require_open(self) -> None:
+        """Raises `ConnectionResetError` when it has ended or is about to."""
+        if self.closing is not None or self.transport.is_closing():
+            raise ConnectionResetError
 
     def bytes_of(self, message: Message) -> bytes:
         return message.frame if self.is_websocket else message.chunk

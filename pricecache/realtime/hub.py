@@ -144,8 +144,7 @@ class Hub:
         if connection not in self._connections:
             return
         del self._connections[connection]
-        for topic in connection.topics:
-            self._register.leave(connection, topic)
+        self._leave_all(connection)
         connection.dirty = None
         self._delivery.behind.discard(connection)
         self.stats.close(connection, connection.closing or reason)
@@ -163,8 +162,13 @@ class Hub:
         if connection.closing is None:
             connection.say_goodbye(code, reason)
             connection.closing = reason
+            self._leave_all(connection)
             self._heartbeat.closing[connection] = self._clock.monotonic() + _CLOSE_SECONDS
             connection.wake()
+
+    def _leave_all(self, connection: Connection) -> None:
+        for topic in connection.topics:
+            self._register.leave(connection, topic)
 
     def connections(self) -> list[Connection]:
         return list(self._connections)

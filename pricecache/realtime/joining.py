@@ -107,8 +107,7 @@ class Joiner:
         connection.send(self._snapshot(portfolio, state, mask, cursor, resync=since is not None and not resumes))
         await self._delivery.until_clear(connection)
         await self._meet(portfolio, cursor)
-        if connection.closing is not None or connection.transport.is_closing():
-            raise ConnectionResetError
+        connection.require_open()
         return cursor, self._register.enter(connection, portfolio, mask)
 
     async def _add_channels(
@@ -116,6 +115,7 @@ class Joiner:
     ) -> tuple[int, PortfolioTopic]:
         """More channels of what it hears already: it stays where it is in the numbers."""
         await self._delivery.between_flushes()
+        connection.require_open()
         had, _ = topics_of(connection, portfolio.id)
         assert had is not None
         assert portfolio.sent is not None

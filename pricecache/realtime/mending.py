@@ -70,7 +70,7 @@ class Mender:
         if page.oldest > last + 1 and portfolio.last == last:
             log.warning("stream events are gone", portfolio=portfolio.id, after=last, oldest=page.oldest)
             for topic in portfolio.topics:
-                for connection in (*topic.sockets, *topic.streams):
+                for connection in topic.members:
                     self._lose(connection)
             return True
         self.take(portfolio, page.events)

@@ -108,7 +108,8 @@ class Register:
     def leave(self, connection: Connection, topic: Topic) -> Any:
         """End a membership. Gives what the connection lacked of the topic, None when it was in step."""
         connection.topics = tuple(one for one in connection.topics if one is not topic)
-        topic.members(connection).pop(connection, None)
+        topic.discard(connection)
+        connection.settle()
         if not len(topic):
             self._drop(topic)
         return None if connection.dirty is None else connection.dirty.pop(topic, None)
@@ -120,9 +121,9 @@ class Register:
         return {**self._quotes([key for key in symbols if key not in published]), **published}
 
     def _join(self, connection: Connection, topic: Topic) -> None:
-        topic.members(connection)[connection] = None
         if topic not in connection.topics:
             connection.topics += (topic,)
+        connection.settle()
 
     def _drop(self, topic: Topic) -> None:
         if isinstance(topic, PriceTopic):

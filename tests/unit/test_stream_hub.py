@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -265,20 +266,22 @@ def test_the_window_is_never_wider_than_a_second() -> None:
     assert window.wait(11.5) == 0.0
 
 
-async def test_a_flush_over_thousands_lets_others_have_a_turn(running: Running) -> None:
-    clients = [await running.listener() for _ in range(3 * delivery.PORTION)]
-    others = 0
+async def test_a_flush_over_thousands_holds_the_loop_for_ten_milliseconds_at_a_time(running: Running) -> None:
+    clients = [await running.listener() for _ in range(8 * delivery.PORTION)]
+    for client in clients:
+        client.pipe.on_write = lambda: running.clock.advance(10e-6)
+    turns: list[float] = []
 
     async def somebody_else() -> None:
-        nonlocal others
         while len(clients[-1].pipe.sent) < 3:
-            others += 1
+            turns.append(running.clock.monotonic())
             await asyncio.sleep(0)
 
     task = asyncio.create_task(somebody_else())
     running.feeds.set("p", {"account": account(1)})
     await asyncio.wait_for(task, 5)
-    assert others >= 3
+    assert running.clock.monotonic() > 0.019
+    assert max(b - a for a, b in pairwise(turns)) < 0.0126
 
 
 async def test_a_value_that_cannot_be_encoded_costs_the_others_nothing(running: Running) -> None:
@@ -491,7 +494,9 @@ async def test_a_gap_that_cannot_be_read_now_is_filled_when_it_can(running: Runn
 async def test_listeners_join_and_leave_while_thousands_are_written_to_and_nobody_gets_an_event_twice(
     running: Running,
 ) -> None:
-    crowd = [await running.listener() for _ in range(2 * delivery.PORTION)]
+    crowd = [await running.listener() for _ in range(4 * delivery.PORTION)]
+    for client in crowd:
+        client.pipe.on_write = lambda: running.clock.advance(20e-6)
     late: list[Client] = []
 
     async def come_and_go() -> None:
@@ -577,6 +582,18 @@ async def test_who_is_gone_before_it_is_told_leaves_nothing_behind(running: Runn
         await joining
     assert running.feeds.followed == set()
     assert running.hub.connections() == []
+
+
+async def test_who_is_told_to_go_while_it_asks_for_more_is_let_go(running: Running) -> None:
+    client = await running.listener("p", "trades")
+    running.feeds.hold_back = asyncio.Event()
+    joining = asyncio.create_task(client.listen("p", "account"))
+    await settle()
+    running.hub.end(client.connection, 4401, "access_revoked")
+    running.feeds.hold_back.set()
+    with pytest.raises(ConnectionResetError):
+        await joining
+    assert running.feeds.followed == set()
 
 
 async def test_a_position_that_is_no_longer_held_is_not_told_to_who_was_behind(running: Running) -> None:
@@ -677,6 +694,9 @@ async def test_who_does_not_go_when_told_to_is_cut_off(running: Running) -> None
     client = await running.listener()
     running.hub.end(client.connection, 4401, "access_revoked")
     running.feeds.set("p", {"account": account(1)})
+    await settle()
+    assert [first for first, _ in frames_in(b"".join(client.wire()))] == [0x88]
+    assert running.feeds.followed == set()
     for _ in range(3):
         await running.pass_time()
     assert client.pipe.closed
