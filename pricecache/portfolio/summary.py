@@ -86,6 +86,10 @@ class Summaries:
         """Of the portfolio, or one account of it. Raises `Unavailable` while a calendar is built."""
         return await self.computed(await self.asked(portfolio), account)
 
+    def today(self, portfolio: Portfolio) -> int:
+        """The day it is for the portfolio, days since 1970-01-01."""
+        return self._wholes.today(portfolio)
+
     async def computed(self, asked: Asked, account: str | None = None) -> Summarised:
         """The summary of what was `asked`."""
 

@@ -62,6 +62,7 @@ class Follower:
         self._anew: dict[int, int] = {}
         self._looked_at = clock.monotonic()
         self._renames = catalog.renames
+        self._minute = int(clock.time() // 60)
         self._failing = False
 
     # who is followed
@@ -149,7 +150,8 @@ class Follower:
         """Bars or actions of a series are others."""
         irregular = self._followed.irregular([event.entry.instrument])
         self._mark_slots(irregular, Priority.MARKET, Reason.SCHEDULE)
-        self._look()
+        self._doubt(self._book.holders(self._prices.depending_on(event.entry.instrument)))
+        self._look_safely()
 
     def on_ledger(self, portfolio_id: str) -> None:
         """Its ledger or its rules have changed, or it has gone."""
@@ -186,6 +188,24 @@ class Follower:
             self._renames = self._catalog.renames
             self.on_reopened()
         self._mark_slots(self._book.holders(self._prices.look()), Priority.MARKET, Reason.SCHEDULE)
+        minute = int(self._clock.time() // 60)
+        if minute != self._minute:
+            self._look_at_the_day(minute)
+
+    def _look_at_the_day(self, minute: int) -> None:
+        """Once a minute: at what a new day changes."""
+        if minute // 1440 != self._minute // 1440:
+            self._mark_slots(self._book.holders(self._prices.doubt_all()), Priority.MARKET, Reason.SCHEDULE)
+        self._minute = minute
+        over = [found.slot for found in self._followed if self.valuer.is_over(found)]
+        self._doubt(np.array(over, np.int64))
+
+    def _doubt(self, slots: NDArray[np.int64]) -> None:
+        """Their rows have to be made anew."""
+        for slot in slots.tolist():
+            if (found := self._followed.at(slot)) is not None:
+                found.is_doubted = True
+        self._mark_slots(slots, Priority.MARKET, Reason.SCHEDULE)
 
     # the work
 
@@ -205,6 +225,8 @@ class Follower:
             self._look_safely()
         await self._turn()
         await self._sum_up_some()
+        if self._prices.doubted:  # what is held since just now
+            await self._refresh_safely()
 
     async def _turn(self) -> None:
         """Value all that is due now and has changed by prices alone; what has changed by more waits for its turn."""
@@ -300,6 +322,12 @@ class Follower:
             self._look()
         except PricecacheError as exc:  # a calendar is being built: it is there at the next look
             log.debug("live prices not looked at", error=str(exc))
+
+    async def _refresh_safely(self) -> None:
+        try:
+            await self._refresh_prices()
+        except (PyMongoError, PricecacheError) as exc:  # tried again at the next look, and told by whoever is due
+            log.debug("live prices not worked out", error=str(exc)[:300])
 
     def _put_back_one(self, found: Followed, reasons: int, error: Exception) -> None:
         found.is_doubted = True

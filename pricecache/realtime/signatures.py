@@ -21,15 +21,16 @@ class Signature(NamedTuple):
 
     `version`: of its catalog entry, so of its bars, actions, currency; `opened`, `due`: the last session of its market
     that has opened, and the last one whose bar should be in; `session`: the one whose price the quote is, None when the
-    quote counts for none; and what the quote says of that session.
+    quote counts for none; `is_stale`: whether it is stale; `said`: what it says of a session, whether or not its price
+    counts.
     """
 
     version: int
     opened: int | None
     due: int | None
     session: int | None
-    open: float | None
-    previous_close: float | None
+    is_stale: bool
+    said: tuple[int | None, float | None, float | None, str] | None
     currency: str
 
 
@@ -49,10 +50,11 @@ class Signatures:
         calendar, lag = self._calendars.get(entry.instrument.place.calendar), entry.lag(self._lag)
         opened, due = self._at(calendar, lag, now)
         if quote is None:
-            return Signature(entry.version, opened, due, None, None, None, entry.currency), None
+            return Signature(entry.version, opened, due, None, True, None, entry.currency), None
         session = running_session(quote, calendar, entry.currency, now, lag)
-        facts = (quote.open, quote.previous_close) if session is not None else (None, None)
-        return Signature(entry.version, opened, due, session, *facts, entry.currency), quote
+        said = quote.session, quote.open, quote.previous_close, quote.currency
+        is_stale = now >= quote.stale_at
+        return Signature(entry.version, opened, due, session, is_stale, said, entry.currency), quote
 
     def stale_at(self, entry: Entry, quote: Quote | None, is_stale: bool) -> float:
         """From when on the price counts as stale, if no other comes: seconds since 1970 UTC. `is_stale`: whether it is

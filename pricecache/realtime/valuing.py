@@ -101,6 +101,11 @@ class Valuer:
         self._extremes.restart(found.slot)
         self._ranges.forget(found.id)
 
+    def is_over(self, found: Followed) -> bool:
+        """Whether the day has come from which on its row holds no more, whatever prices do."""
+        row, portfolio = found.row, found.portfolio
+        return row is not None and portfolio is not None and self._summaries.today(portfolio) >= row.until
+
     def rolled(self, slots: NDArray[np.int64]) -> None:
         """These hold something of which a new session has opened: their ranges begin anew if it is the latest."""
         for slot in slots.tolist():
@@ -117,6 +122,8 @@ class Valuer:
 
     async def value(self, due: Sequence[Followed]) -> None:
         """All of `due` in one pass, each with a row. What moves by it and is not due is told when its time comes."""
+        if self._book.wants_merge:
+            self._book.adopt(await asyncio.to_thread(self._book.layout()))
         started = time.perf_counter()
         self._book.revalue()
         self._stretch()
@@ -147,7 +154,10 @@ class Valuer:
         value, change = float(figures.totals.value[at]), float(figures.totals.change[at])
         prices = [self._prices.price(one, now) for one in found.instruments]
         ranged = self._ranges.now(found.portfolio, found.day, value, change)
-        self._publish(found, brought_up(found.values, figures, at, found.instruments, prices, ranged, now))
+        assert found.row is not None
+        currencies = [name for name in found.row.names[found.row.positions :] if isinstance(name, str)]
+        values = brought_up(found.values, figures, at, found.instruments, currencies, prices, ranged, now)
+        self._publish(found, values)
 
     def _publish(self, found: Followed, values: dict[str, Event]) -> None:
         news, found.values = changed(found.values, values), values

@@ -25,6 +25,7 @@ from pricecache.realtime.signatures import Signature, Signatures
 
 COLUMNS_AT_ONCE = 50
 """Columns that are worked out before the event loop gets its turn."""
+_UNKNOWN = PriceNow(None, None, None, None, True, None, None)
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -42,16 +43,19 @@ class Watched:
     signature: Signature | None = None
     quote: Quote | None = None
     session: Session | None = None
-    price: float | None = None
+    price: tuple[int, float] | None = None
 
     def present(self, stale_at: float, now: float) -> PriceNow:
         """Its price now; `stale_at`: from when on it is stale."""
         quote, session = self.quote, self.session
-        if quote is not None and self.signature is not None and self.signature.session is not None:
-            return PriceNow(quote.price, quote.as_of, quote.source, now >= stale_at)
         if session is None:
-            return PriceNow(None, None, None, True)
-        return PriceNow(self.price, session.price_at, session.source, now >= stale_at)
+            return _UNKNOWN
+        market = session.day, session.previous
+        of_quote = None if self.signature is None else self.signature.session
+        if quote is not None and of_quote is not None:
+            return PriceNow(quote.price, of_quote, quote.as_of, quote.source, now >= stale_at, *market)
+        day, price = (None, None) if self.price is None else self.price
+        return PriceNow(price, day, session.price_at, session.source, now >= stale_at, *market)
 
 
 class WatchedPrices:
@@ -91,7 +95,7 @@ class WatchedPrices:
         """What it costs at instant `now`, as far as that is known here."""
         watched = self._watched.get(instrument.key)
         if watched is None or watched.session is None:
-            return PriceNow(None, None, None, True)
+            return _UNKNOWN
         stale_at = self._signatures.stale_at(watched.entry, watched.quote, watched.session.stale)
         return watched.present(stale_at, now)
 
@@ -157,6 +161,17 @@ class WatchedPrices:
             rebuilt.append(await self._work_out(keys, base))
         return np.unique(np.concatenate(rebuilt))
 
+    def doubt_all(self) -> NDArray[np.int64]:
+        """A day has begun: every column may read differently. Their numbers: int64."""
+        keys = {key for key in self._book.columns.keys if key is not None}
+        self._doubted |= keys
+        return np.array(self._numbers(keys), np.int64)
+
+    def depending_on(self, instrument: Instrument) -> NDArray[np.int64]:
+        """Columns that have the rate of this pair of currencies in them: int64."""
+        watched = self._watched.get(instrument.key)
+        return _NONE if watched is None else np.array(self._numbers(watched.needs), np.int64)
+
     def take_rolled(self) -> list[int]:
         """Columns of which another session is the latest one now than when this was asked last."""
         keys, self._rolled = self._rolled, set()
@@ -176,8 +191,7 @@ class WatchedPrices:
             raise
         rebuilt = self._book.set_columns(np.array([self._book.column(*key) for key in known], np.int64), facts)
         for one in instruments:
-            price = market.prices[one].price_on(end)
-            self._worked_out(one, base, *seen[one], sessions[one], None if price is None else price[1])
+            self._worked_out(one, base, *seen[one], sessions[one], market.prices[one].price_on(end))
         return rebuilt
 
     async def _told(
@@ -197,7 +211,7 @@ class WatchedPrices:
         signature: Signature,
         quote: Quote | None,
         session: Session,
-        price: float | None,
+        price: tuple[int, float] | None,
     ) -> None:
         watched = self._watched[instrument.key]
         present, current = self._signatures.of(watched.entry)

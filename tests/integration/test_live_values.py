@@ -137,8 +137,9 @@ async def test_a_new_session_measures_from_the_close_before_and_begins_its_own_r
     await settle(daemon)
     daemon.clock.advance(3 * 86400 - 60)  # Monday
     await tick(daemon, 140.0, session=TODAY + 3, open=131.0, previous_close=130.0)
-    daemon.clock.advance(2)
-    await settle(daemon)
+    for _ in range(2):
+        daemon.clock.advance(3)
+        await settle(daemon)
     now = value_of(daemon, portfolio)
     assert (now.day, now.value, now.change, now.high, now.low) == (TODAY + 3, 1400, 100, 1400, 1400)
     got = await summary(daemon)
