@@ -130,9 +130,9 @@ class Follower:
             return
         if is_tracked is not None:
             found.is_tracked = is_tracked
-        if is_listened is not None:
+        if is_listened is not None and is_listened != found.is_listened:
             found.is_listened = is_listened
-            found.values = {}
+            found.begin_telling({})
         self._followed.rest(found)
 
     # what concerns them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import NamedTuple
 
 from pricecache.cache.live import LiveCache
@@ -55,15 +54,6 @@ class Signatures:
         said = quote.session, quote.open, quote.previous_close, quote.currency
         is_stale = now >= quote.stale_at
         return Signature(entry.version, opened, due, session, is_stale, said, entry.currency), quote
-
-    def stale_at(self, entry: Entry, quote: Quote | None, is_stale: bool) -> float:
-        """From when on the price counts as stale, if no other comes: seconds since 1970 UTC. `is_stale`: whether it is
-        now."""
-        calendar = self._calendars.get(entry.instrument.place.calendar)
-        if is_stale:
-            return -inf
-        moves = entry.kind != "fund" and calendar.is_open(self._clock.time())
-        return quote.stale_at if moves and quote is not None else inf
 
     def _at(self, calendar: SessionCalendar, lag: float, now: float) -> tuple[int | None, int | None]:
         key = calendar.name, lag
