@@ -8,8 +8,8 @@ from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.catalog import Entry
 from pricecache.core.quotes import Quote
-from pricecache.core.running import running_session
-from pricecache.core.sessions import CalendarBook, SessionCalendar
+from pricecache.core.running import Running, running_at
+from pricecache.core.sessions import CalendarBook
 
 _HOURS_SECONDS = 1.0
 """For so long it is taken as known which session runs; the next look notices."""
@@ -41,23 +41,32 @@ class Signatures:
         self._calendars = calendars
         self._clock = clock
         self._lag = lag
-        self._hours: dict[tuple[str, float], tuple[float, int | None, int | None]] = {}
+        self._hours: dict[tuple[str, float], _Hours] = {}
 
     def of(self, entry: Entry) -> tuple[Signature, Quote | None]:
         """At this moment, with the quote that it is of. Raises `Unavailable` while the calendar is built."""
         now, quote = self._clock.time(), self._live.get(entry.instrument.key)
-        calendar, lag = self._calendars.get(entry.instrument.place.calendar), entry.lag(self._lag)
-        opened, due = self._at(calendar, lag, now)
+        hours = self._at(entry.instrument.place.calendar, entry.lag(self._lag), now)
+        running = hours.running
+        opened = None if running is None else running.session
         if quote is None:
-            return Signature(entry.version, opened, due, None, True, None, entry.currency), None
-        session = running_session(quote, calendar, entry.currency, now, lag)
-        said = quote.session, quote.open, quote.previous_close, quote.currency
+            return Signature(entry.version, opened, hours.due, None, True, None, entry.currency), None
         is_stale = now >= quote.stale_at
-        return Signature(entry.version, opened, due, session, is_stale, said, entry.currency), quote
+        counts = running is not None and not is_stale and quote.currency == entry.currency and running.has(quote)
+        said = quote.session, quote.open, quote.previous_close, quote.currency
+        session = opened if counts else None
+        return Signature(entry.version, opened, hours.due, session, is_stale, said, entry.currency), quote
 
-    def _at(self, calendar: SessionCalendar, lag: float, now: float) -> tuple[int | None, int | None]:
-        key = calendar.name, lag
-        known = self._hours.get(key)
-        if known is None or not 0 <= now - known[0] < _HOURS_SECONDS:
-            known = self._hours[key] = now, calendar.current(now), calendar.last_closed(now, lag)
-        return known[1], known[2]
+    def _at(self, name: str, lag: float, now: float) -> _Hours:
+        known = self._hours.get((name, lag))
+        if known is None or not 0 <= now - known.at < _HOURS_SECONDS:
+            calendar = self._calendars.get(name)
+            known = _Hours(now, running_at(calendar, now, lag), calendar.last_closed(now, lag))
+            self._hours[name, lag] = known
+        return known
+
+
+class _Hours(NamedTuple):
+    at: float
+    running: Running | None
+    due: int | None
