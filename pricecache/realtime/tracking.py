@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 CLOSED_FOR_SECONDS = 60.0
 """How long after the close the last price of a session is waited for before what a portfolio closed at is kept."""
+
+USERS_AT_ONCE = 200
+"""Whose portfolios are read with one query, and taken up before the event loop gets its turn."""
 
 
 class Present(Protocol):
@@ -117,7 +120,7 @@ class LiveTracking:
     async def start(self, user: str, by: str) -> bool:
         """Whether it was not tracked before."""
         is_new = await self._users.start(user, by)
-        await self._follow(user)
+        await self._follow([user])
         self._followers.look(self._tracked[user])
         return is_new
 
@@ -165,16 +168,19 @@ class LiveTracking:
         users = {one.user for one in await self._users.all()}
         for user in set(self._tracked) - users:
             self._unfollow(user)
-        for user in sorted(users):
-            await self._follow(user)
+        await self._follow(sorted(users))
         now = self._clock.time()
         self._looked_at = now
         self._followers.look([one for one in self.portfolios if self._moves(one, now)])
         await self._capture(now)
 
-    async def _follow(self, user: str) -> None:
-        portfolios = await self._portfolios.all_of(user)
-        present = tuple(one.id for one in portfolios if not one.is_archived)
+    async def _follow(self, users: Sequence[str]) -> None:
+        for i in range(0, len(users), USERS_AT_ONCE):
+            found = await self._portfolios.all_of_each(users[i : i + USERS_AT_ONCE])
+            for user, portfolios in found.items():
+                self._take(user, tuple(one.id for one in portfolios if not one.is_archived))
+
+    def _take(self, user: str, present: tuple[str, ...]) -> None:
         for gone in set(self._tracked.get(user, ())) - set(present):
             self._followers.untrack(gone)
         self._tracked[user] = present
