@@ -40,10 +40,9 @@ class DayRanges:
         self._clock = clock
         self._ranges: dict[str, DayRange] = {}
         self._unsaved: set[str] = set()
+        self._saving: set[str] = set()
+        self._leaving: set[str] = set()
         self._failing = False
-
-    def __contains__(self, portfolio_id: str) -> bool:
-        return portfolio_id in self._ranges
 
     def get(self, portfolio_id: str, day: int | None) -> DayRange | None:
         """Of the session of `day`, None when nothing was seen of it."""
@@ -61,6 +60,7 @@ class DayRanges:
 
     async def load(self, portfolio_ids: list[str]) -> None:
         """What is stored of these; what was seen here meanwhile stays seen."""
+        self._leaving.difference_update(portfolio_ids)
         wanted = [one for one in portfolio_ids if one not in self._ranges]
         if not wanted:
             return
@@ -74,20 +74,24 @@ class DayRanges:
                 self._ranges[portfolio] = replace(seen, high=high, low=low, since=min(seen.since, stored.since))
 
     def note(self, portfolio_id: str, day: int, change: float, corrections: int | None = None) -> None:
-        """The day change in the session of `day` is `change` now. `corrections`: how many
-        the ledger has had; when there is a new one the range begins anew. What is of an earlier session than is
-        known already changes nothing."""
+        """The day change in the session of `day` is `change` now. `corrections`: how many the ledger has had that it is
+        of, None for as many as are known; when there is a new one the range begins anew. What is of an earlier session
+        than is known already, or of a ledger before its last correction, changes nothing."""
         now, seen = self._clock.time(), self._ranges.get(portfolio_id)
         known = 0 if seen is None else seen.corrections
-        by = known if corrections is None else max(corrections, known)
+        by = known if corrections is None else corrections
+        if by < known:
+            return
         if seen is None or seen.day < day or by > known:
             self._keep(DayRange(portfolio_id, day, change, change, now, now, by))
         elif seen.day == day and not seen.low <= change <= seen.high:
             self._keep(replace(seen, high=max(seen.high, change), low=min(seen.low, change), at=now))
 
     def forget(self, portfolio_id: str) -> None:
-        """Nobody follows it here any more; what is stored stays."""
-        if portfolio_id not in self._unsaved:
+        """Nobody follows it here any more; what is stored stays, and what is not yet goes when it is."""
+        if portfolio_id in self._unsaved or portfolio_id in self._saving:
+            self._leaving.add(portfolio_id)
+        else:
             self._ranges.pop(portfolio_id, None)
 
     def _keep(self, one: DayRange) -> None:
@@ -102,17 +106,29 @@ class DayRanges:
 
     async def save(self) -> None:
         """Save what has moved since the last time; what cannot be saved now waits for the next time."""
-        names, self._unsaved = self._unsaved, set()
-        if not names:
+        if not self._unsaved:
             return
+        self._saving, self._unsaved = self._unsaved, set()
         try:
-            await self._store.save([self._ranges[name] for name in names])
+            await self._store.save([self._ranges[name] for name in self._saving])
         except PyMongoError as exc:
-            self._unsaved |= names
+            self._unsaved |= self._saving
             if not self._failing:
-                log.warning("day ranges cannot be saved", portfolios=len(names), error=str(exc)[:200])
+                log.warning("day ranges cannot be saved", portfolios=len(self._saving), error=str(exc)[:200])
             self._failing = True
             return
+        except BaseException:  # the daemon stops, and saves once more at its end
+            self._unsaved |= self._saving
+            raise
+        finally:
+            self._let_go(self._saving)
         if self._failing:
             log.info("day ranges are saved again")
         self._failing = False
+
+    def _let_go(self, saved: set[str]) -> None:
+        gone = (saved & self._leaving) - self._unsaved
+        for name in gone:
+            del self._ranges[name]
+        self._leaving -= gone
+        self._saving = set()

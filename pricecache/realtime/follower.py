@@ -118,7 +118,9 @@ class Follower:
         self._need(self._followed.get(portfolio_id), is_listened=False)
 
     def drop(self, found: Followed) -> None:
-        """Follow it no more."""
+        """Follow it no more. Nothing when it was dropped before: its slot may be another's now."""
+        if self._followed.at(found.slot) is not found:
+            return
         self._followed.drop(found)
         self._book.drop(found.slot)
         self.queue.forget(found.slot)
@@ -139,8 +141,6 @@ class Follower:
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         """Prices that are newer or other than before. Neither raises nor blocks."""
-        if not len(self._followed):
-            return
         slots = self._book.holders(self._prices.take(quotes))
         irregular = self._followed.irregular(quote.instrument for quote in quotes)
         self._mark_slots(slots, Priority.MARKET, Reason.PRICE)
@@ -202,10 +202,10 @@ class Follower:
 
     def _doubt(self, slots: NDArray[np.int64]) -> None:
         """Their rows have to be made anew."""
-        for slot in slots.tolist():
-            if (found := self._followed.at(slot)) is not None:
-                found.is_doubted = True
-        self._mark_slots(slots, Priority.MARKET, Reason.SCHEDULE)
+        there = [found for slot in slots.tolist() if (found := self._followed.at(slot)) is not None]
+        for found in there:
+            found.is_doubted = True
+        self._mark(there, Priority.MARKET, Reason.SCHEDULE)
 
     # the work
 
@@ -260,14 +260,13 @@ class Follower:
             await self.valuer.value(quick)
 
     async def _refresh_prices(self) -> None:
-        doubted = [await self._prices.refresh()]
+        await self._prices.refresh()
         days = self._prices.take_rolled()
         if days:
             self.valuer.rolled(self._book.holders(np.array(days, np.int64)))
-        for slot in np.concatenate(doubted).tolist():
-            if (found := self._followed.at(slot)) is not None and not found.is_doubted:
-                found.is_doubted = True
-                self._mark([found], Priority.MARKET, Reason.SCHEDULE)
+        slots = self._prices.take_rebuilt()
+        if slots:
+            self._doubt(np.array(slots, np.int64))
 
     async def _sum_up_some(self) -> None:
         for _ in range(SUMMED_UP_AT_ONCE):
@@ -331,7 +330,8 @@ class Follower:
 
     def _put_back_one(self, found: Followed, reasons: int, error: Exception) -> None:
         found.is_doubted = True
-        self._put_back(np.array([found.slot], np.int64), np.array([reasons], np.uint8), error)
+        slots = [found.slot] if self._followed.at(found.slot) is found else []
+        self._put_back(np.array(slots, np.int64), np.array([reasons] * len(slots), np.uint8), error)
 
     def _put_back(self, slots: NDArray[np.int64], reasons: NDArray[np.uint8], error: Exception) -> None:
         there = np.array([self._followed.at(slot) is not None for slot in slots.tolist()], np.bool_)

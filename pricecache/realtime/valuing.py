@@ -132,12 +132,16 @@ class Valuer:
         self.counts.seconds = time.perf_counter() - started
         listened = [one for one in due if one.is_listened]
         for i in range(0, len(listened), FIGURES_AT_ONCE):
-            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if one.row is not None]
+            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if self._is_told(one)]
             if part:
                 figures = self._book.figures(np.array([one.slot for one in part], np.int64))
                 for at, one in enumerate(part):
                     self._tell(one, figures, at)
             await asyncio.sleep(0)
+
+    def _is_told(self, one: Followed) -> bool:
+        """Still, by its row: others may have had it dropped, and its slot used, since the pass."""
+        return one.is_listened and one.row is not None and self._followed.at(one.slot) is one
 
     def _stretch(self) -> None:
         """Take note of changes that are greater or less than any before them today."""
@@ -166,9 +170,9 @@ class Valuer:
     # by the ledger
 
     async def sum_up(self, found: Followed) -> bool:
-        """One portfolio from its ledger, and its row for the passes to come; whether the row is of the present
-        sessions. Raises `NotFound` when it has gone, `Unavailable` while a calendar is built, and what the database
-        raises."""
+        """One portfolio from its ledger, and its row for the passes to come; whether that is of the present sessions
+        and prices, else it is to be valued once more. Raises `NotFound` when it has gone, `Unavailable` while a
+        calendar is built, and what the database raises."""
         found.is_doubted = False  # what is doubted from here on is doubted again
         portfolio = await self._portfolios.find(found.id)
         await self._ranges.load([portfolio.id])
@@ -197,7 +201,8 @@ class Valuer:
         return self._ranges.now(portfolio, day, worth.value, change)
 
     def _place(self, found: Followed, asked: Asked, summarised: Summarised, row: LiveRow | None) -> bool:
-        """Let the passes to come value it by `row`; without one it is summed up each time."""
+        """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have
+        changed since `asked` that it was not told of."""
         now = summarised.summary
         found.positions, found.watched = Positions(), ()
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
@@ -206,9 +211,9 @@ class Valuer:
         self._extremes.restart(found.slot)  # what it saw of the row before may have been of no day
         if row is None:
             self._book.drop(found.slot)
-            self._followed.set_irregular(found, [one.key for one in _concern(asked)])
-            return True
-        self._followed.set_irregular(found, ())
+            return not self._followed.set_irregular(found, frozenset(one.key for one in _concern(asked)))
+        self._followed.set_irregular(found, frozenset())
+        new = [name for name in row.names if self._book.columns.find((name, row.base)) is None]
         older = set(self._book.put(found.slot, row).tolist())
         for name in row.names:
             self._prices.watch((name, row.base))
@@ -217,7 +222,8 @@ class Valuer:
         if older:
             self._prices.doubt((name, row.base) for name in row.names if self._book.column(name, row.base) in older)
             found.is_doubted = True
-        return not older
+        self._prices.doubt((name, row.base) for name in new)
+        return not older and not new
 
 
 def latest_session(summarised: Summarised) -> int | None:

@@ -59,8 +59,9 @@ async def stats(daemon: ApiDaemon) -> dict[str, Any]:
 async def followed(daemon: ApiDaemon) -> str:
     portfolio = await holding_ten(daemon)
     await tick(daemon, 120.0)
-    await settle(daemon)
-    daemon.clock.advance(2)
+    for _ in range(3):
+        await settle(daemon)
+        daemon.clock.advance(2)
     await settle(daemon)
     return portfolio
 
