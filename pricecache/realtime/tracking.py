@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 CLOSED_FOR_SECONDS = 60.0
 """How long after the close the last price of a session is waited for before what a portfolio closed at is kept."""
+LATE_SECONDS = 3600.0
+"""How long after the close what also holds something that never closes is still worth what it closed at."""
 
 USERS_AT_ONCE = 200
 """Whose portfolios are read with one query, and taken up before the event loop gets its turn."""
@@ -137,7 +139,9 @@ class LiveTracking:
         held = {instrument for present in found for instrument in present.held}
         now = self._clock.time()
         is_open = any(self._is_open(one, now) for one in held)
-        looked_at = self._looked_at if tracked is not None else None
+        looked_at = self._looked_at
+        if tracked is None or (looked_at is not None and looked_at < tracked.since):
+            looked_at = None
         next_at = None if tracked is None or not is_open else (now if looked_at is None else looked_at) + self.interval
         opens_at = min((self._opens(one, now) for one in held), default=inf)
         return TrackingStatus(
@@ -161,6 +165,8 @@ class LiveTracking:
                 if not self._failing:
                     log.warning("live tracking is held up", error=f"{type(exc).__name__}: {exc}"[:300])
                 self._failing = True
+            except Exception:  # one fault must not end all looks
+                log.exception("live tracking failed")
             await self._clock.sleep(self.interval)
 
     async def turn(self) -> None:
@@ -205,14 +211,28 @@ class LiveTracking:
 
     def _close_of(self, portfolio: str, now: float) -> Close | None:
         present = self._followers.present(portfolio)
-        if present is None or present.day is None or present.value is None:
+        if present is None or present.value is None:
             return None
-        closing = [one for one in present.held if one.place.calendar not in EVERY_DAY]
-        if self._closed.get(portfolio) == present.day or not closing:
+        names = {one.place.calendar for one in present.held}
+        closing = self._sessions(names - EVERY_DAY, now)
+        day = max((session for session, _ in closing), default=None)
+        if day is None or self._closed.get(portfolio) == day:
             return None
-        if any(self._is_open(one, now, CLOSED_FOR_SECONDS) for one in closing):
+        closed_at = max(close for _, close in closing)
+        moves_on = bool(names & EVERY_DAY) and now > closed_at + LATE_SECONDS  # it has been worth something else since
+        if now < closed_at + CLOSED_FOR_SECONDS or moves_on:
             return None
-        return Close(portfolio, present.day, present.value, present.change, present.high, present.low, now)
+        ranged = (present.high, present.low) if present.day == day else (None, None)
+        return Close(portfolio, day, present.value, present.change, *ranged, now)
+
+    def _sessions(self, names: Collection[str], now: float) -> list[tuple[int, float]]:
+        """Of each of these calendars the last session that has opened, and its close; of none while one is built."""
+        try:
+            calendars = [self._calendars.get(name) for name in names]
+        except Unavailable:
+            return []
+        found = [(session, one.close_of(session)) for one in calendars if (session := one.current(now)) is not None]
+        return [(session, close) for session, close in found if close is not None]
 
     def _is_open(self, instrument: Instrument, now: float, lag: float = 0.0) -> bool:
         try:

@@ -227,9 +227,9 @@ class Valuer:
 
 
 def latest_session(summarised: Summarised) -> int | None:
-    """The latest session of what a portfolio holds, days since 1970-01-01; None when it holds nothing."""
-    held = [one.instrument for one in summarised.summary.positions if one.quantity]
-    return max((summarised.sessions[one].day for one in held), default=None)
+    """The latest session of what a portfolio holds or has sold in it, days since 1970-01-01; None without any."""
+    shown = (summarised.sessions[one.instrument].day for one in summarised.summary.positions)
+    return max(shown, default=None)
 
 
 def _instruments(row: LiveRow) -> list[Instrument]:

@@ -188,3 +188,32 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (close["portfolioId"], close["date"], close["totalValue"]) == (portfolio, "2026-11-20", 1280)
     assert (close["dayChange"], close["dayHigh"], close["dayLow"]) == (180, 1280, 1200)
     assert (answer["marketOpen"], answer["nextUpdate"], answer["nextOpen"]) == (False, None, "2026-11-23T14:30:00Z")
+
+
+async def test_what_holds_a_coin_too_closed_on_the_day_of_the_exchange(daemon: ApiDaemon) -> None:
+    portfolio, coin = await followed(daemon), Instrument("BTC-USD", "CRYPTO")
+    await priced(daemon, coin, {TODAY - 18: 40.0, TODAY - 1: 50.0})
+    await add(daemon, portfolio, {**BUY, "symbol": "BTC-USD", "market": "CRYPTO", "quantity": 2, "price": 40})
+    await daemon.call("POST", "/api/portfolio/live-tracking/start", headers=ANN)
+    tracking = daemon.parts.realtime.tracking
+    daemon.clock.advance(5 * HOUR - 60)
+    await tick(daemon, 120.0)
+    daemon.clock.advance(120)  # a minute after the close of New York
+    await tick(daemon, 60.0, coin, session=None, open=50.0, previous_close=50.0)
+    for _ in range(3):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    await tracking.turn()
+    (close,) = (await tracking.status("ann")).closes
+    assert (close.day, close.value) == (TODAY, 10 * 120 + 2 * 60)
+    daemon.clock.advance(20 * HOUR)  # Saturday: the coin goes on
+    await tracking.turn()
+    assert (await tracking.status("ann")).closes == (close,)
+
+
+async def test_a_sale_of_what_traded_last_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    sale = {"date": "2026-11-20", "type": "sell", "symbol": "AAPL", "quantity": 10, "price": 120}
+    assert (await add(daemon, portfolio, sale))[0] == 201
+    got = await summary(daemon)
+    assert (got["totalValue"], got["dayChange"], got["dayHigh"]) == (0, 100, 0)
