@@ -111,7 +111,8 @@ class Follower:
     def listen(self, portfolio_id: str) -> Followed:
         """Followed until `unlisten`, and its values told."""
         found = self.touch(portfolio_id)
-        self._need(found, is_listened=True)
+        if not found.is_listened:  # else what the others were told stands
+            self._need(found, is_listened=True)
         return found
 
     def unlisten(self, portfolio_id: str) -> None:

@@ -173,3 +173,21 @@ async def test_a_portfolio_found_gone_takes_nothing_from_who_has_its_slot_now(
     assert value_of(daemon, "gone") is None
     assert value_of(daemon, other).value == 0
     assert value_of(daemon, portfolio).value == 1200
+
+
+async def test_a_second_listener_takes_no_news_from_the_first(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portfolio = await holding_ten(daemon)
+    await tick(daemon, 120.0)
+    realtime, told = daemon.parts.realtime, list[float]()
+    await realtime.hub._register._feeds.snapshot(portfolio)
+    await settled(daemon)
+    monkeypatch.setattr(
+        realtime.hub, "publish_values", lambda portfolio, values: told.append(values["account"]["totalValue"])
+    )
+    await tick(daemon, 130.0)
+    state = await realtime.hub._register._feeds.snapshot(portfolio)  # before the pass that the price is waiting for
+    assert state.values["account"]["totalValue"] == 1300
+    await settled(daemon)
+    assert told == [1300]
