@@ -34,7 +34,9 @@ DOCUMENTS = [README, MANUAL, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 BASE_URL = "http://127.0.0.1:8080"
 
 ELIDED = "..."
-OPEN_MAPS = frozenset({"byCode", "byState", "counts", "divergences", "errorsByCode24h", "holes", "parameters"})
+OPEN_MAPS = frozenset(
+    {"byCode", "byState", "closed", "counts", "divergences", "errorsByCode24h", "holes", "parameters"}
+)
 """Members whose keys are names that depend on what happened: only their values have a shape."""
 MAY_BE_EMPTY = frozenset({"missing"})
 """Arrays that have nothing in them on some days of the week."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +22,33 @@ def running_session(
     """
     if quote is None or now >= quote.stale_at or quote.currency != currency:
         return None
-    session = calendar.current(now)
-    if session is None or quote.session not in (None, session) or calendar.current(quote.as_of) != session:
+    running = running_at(calendar, now, lag)
+    return running.session if running is not None and running.has(quote) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The session that runs or was the last to run, and when its prices are made: from `starts` on, before `ends`, in
+    seconds since 1970 UTC."""
+
+    session: int
+    starts: float
+    ends: float
+
+    def has(self, quote: Quote) -> bool:
+        """Whether `quote` is of it."""
+        return self.starts <= quote.as_of < self.ends and quote.session in (None, self.session)
+
+
+def running_at(calendar: SessionCalendar, now: float, lag: float) -> Running | None:
+    """At instant `now`; None before the first session. `lag`: seconds after a close in which a price may still come."""
+    at = int(calendar.opens.searchsorted(now, side="right")) - 1
+    if at < 0:
         return None
-    close = calendar.close_of(session)
-    return session if close is not None and quote.as_of < close + lag else None
+    ends = float(calendar.closes[at]) + lag
+    if at + 1 < len(calendar.opens):
+        ends = min(ends, float(calendar.opens[at + 1]))
+    return Running(int(calendar.sessions[at]), float(calendar.opens[at]), ends)
 
 
 def bar_of(quote: Quote, sampled: Sampled | None) -> NDArray[np.float64]:

@@ -67,8 +67,8 @@ class PortfolioFeeds:
         summarised = await self._summarised(portfolio)
         values = values_of(self._shape(summarised, valuer.noted(summarised)))
         found = follower.listen(portfolio_id)
-        if not found.values:
-            found.values = dict(values)
+        if not found.values:  # else others have been told older ones, and what is told next starts from these
+            found.begin_telling(dict(values))
         held = frozenset(one.instrument.key for one in summarised.summary.positions if one.quantity)
         return PortfolioState(epoch, seq, values | await self._open_orders(portfolio_id), held)
 

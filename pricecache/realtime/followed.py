@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pricecache.core.instruments import Instrument
 from pricecache.core.live_rows import LiveRow
 from pricecache.core.portfolios import Portfolio
-from pricecache.realtime.shapes import Event
+from pricecache.realtime.shapes import Event, Positions
+from pricecache.realtime.watched_prices import Watched
 
 
 @dataclass(slots=True, eq=False)
@@ -22,10 +23,10 @@ class Followed:
 
     `is_tracked`, `is_listened`: why, beside that somebody looked at it or changed it of late. `row`: what the live book
     has of it; None: it is summed up each time anew. `is_doubted`: its row is to be made anew before it is used.
-    `instruments`: of its positions, in the order of the row.
-    `held`: those of them that it has some of. `day`: the latest session of these, days since 1970-01-01; `value`,
-    `change`: of the whole, in base currency, when it was summed up last, None unknown. `concern`: where it has no row,
-    the instruments whose quotes concern it (`Instrument.key`). `values`: what listeners have been told.
+    `positions`: those of the row, and `watched` what their prices are kept in. `held`: instruments that it has some of.
+    `day`: the latest session of these, days since 1970-01-01; `value`, `change`: of the whole, in base currency, when
+    it was summed up last, None unknown. `concern`: where it has no row, the instruments whose quotes concern it
+    (`Instrument.key`). `values`: what listeners have been told, empty while nobody has been told anything.
     """
 
     slot: int
@@ -35,13 +36,19 @@ class Followed:
     is_listened: bool = False
     is_doubted: bool = True
     row: LiveRow | None = None
-    instruments: tuple[Instrument, ...] = ()
+    positions: Positions = field(default_factory=Positions)
+    watched: tuple[Watched, ...] = ()
     held: frozenset[Instrument] = frozenset()
     concern: frozenset[str] = frozenset()
     day: int | None = None
     value: float | None = None
     change: float | None = None
     values: dict[str, Event] = field(default_factory=dict)
+
+    def begin_telling(self, values: dict[str, Event]) -> None:
+        """Whoever listens first is told these; what changes from here on is told next."""
+        self.values = values
+        self.positions.told = [None] * len(self.positions.told)
 
     @property
     def is_needed(self) -> bool:

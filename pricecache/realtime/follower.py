@@ -121,8 +121,7 @@ class Follower:
     def listen(self, portfolio_id: str) -> Followed:
         """Followed until `unlisten`, and its values told."""
         found = self.touch(portfolio_id)
-        if not found.is_listened:  # else what the others were told stands
-            self._need(found, is_listened=True)
+        self._need(found, is_listened=True)
         return found
 
     def unlisten(self, portfolio_id: str) -> None:
@@ -143,9 +142,9 @@ class Follower:
             return
         if is_tracked is not None:
             found.is_tracked = is_tracked
-        if is_listened is not None:
+        if is_listened is not None and is_listened != found.is_listened:  # else what the others were told stands
             found.is_listened = is_listened
-            found.values = {}
+            found.begin_telling({})
             self._anew.hurry(found.slot)
         self._followed.rest(found)
 

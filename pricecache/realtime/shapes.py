@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from math import isnan
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from pricecache.core.bars import day_of
 from pricecache.core.instruments import Instrument
-from pricecache.core.live_figures import Figures, Told
+from pricecache.core.live_figures import Figures
 from pricecache.realtime.day_ranges import RangeNow
 from pricecache.realtime.messages import instant
 
 Event = dict[str, Any]
 ACCOUNT = "account"
-_MOVING = {"changeFromOpen", "changeFromOpenPercent", "dayChangePercent", "weight", "dayHigh", "dayLow"}
+_MOVING = {"changeFromOpen", "changeFromOpenPercent", "dayChangePercent", "dayHigh", "dayLow"}
 """Of which the reasons may be others with other prices."""
+_FIELDS = {
+    "value": "value",
+    "unrealizedGainLoss": "unrealized",
+    "previousValue": "before",
+    "dayChange": "change",
+    "dayChangePercent": "percent",
+    "changeFromOpen": "from_open",
+    "changeFromOpenPercent": "percent_from_open",
+}
+"""Of a position that move with prices, and what of `Told` they are."""
+_AS_TOTAL = {"value": "totalValue", "unrealizedGainLoss": "totalUnrealizedGainLoss"}
+_DERIVED = {"weight"}
+"""Fields of a position that each price of any other one moves: value ÷ totalValue is for whoever shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,62 +63,88 @@ def values_of(summary: Mapping[str, Any]) -> dict[str, Event]:
     values: dict[str, Event] = {ACCOUNT: {"type": "account:updated", **_without(summary, "positions", "name")}}
     for position in positions:
         key = f"position:{position['symbol']}:{position['market']}"
-        values[key] = {"type": "position:updated", **{name: _plain(value) for name, value in position.items()}}
+        fields = {name: _plain(value) for name, value in _without(position, "reasons", *_DERIVED).items()}
+        reasons = _without(position.get("reasons", {}), *_DERIVED)
+        values[key] = {"type": "position:updated", **fields, **({"reasons": reasons} if reasons else {})}
     return values
 
 
 def gone(event: Event) -> Event:
     """A position that is there no more."""
-    return {**event, "quantity": 0.0, "value": 0.0, "weight": 0.0, "unrealizedGainLoss": 0.0}
+    return {**event, "quantity": 0.0, "value": 0.0, "unrealizedGainLoss": 0.0}
 
 
 def changed(before: Mapping[str, Event], after: Mapping[str, Event]) -> dict[str, Event]:
-    """What of `after` is other than it was, and what is gone."""
-    found = {key: event for key, event in after.items() if before.get(key) != event}
-    if set(found) == {ACCOUNT} and ACCOUNT in before:
-        was, now = before[ACCOUNT], after[ACCOUNT]
-        if {**was, "asOf": None} == {**now, "asOf": None}:
-            return {}
+    """What of `after` is other than it was, and what is gone. When an account was looked at is no change of it."""
+    found = {key: event for key, event in after.items() if not _is_same(before.get(key), event)}
     return found | {key: gone(event) for key, event in before.items() if key not in after and key != ACCOUNT}
+
+
+@dataclass(slots=True, eq=False)
+class Positions:
+    """The positions of a portfolio as listeners know them: their keys, whether some of it is held, the currencies there
+    is cash in, and of each position the price and the figures that were told last, None where nothing was."""
+
+    keys: tuple[str, ...] = ()
+    held: tuple[bool, ...] = ()
+    currencies: tuple[str, ...] = ()
+    told: list[tuple[PriceNow, tuple[float | None, ...]] | None] = field(default_factory=list)
 
 
 def brought_up(
     values: Mapping[str, Event],
     figures: Figures,
     at: int,
-    instruments: Sequence[Instrument],
-    currencies: Sequence[str],
-    prices: Iterable[PriceNow],
+    positions: Positions,
+    prices: Sequence[PriceNow],
     ranged: RangeNow | None,
     now: float,
 ) -> dict[str, Event]:
-    """`values` with the figures of the portfolio at place `at`, whose positions are `instruments` at `prices`, and
-    which has cash in `currencies`."""
-    start, prices = int(figures.starts[at]), list(prices)
-    found = dict(values)
-    for number, (instrument, price) in enumerate(zip(instruments, prices, strict=True), start):
-        key = key_of(instrument)
-        before = values.get(key)
-        if before is None:
+    """What of `values` is other than it was with the figures of the portfolio at place `at`, whose `positions` have
+    these `prices`. What is told is noted in `positions`."""
+    start, end = int(figures.starts[at]), int(figures.starts[at + 1])
+    rows = list(zip(*(_numbers(getattr(figures.positions, name)[start:end]) for name in _FIELDS.values()), strict=True))
+    found: dict[str, Event] = {}
+    for place, (key, price, row) in enumerate(zip(positions.keys, prices, rows, strict=True)):
+        told = positions.told[place]
+        if told is not None and told[0] is price and told[1] == row:
             continue
-        found[key] = {
-            **before,
-            "price": price.price,
-            "priceDate": _day(price.date),
-            "session": _day(price.session),
-            "previousSession": _day(price.previous),
-            "priceTime": None if price.at is None else _second(price.at),
-            "source": price.source,
-            "stale": price.is_stale,
-            **_told(figures.positions, number, "value"),
-            "weight": _number(figures.weight[number]),
-        }
-        _explain(found[key], before, "no_open")
-    before, balances = values[ACCOUNT], _balances(figures, at, currencies)
-    found[ACCOUNT] = {
+        positions.told[place] = price, row
+        before = values.get(key)
+        if before is not None and (event := _position(before, price, row)) != before:
+            found[key] = event
+    account = _account(values, figures, at, positions, prices)
+    account |= _range(ranged)
+    _explain(account, values[ACCOUNT], "some_values_unknown", is_opened=bool(figures.is_opened[at]))
+    if found or not _is_same(values[ACCOUNT], account):
+        found[ACCOUNT] = {**account, "asOf": _second(now)}
+    return found
+
+
+def _position(before: Event, price: PriceNow, row: tuple[float | None, ...]) -> Event:
+    event = {
         **before,
-        "asOf": _second(now),
-        **_told(figures.totals, at, "totalValue", "totalUnrealizedGainLoss"),
+        "price": price.price,
+        "priceDate": _day(price.date),
+        "session": _day(price.session),
+        "previousSession": _day(price.previous),
+        "priceTime": None if price.at is None else _second(price.at),
+        "source": price.source,
+        "stale": price.is_stale,
+        **dict(zip(_FIELDS, row, strict=True)),
+    }
+    _explain(event, before, "no_open")
+    return event
+
+
+def _account(
+    values: Mapping[str, Event], figures: Figures, at: int, positions: Positions, prices: Sequence[PriceNow]
+) -> Event:
+    before, balances = values[ACCOUNT], _balances(figures, at, positions.currencies)
+    totals = {_AS_TOTAL.get(name, name): _number(getattr(figures.totals, of)[at]) for name, of in _FIELDS.items()}
+    return {
+        **before,
+        **totals,
         "totalGainLoss": _number(figures.gain[at]),
         "cash": _number(figures.cash[at]),
         "cashBalances": [
@@ -114,11 +156,14 @@ def brought_up(
             "cash": _number(figures.of_cash[at]),
             "other": _number(figures.other[at]),
         },
-        **_range(ranged),
-        **_age(found, instruments, prices),
+        **_age(positions, prices),
     }
-    _explain(found[ACCOUNT], before, "some_values_unknown", is_opened=bool(figures.is_opened[at]))
-    return found
+
+
+def _is_same(before: Event | None, after: Event) -> bool:
+    if before is None or before["type"] != "account:updated":
+        return before == after
+    return {**before, "asOf": None} == {**after, "asOf": None}
 
 
 def _balances(figures: Figures, at: int, currencies: Sequence[str]) -> dict[str, float]:
@@ -131,22 +176,18 @@ def _explain(event: Event, before: Event, unopened: str, *, is_opened: bool = Tr
     reasons = {name: why for name, why in before.get("reasons", {}).items() if name not in _MOVING}
     if event["changeFromOpen"] is None or not is_opened:
         reasons["changeFromOpen"] = unopened
+    if "dayHigh" in event and event["dayHigh"] is None:
+        reasons |= dict.fromkeys(("dayHigh", "dayLow"), "not_tracked")
     for name in ("dayChange", "changeFromOpen"):
         if event[f"{name}Percent"] is None:
             reasons[f"{name}Percent"] = reasons.get(name, "no_capital")
-    if "weight" in event and event["weight"] is None:
-        reasons["weight"] = "no_capital"
     event.pop("reasons", None)
     if reasons or event["type"] == "account:updated":
         event["reasons"] = reasons
 
 
-def _age(found: Mapping[str, Event], instruments: Sequence[Instrument], prices: Sequence[PriceNow]) -> Event:
-    held = [
-        price
-        for instrument, price in zip(instruments, prices, strict=True)
-        if found.get(key_of(instrument), {}).get("quantity")
-    ]
+def _age(positions: Positions, prices: Sequence[PriceNow]) -> Event:
+    held = list(compress(prices, positions.held))
     times = [price.at for price in held if price.at is not None]
     return {
         "stale": any(price.is_stale for price in held),
@@ -158,18 +199,6 @@ def _range(ranged: RangeNow | None) -> Event:
     if ranged is None:
         return {"dayHigh": None, "dayLow": None, "dayRangeSince": None}
     return {"dayHigh": ranged.high, "dayLow": ranged.low, "dayRangeSince": _second(ranged.since)}
-
-
-def _told(told: Told, at: int, value: str, unrealized: str = "unrealizedGainLoss") -> Event:
-    return {
-        value: _number(told.value[at]),
-        unrealized: _number(told.unrealized[at]),
-        "previousValue": _number(told.before[at]),
-        "dayChange": _number(told.change[at]),
-        "dayChangePercent": _number(told.percent[at]),
-        "changeFromOpen": _number(told.from_open[at]),
-        "changeFromOpenPercent": _number(told.percent_from_open[at]),
-    }
 
 
 def _plain(value: Any) -> Any:
@@ -184,6 +213,11 @@ def _second(seconds: float) -> str:
 
 def _day(day: int | None) -> str | None:
     return None if day is None else day_of(day).isoformat()
+
+
+def _numbers(figures: NDArray[np.float64]) -> list[float | None]:
+    numbers: list[float | None] = figures.tolist()
+    return [_number(one) for one in figures.tolist()] if np.isnan(figures).any() else numbers
 
 
 def _number(figure: float) -> float | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import NamedTuple
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.catalog import Entry
 from pricecache.core.quotes import Quote
-from pricecache.core.running import running_session
-from pricecache.core.sessions import CalendarBook, SessionCalendar
+from pricecache.core.running import Running, running_at
+from pricecache.core.sessions import CalendarBook
 
 _HOURS_SECONDS = 1.0
 """For so long it is taken as known which session runs; the next look notices."""
@@ -34,15 +33,6 @@ class Signature(NamedTuple):
     currency: str
 
 
-class _Hours(NamedTuple):
-    """Of one calendar at instant `at`."""
-
-    at: float
-    opened: int | None
-    due: int | None
-    is_open: bool
-
-
 class Signatures:
     """Makes them from the live cache. Loop-only. `lag`: seconds after a close until a bar is final."""
 
@@ -56,29 +46,27 @@ class Signatures:
     def of(self, entry: Entry) -> tuple[Signature, Quote | None]:
         """At this moment, with the quote that it is of. Raises `Unavailable` while the calendar is built."""
         now, quote = self._clock.time(), self._live.get(entry.instrument.key)
-        calendar, lag = self._calendars.get(entry.instrument.place.calendar), entry.lag(self._lag)
-        hours = self._at(calendar, lag, now)
-        opened, due = hours.opened, hours.due
+        hours = self._at(entry.instrument.place.calendar, entry.lag(self._lag), now)
+        running = hours.running
+        opened = None if running is None else running.session
         if quote is None:
-            return Signature(entry.version, opened, due, None, True, None, entry.currency), None
-        session = running_session(quote, calendar, entry.currency, now, lag)
-        said = quote.session, quote.open, quote.previous_close, quote.currency
+            return Signature(entry.version, opened, hours.due, None, True, None, entry.currency), None
         is_stale = now >= quote.stale_at
-        return Signature(entry.version, opened, due, session, is_stale, said, entry.currency), quote
+        counts = running is not None and not is_stale and quote.currency == entry.currency and running.has(quote)
+        said = quote.session, quote.open, quote.previous_close, quote.currency
+        session = opened if counts else None
+        return Signature(entry.version, opened, hours.due, session, is_stale, said, entry.currency), quote
 
-    def stale_at(self, entry: Entry, quote: Quote | None, is_stale: bool) -> float:
-        """From when on the price counts as stale, if no other comes: seconds since 1970 UTC. `is_stale`: whether it is
-        now."""
-        if is_stale:
-            return -inf
-        calendar = self._calendars.get(entry.instrument.place.calendar)
-        moves = entry.kind != "fund" and self._at(calendar, entry.lag(self._lag), self._clock.time()).is_open
-        return quote.stale_at if moves and quote is not None else inf
-
-    def _at(self, calendar: SessionCalendar, lag: float, now: float) -> _Hours:
-        key = calendar.name, lag
-        known = self._hours.get(key)
+    def _at(self, name: str, lag: float, now: float) -> _Hours:
+        known = self._hours.get((name, lag))
         if known is None or not 0 <= now - known.at < _HOURS_SECONDS:
-            known = _Hours(now, calendar.current(now), calendar.last_closed(now, lag), calendar.is_open(now))
-            self._hours[key] = known
+            calendar = self._calendars.get(name)
+            known = _Hours(now, running_at(calendar, now, lag), calendar.last_closed(now, lag))
+            self._hours[name, lag] = known
         return known
+
+
+class _Hours(NamedTuple):
+    at: float
+    running: Running | None
+    due: int | None

@@ -16,6 +16,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.sessions import CalendarBook
 from pricecache.errors import PricecacheError, Unavailable
+from pricecache.portfolio.market import EVERY_DAY
 from pricecache.realtime.market_hours import MarketHours
 from pricecache.stores.day_ranges import Close, DayRangeStore
 from pricecache.stores.portfolios import PortfolioStore
@@ -23,6 +24,8 @@ from pricecache.stores.tracked_users import TrackedUser, TrackedUserStore
 
 log = structlog.get_logger(__name__)
 
+LATE_SECONDS = 3600.0
+"""How long after the close what also holds something that never closes is still worth what it closed at."""
 USERS_AT_ONCE, PORTFOLIOS_AT_ONCE = 200, 200
 """That are looked at before the event loop gets its turn."""
 
@@ -121,9 +124,9 @@ class LiveTracking:
     async def start(self, user: str, by: str) -> bool:
         """Whether it was not tracked before."""
         is_new = await self._users.start(user, by)
-        portfolios = (await self._portfolios.of_owners([user]))[user]
+        portfolios = await self._portfolios.all_of_each([user])
         self._asked.add(user)
-        self._follow(user, portfolios)
+        self._follow(user, portfolios[user])
         self._followers.look(self._tracked[user])
         return is_new
 
@@ -141,7 +144,9 @@ class LiveTracking:
         held = {instrument for present in found for instrument in present.held}
         now = self._clock.time()
         is_open = MarketHours(self._calendars, now).any_open(held)
-        looked_at = self._looked_at if tracked is not None else None
+        looked_at = self._looked_at
+        if tracked is None or (looked_at is not None and looked_at < tracked.since):
+            looked_at = None
         next_at = None if tracked is None or not is_open else (now if looked_at is None else looked_at) + self.interval
         opens_at = min((self._opens(one, now) for one in held), default=inf)
         return TrackingStatus(
@@ -165,6 +170,8 @@ class LiveTracking:
                 if not self._failing:
                     log.warning("live tracking is held up", error=f"{type(exc).__name__}: {exc}"[:300])
                 self._failing = True
+            except Exception:  # one fault must not end all looks
+                log.exception("live tracking failed")
             await self._clock.sleep(self.interval)
 
     async def turn(self) -> None:
@@ -188,7 +195,7 @@ class LiveTracking:
         for user in set(self._tracked) - set(users) - self._asked:
             self._unfollow(user)
         for i in range(0, len(users), USERS_AT_ONCE):
-            found = await self._portfolios.of_owners(users[i : i + USERS_AT_ONCE])
+            found = await self._portfolios.all_of_each(users[i : i + USERS_AT_ONCE])
             for user, portfolios in found.items():
                 if user not in self._asked:
                     self._follow(user, portfolios)
@@ -218,18 +225,20 @@ class LiveTracking:
         return len(closes)
 
     def _close_of(self, portfolio: str, hours: MarketHours) -> Close | None:
-        closed = hours.closed(self._followers.held(portfolio))
+        held = self._followers.held(portfolio)
+        closed = hours.closed(held)
         if closed is None:
             return None
+        moves_on = hours.now > closed.at + LATE_SECONDS and any(one.place.calendar in EVERY_DAY for one in held)
         present = self._followers.present(portfolio)
-        if present is None or present.day is None or present.value is None:
+        if moves_on or present is None or present.day is None or present.value is None:
             return None
         # a fund has its price of a day later, and what trades every day goes on after it
         day = min(closed.session, present.day)
         if self._closed.get(portfolio) == (day, closed.at):
             return None
-        seen = present.value, present.change, present.high, present.low
-        return Close(portfolio, day, *seen, at=hours.now, closed_at=closed.at)
+        ranged = (present.high, present.low) if present.day == day else (None, None)
+        return Close(portfolio, day, present.value, present.change, *ranged, at=hours.now, closed_at=closed.at)
 
     def _opens(self, instrument: Instrument, now: float) -> float:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from pricecache.portfolio.summary import Asked, Summaries, Summarised
 from pricecache.portfolio.threads import aside
 from pricecache.realtime.day_ranges import DayRanges, RangeNow
 from pricecache.realtime.followed import Followed, FollowedPortfolios, PresentNow
-from pricecache.realtime.shapes import Event, brought_up, changed, values_of
+from pricecache.realtime.shapes import Event, Positions, brought_up, changed, key_of, values_of
 from pricecache.realtime.watched_prices import WatchedPrices
 from pricecache.stores.portfolios import PortfolioStore
 
@@ -158,14 +158,13 @@ class Valuer:
     def _tell(self, found: Followed, figures: Figures, at: int) -> None:
         if not found.values or found.portfolio is None:
             return  # whoever listens has not been told the first values yet
-        now = self._clock.time()
         value, change = float(figures.totals.value[at]), float(figures.totals.change[at])
-        prices = [self._prices.price(one, now) for one in found.instruments]
+        prices = [watched.present for watched in found.watched]
         ranged = self._ranges.now(found.portfolio, found.day, value, change)
-        assert found.row is not None
-        currencies = [name for name in found.row.names[found.row.positions :] if isinstance(name, str)]
-        values = brought_up(found.values, figures, at, found.instruments, currencies, prices, ranged, now)
-        self._publish(found, values)
+        news = brought_up(found.values, figures, at, found.positions, prices, ranged, self._clock.time())
+        if news:
+            found.values |= news
+            self._listeners.publish_values(found.id, news)
 
     def _publish(self, found: Followed, values: dict[str, Event]) -> None:
         news, found.values = changed(found.values, values), values
@@ -209,7 +208,7 @@ class Valuer:
         """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have
         changed since `asked` that it was not told of."""
         now = summarised.summary
-        found.instruments = tuple(one.instrument for one in now.positions)
+        found.positions, found.watched = Positions(), ()
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
         found.value, found.change = now.worth.value, now.worth.change
         found.row, found.day = row, latest_session(summarised)
@@ -222,6 +221,8 @@ class Valuer:
         older = set(self._book.put(found.slot, row).tolist())
         for name in row.names:
             self._prices.watch((name, row.base))
+        found.positions = _positions(row, found.held)
+        found.watched = tuple(map(self._prices.watched, _instruments(row)))
         if older:
             self._prices.doubt((name, row.base) for name in row.names if self._book.column(name, row.base) in older)
             found.is_doubted = True
@@ -230,9 +231,19 @@ class Valuer:
 
 
 def latest_session(summarised: Summarised) -> int | None:
-    """The latest session of what a portfolio holds, days since 1970-01-01; None when it holds nothing."""
-    held = [one.instrument for one in summarised.summary.positions if one.quantity]
-    return max((summarised.sessions[one].day for one in held), default=None)
+    """The latest session of what a portfolio holds or has sold in it, days since 1970-01-01; None without any."""
+    shown = (summarised.sessions[one.instrument].day for one in summarised.summary.positions)
+    return max(shown, default=None)
+
+
+def _instruments(row: LiveRow) -> list[Instrument]:
+    return [name for name in row.names if not isinstance(name, str)]
+
+
+def _positions(row: LiveRow, held: Collection[Instrument]) -> Positions:
+    names = _instruments(row)
+    currencies = tuple(name for name in row.names if isinstance(name, str))
+    return Positions(tuple(map(key_of, names)), tuple(one in held for one in names), currencies, [None] * len(names))
 
 
 def _row_of(asked: Asked) -> LiveRow | None:

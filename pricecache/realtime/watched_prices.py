@@ -36,7 +36,8 @@ class Watched:
     """One instrument that followed portfolios hold, or whose rate they need.
 
     `bases`: currencies in which the book has a column of it. `needs`: columns that its rate is in. `signature`: what
-    the facts of its columns were worked out by, with the quote since; `session` and `price` are of then.
+    the facts of its columns were worked out by, with the quote since; `session` and `price` are of then. `present`: the
+    same object for as long as nothing of it changes.
     """
 
     entry: Entry
@@ -46,18 +47,20 @@ class Watched:
     quote: Quote | None = None
     session: Session | None = None
     price: tuple[int, float] | None = None
+    present: PriceNow = _UNKNOWN
 
-    def present(self, stale_at: float, now: float) -> PriceNow:
-        """Its price now; `stale_at`: from when on it is stale."""
-        quote, session = self.quote, self.session
+    def tell(self) -> None:
+        """Bring `present` up to the rest. That a price has grown stale changes the signature."""
+        session = self.session
         if session is None:
-            return _UNKNOWN
+            return
+        quote, of_quote = self.quote, None if self.signature is None else self.signature.session
         market = session.day, session.previous
-        of_quote = None if self.signature is None else self.signature.session
         if quote is not None and of_quote is not None:
-            return PriceNow(quote.price, of_quote, quote.as_of, quote.source, now >= stale_at, *market)
-        day, price = (None, None) if self.price is None else self.price
-        return PriceNow(price, day, session.price_at, session.source, now >= stale_at, *market)
+            self.present = PriceNow(quote.price, of_quote, quote.as_of, quote.source, session.stale, *market)
+        else:
+            day, price = (None, None) if self.price is None else self.price
+            self.present = PriceNow(price, day, session.price_at, session.source, session.stale, *market)
 
 
 class WatchedPrices:
@@ -91,16 +94,9 @@ class WatchedPrices:
     def doubted(self) -> int:
         return len(self._doubted)
 
-    def get(self, instrument: Instrument) -> Watched | None:
-        return self._watched.get(instrument.key)
-
-    def price(self, instrument: Instrument, now: float) -> PriceNow:
-        """What it costs at instant `now`, as far as that is known here."""
-        watched = self._watched.get(instrument.key)
-        if watched is None or watched.session is None:
-            return _UNKNOWN
-        stale_at = self._signatures.stale_at(watched.entry, watched.quote, watched.session.stale)
-        return watched.present(stale_at, now)
+    def watched(self, instrument: Instrument) -> Watched:
+        """What is kept of it, for as long as the book has a column of it. It is watched."""
+        return self._watched[instrument.key]
 
     def day(self, instrument: Instrument) -> int | None:
         """The latest session of its market, days since 1970-01-01."""
@@ -141,6 +137,7 @@ class WatchedPrices:
                 concerned += self._numbers(watched.needs)
                 self._doubted |= watched.needs
                 watched.quote = current
+                watched.tell()
                 own = self._numbers(self._own(watched))
                 numbers += own
                 prices += [current.price] * len(own)
@@ -236,6 +233,7 @@ class WatchedPrices:
         if watched.session is None or watched.session.day != session.day:
             self._rolled |= self._own(watched)
         watched.signature, watched.quote, watched.session, watched.price = signature, current, session, price
+        watched.tell()
         if current is not quote and current is not None and signature.session is not None:
             numbers = np.array(self._numbers(self._own(watched)), np.int64)
             self._book.set_prices(numbers, np.full(len(numbers), current.price))

@@ -58,12 +58,13 @@ class PortfolioStore:
         found = await self._portfolios.find({"owner": owner}).sort("_id", 1).to_list()
         return [self._known(document, ticket) for document in found]
 
-    async def of_owners(self, owners: Sequence[str]) -> dict[str, list[Portfolio]]:
-        """The same of each of `owners`, with one query."""
-        ticket, portfolios = self._heads.ticket, {owner: list[Portfolio]() for owner in owners}
+    async def all_of_each(self, owners: Sequence[str]) -> dict[str, list[Portfolio]]:
+        """The same of several, with one query; nobody's list is missing."""
+        ticket = self._heads.ticket
+        by_owner: dict[str, list[Portfolio]] = {owner: [] for owner in owners}
         for document in await self._portfolios.find({"owner": {"$in": list(owners)}}).sort("_id", 1).to_list():
-            portfolios[document["owner"]].append(self._known(document, ticket))
-        return portfolios
+            by_owner[document["owner"]].append(self._known(document, ticket))
+        return by_owner
 
     async def get(self, owner: str, portfolio_id: str) -> Portfolio:
         """Raises `NotFound` with code `unknown_portfolio`."""

@@ -131,3 +131,32 @@ async def test_a_deleted_portfolio_is_followed_no_more(daemons: Pair) -> None:
         while other.parts.realtime.follower.present(portfolio) is not None:
             await asyncio.sleep(0)
     await socket.close()
+
+
+async def test_a_hundred_prices_in_a_moment_are_a_handful_of_values_and_the_last_of_them_comes(database: Any) -> None:
+    clock, background = RunningClock(START + 6 * HOUR), BackgroundTasks()
+    settings = {"debounce_seconds": 0.2, "max_wait_seconds": 0.5}
+    async with api_daemon(database, keys=KEYS, clock=clock, settings=settings) as daemon:
+        background.start(daemon.parts.realtime.follower.run(), "live-values")
+        background.start(daemon.parts.realtime.hub.run(), "realtime")
+        portfolio = await holding_ten(daemon)
+        await tick(daemon, 119.0)
+        socket = await listening(daemon, portfolio)
+        before = daemon.parts.realtime.follower.valuer.counts.passes
+        values, prices = list[float](), list[float]()
+
+        def taken(message: Any) -> bool:
+            for event in message.get("events", ()):
+                if event["type"] == "account:updated":
+                    values.append(event["totalValue"])
+                elif event["type"] == "price:updated":
+                    prices.append(event["price"])
+            return bool(values and values[-1] == 1299.0 and prices and prices[-1] == 129.9)
+
+        for number in range(100):
+            await tick(daemon, 120.0 + number / 10)
+        await until(socket, taken)
+        assert len(values) <= 5
+        assert daemon.parts.realtime.follower.valuer.counts.passes - before <= 5
+        await socket.close()
+        await background.end()

@@ -10,6 +10,7 @@ import pytest
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
+from pricecache.stores.day_ranges import Close, DayRangeStore
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolio_summary import HOUR, holding_ten, summary
 from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, priced
@@ -190,34 +191,33 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (answer["marketOpen"], answer["nextUpdate"], answer["nextOpen"]) == (False, None, "2026-11-23T14:30:00Z")
 
 
-async def test_what_also_holds_what_trades_every_day_closes_with_its_exchange(daemon: ApiDaemon) -> None:
-    coin = Instrument("BTC-USD", "CRYPTO")
-    portfolio, start = await followed(daemon), "/api/portfolio/live-tracking/start"
-    await priced(daemon, coin, {TODAY - 18: 90.0, TODAY - 1: 100.0})
-    await add(daemon, portfolio, {**BUY, "symbol": coin.symbol, "market": coin.market, "quantity": 1, "price": 90})
-    await daemon.call("POST", start, headers=ANN)
-    tracking, closes = daemon.parts.realtime.tracking, list[tuple[int, float]]()
-
-    async def looked(hours: float, price: float) -> None:
-        daemon.clock.advance(hours * HOUR)
-        await tick(daemon, price, coin, session=int(daemon.clock.time() // 86400), open=None, previous_close=None)
-        for _ in range(3):
-            daemon.clock.advance(3)
-            await settle(daemon)
-        await tracking.turn()
-        closes[:] = [(close.day, close.value) for close in (await tracking.status("ann")).closes]
-
-    await looked(0, 101)
-    assert closes == []  # New York is open
+async def test_what_holds_a_coin_too_closed_on_the_day_of_the_exchange(daemon: ApiDaemon) -> None:
+    portfolio, coin = await followed(daemon), Instrument("BTC-USD", "CRYPTO")
+    await priced(daemon, coin, {TODAY - 18: 40.0, TODAY - 1: 50.0})
+    await add(daemon, portfolio, {**BUY, "symbol": "BTC-USD", "market": "CRYPTO", "quantity": 2, "price": 40})
+    await daemon.call("POST", "/api/portfolio/live-tracking/start", headers=ANN)
+    tracking = daemon.parts.realtime.tracking
     daemon.clock.advance(5 * HOUR - 60)
     await tick(daemon, 120.0)
-    await looked(0.1, 102)
-    assert closes == [(TODAY, 1302)]
-    await looked(24, 150)  # on Saturday
-    assert closes == [(TODAY, 1302)]
-    tracking._closed.clear()  # as after a restart
-    await looked(1, 160)
-    assert closes == [(TODAY, 1302)]
+    daemon.clock.advance(120)  # a minute after the close of New York
+    await tick(daemon, 60.0, coin, session=None, open=50.0, previous_close=50.0)
+    for _ in range(3):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    await tracking.turn()
+    (close,) = (await tracking.status("ann")).closes
+    assert (close.day, close.value) == (TODAY, 10 * 120 + 2 * 60)
+    daemon.clock.advance(20 * HOUR)  # Saturday: the coin goes on
+    await tracking.turn()
+    assert (await tracking.status("ann")).closes == (close,)
+
+
+async def test_a_sale_of_what_traded_last_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    sale = {"date": "2026-11-20", "type": "sell", "symbol": "AAPL", "quantity": 10, "price": 120}
+    assert (await add(daemon, portfolio, sale))[0] == 201
+    got = await summary(daemon)
+    assert (got["totalValue"], got["dayChange"], got["dayHigh"]) == (0, 100, 0)
 
 
 async def test_who_stops_or_starts_during_a_look_is_left_so(daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,3 +234,14 @@ async def test_who_stops_or_starts_during_a_look_is_left_so(daemon: ApiDaemon, m
     monkeypatch.setattr(tracking._users, "all", meanwhile)
     await tracking.turn()
     assert set(tracking._tracked) == {"bob"}
+
+
+async def test_the_first_that_was_seen_after_a_close_stays(database: Any) -> None:
+    store = DayRangeStore(database)
+
+    def seen(value: float, at: float, closed_at: float) -> Close:
+        return Close("p", TODAY, value, None, None, None, at, closed_at)
+
+    for close in (seen(10, 160, 100), seen(11, 170, 100), seen(12, 560, 500), seen(13, 580, 500), seen(14, 590, 100)):
+        await store.close([close])
+    assert await store.closes(["p"]) == {"p": seen(12, 560, 500)}
