@@ -11,6 +11,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.errors import Unavailable
 from pricecache.realtime import valuing
+from pricecache.stores.ledger import LedgerMoved, LedgerStore
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_live_values import settle, tick, value_of
 from tests.integration.test_portfolio_summary import HOUR, holding_ten
@@ -218,3 +219,26 @@ async def test_no_fault_of_one_instrument_ends_the_updates_of_the_others(
     monkeypatch.undo()
     await settled(daemon)
     assert value_of(daemon, portfolios[0]).value == 1300
+
+
+async def test_a_change_of_unknown_outcome_is_valued_as_well(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portfolio = await holding_ten(daemon)
+    await tick(daemon, 120.0)
+    await settled(daemon, 3)
+    commit, tries = LedgerStore.commit, list[str]()
+
+    async def lost(self: LedgerStore, portfolio_id: str, *facts: Any) -> Any:
+        committed = await commit(self, portfolio_id, *facts)
+        tries.append(portfolio_id)
+        if len(tries) == 1:
+            raise LedgerMoved  # as when the answer is lost on its way
+        return committed
+
+    monkeypatch.setattr(LedgerStore, "commit", lost)
+    status, answer = await add(daemon, portfolio, {**BUY, "quantity": 5, "price": 90, "externalId": "more"})
+    assert status in (200, 201), answer
+    await settled(daemon, 3)
+    assert len(tries) == 1
+    assert value_of(daemon, portfolio).value == 1800
