@@ -242,3 +242,23 @@ async def test_a_change_of_unknown_outcome_is_valued_as_well(
     await settled(daemon, 3)
     assert len(tries) == 1
     assert value_of(daemon, portfolio).value == 1800
+
+
+async def test_a_snapshot_tells_the_whole_range_though_others_took_its_place_meanwhile(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portfolio = await holding_ten(daemon)
+    for price in (120.0, 130.0, 125.0):
+        await tick(daemon, price)
+        await settled(daemon, 3)
+    realtime, of = daemon.parts.realtime, daemon.parts.summaries.of
+    await realtime.ranges.save()
+
+    async def meanwhile(asked: Any, account: str | None = None) -> Any:
+        found = await of(asked, account)
+        realtime.follower.drop(realtime.follower.touch(portfolio))
+        return found
+
+    monkeypatch.setattr(daemon.parts.summaries, "of", meanwhile)
+    state = await realtime.hub._register._feeds.snapshot(portfolio)
+    assert state.values["account"]["dayHigh"] == 1300
