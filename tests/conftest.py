@@ -15,6 +15,14 @@ from tests.mongod import TestMongod, mongod_or_reason
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, which `scripts/test` asks for, is as `tests.workers` says."""
+    from tests.workers import FromBothEnds
+
+    return FromBothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestMongod]:
     """A replica set of one on a Unix socket, gone with the session."""
