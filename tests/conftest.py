@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.logs import print_plainly
 from tests.mongod import TestMongod, mongod_or_reason
 
 _numbers = itertools.count(1)
+print_plainly()
 
 
 @pytest.hookimpl(optionalhook=True)
