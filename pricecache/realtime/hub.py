@@ -190,6 +190,7 @@ class Hub:
         Answers `subscribed`, then the events after `since`, then a snapshot. Raises `Invalid` code
         `too_many_subscriptions`, `ConnectionResetError`, and what the feeds raise.
         """
+        connection.require_open()
         mask = mask_of(channels)
         if mask & PRICES and symbols is not None:
             mask &= ~PRICES

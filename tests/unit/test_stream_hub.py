@@ -704,6 +704,43 @@ async def test_who_does_not_go_when_told_to_is_cut_off(running: Running) -> None
     assert running.hub.stats.closed == {"access_revoked": 1}
 
 
+async def test_who_is_told_to_go_in_the_middle_of_a_flush_gets_nothing_after_that(running: Running) -> None:
+    clients = [await running.listener() for _ in range(4 * delivery.PORTION)]
+    for client in clients:
+        client.pipe.on_write = lambda: running.clock.advance(40e-6)
+    last = clients[-1]
+
+    async def end_the_last() -> None:
+        while not clients[0].wire():
+            await asyncio.sleep(0)
+        running.hub.end(last.connection, 4401, "access_revoked")
+
+    ending = asyncio.create_task(end_the_last())
+    running.feeds.set("p", {"account": account(1)})
+    await ending
+    await settle()
+    assert [frame[0] for frame in last.wire()] == [0x88]
+    assert len(clients[-2].wire()) == 1
+
+
+@pytest.mark.parametrize("channels", [("prices",), ("positions",), ("positions", "prices")])
+async def test_who_is_told_to_go_while_it_joins_becomes_no_listener(
+    running: Running, channels: tuple[str, ...]
+) -> None:
+    running.feeds.hold_back = asyncio.Event()
+    client = running.client()
+    joining = asyncio.create_task(client.listen("p", *channels))
+    await running.feeds.waiting.wait()
+    running.hub.end(client.connection, 4401, "access_revoked")
+    running.feeds.hold_back.set()
+    with pytest.raises(ConnectionResetError):
+        await joining
+    with pytest.raises(ConnectionResetError):
+        await client.listen(None, "prices", symbols=["AAPL:US"])
+    assert not running.hub.is_listened("p")
+    assert not running.hub.wants_price("AAPL:US")
+
+
 # ---- figures
 
 
