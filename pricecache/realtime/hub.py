@@ -269,7 +269,7 @@ class Hub:
     @property
     def window(self) -> float:
         """Seconds for which messages are gathered under load, at present."""
-        return self._delivery.window.seconds
+        return self._delivery.window.at(self._clock.monotonic())
 
     def _abort(self, connection: Connection, reason: str) -> None:
         if reason == "slow" and connection.closing is None:

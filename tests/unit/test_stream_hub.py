@@ -264,6 +264,7 @@ def test_the_window_is_never_wider_than_a_second() -> None:
     assert window.seconds == 1.0
     assert window.wait(10.25) == 0.75
     assert window.wait(11.5) == 0.0
+    assert (window.at(11.5), window.at(12.0)) == (1.0, 0.02)
 
 
 async def test_a_flush_over_thousands_holds_the_loop_for_ten_milliseconds_at_a_time(running: Running) -> None:
@@ -759,6 +760,28 @@ async def test_the_figures_say_what_was_spared_and_how_long_things_took(running:
     assert running.hub.status()["disconnect_rate_per_minute"] == 1
     await running.pass_time(61)
     assert running.hub.status()["disconnect_rate_per_minute"] == 0
+
+
+async def test_a_bad_spell_is_over_a_minute_after_it_when_nothing_is_sent_any_more(running: Running) -> None:
+    client = await running.listener()
+    client.pipe.on_write = lambda: running.clock.advance(2.0)
+    running.feeds.set("p", {"account": account(1)})
+    await settle()
+    client.pipe.on_write = None
+    bad = running.hub.status()
+    assert (bad["status"], bad["latency_p95_ms"]) == ("degraded", pytest.approx(2000))
+    running.clock.advance(60)
+    after = running.hub.status()
+    assert (after["status"], after["latency_p50_ms"], after["latency_p95_ms"]) == ("healthy", None, None)
+
+
+async def test_latencies_of_more_than_a_minute_ago_do_not_hide_those_of_now(running: Running) -> None:
+    stats = running.hub.stats
+    for _ in range(1500):
+        stats.delivered(3.0)
+    running.clock.advance(61)
+    stats.delivered(0.25)
+    assert (stats.latency.p50, stats.latency.p95) == (0.25, 0.25)
 
 
 async def test_many_who_do_not_keep_up_make_the_stream_degraded(running: Running) -> None:
