@@ -290,6 +290,14 @@ async def test_what_is_wrong_with_a_message_is_said_and_the_connection_stays(
         assert await said(websocket) == {"type": "pong"}
 
 
+async def test_what_is_wrong_with_a_field_is_told_by_the_name_that_the_client_gave_it(open_daemon: ApiDaemon) -> None:
+    async with socket_of(open_daemon) as websocket:
+        await websocket.send_json({"type": "subscribe", "channels": ["trades", "secrets"], "since": -1, "colour": "red"})
+        answer = await said(websocket)
+        assert [row["field"] for row in answer["errors"]] == ["channels.1", "since", "colour"]
+        assert answer["detail"].startswith("3 faults; the first: channels.1: ")
+
+
 async def test_a_portfolio_of_somebody_else_is_unknown_here(guarded: ApiDaemon) -> None:
     theirs = await portfolio(guarded, bearer(guarded, "bob"))
     async with socket_of(guarded, **bearer(guarded, "alice")) as websocket:
