@@ -34,5 +34,7 @@ class StreamStatsOut(Output):
     disconnect_rate_per_minute: float
     avg_connection_duration_seconds: float | None
     window_ms: float = Field(description="How long messages are gathered now, under load.")
-    latency_p50_ms: float | None = Field(description="From an event's publication to its last write, in the last minute.")
+    latency_p50_ms: float | None = Field(
+        description="From an event's publication to its last write, in the last minute."
+    )
     latency_p95_ms: float | None
