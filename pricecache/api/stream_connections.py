@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from pricecache.api.problem import SERVER
+from pricecache.api.stream_talk import INTERNAL
 from pricecache.realtime.frames import close_frame, pong_frame
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class EventsAnswer:
         error = await self._talk.listen(connection, self._wanted, self._channels, self._symbols)
         if error is None:
             connection.send_place()
+        elif error.code == INTERNAL:
+            self._streams.hub.end(connection, WSCloseCode.INTERNAL_ERROR, "failed")
         else:
             self._streams.hub.end(connection, WSCloseCode.TRY_AGAIN_LATER, "unavailable")
 

@@ -106,6 +106,7 @@ class Talk:
             ours = as_ours(error)
         else:
             log.error("stream message failed", portfolio=portfolio_id, exc_info=error)
+            self._hub.stats.failures += 1
             ours = PricecacheError("Something went wrong here.", code=INTERNAL)
         connection.send(said(ours, portfolio_id))
         return ours

@@ -28,7 +28,7 @@ class StreamStats:
 
     `events`: published for somebody; `merged`: those of them that a later one replaced before they were sent.
     `messages`: made; `frames`: written, of all connections. `expected`: events times the listeners they were for.
-    `failures`: messages that could not be made.
+    `failures`: messages that could not be made or answered, by a fault of ours.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -139,6 +139,7 @@ def snapshot_of(stats: StreamStats, behind: int, window: float, enabled: bool) -
         "events": stats.events,
         "events_merged": stats.merged,
         "messages": stats.messages,
+        "failures": stats.failures,
         "frames_written": stats.frames,
         "bytes_written": stats.bytes,
         "batch_efficiency": stats.batch_efficiency,

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -294,9 +295,7 @@ async def test_what_is_wrong_with_a_message_is_said_and_the_connection_stays(
 
 async def test_what_is_wrong_with_a_field_is_told_by_the_name_that_the_client_gave_it(open_daemon: ApiDaemon) -> None:
     async with socket_of(open_daemon) as websocket:
-        await websocket.send_json(
-            {"type": "subscribe", "channels": ["trades", "secrets"], "since": -1, "colour": "red"}
-        )
+        await websocket.send_json({"type": "subscribe", "channels": ["trades", "all"], "since": -1, "colour": "red"})
         answer = await said(websocket)
         assert [row["field"] for row in answer["errors"]] == ["channels.1", "since", "colour"]
         assert answer["detail"].startswith("3 faults; the first: channels.1: ")
@@ -334,6 +333,30 @@ async def test_an_error_names_the_portfolio_it_is_about(
         answer, last = await stream.next(), await stream.next()
         assert (answer["code"], answer["portfolioId"]) == ("calendar_loading", third)
         assert last == {"type": "closing", "code": 1013, "reason": "unavailable"}
+
+
+async def test_a_fault_of_ours_is_told_once_to_the_client_and_in_the_log_on_both_transports(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, hub = await portfolio(open_daemon), open_daemon.parts.realtime.hub
+
+    async def broken(portfolio_id: str) -> PortfolioState:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(feeds_of(open_daemon), "snapshot", broken)
+    with capture_logs() as logs:
+        async with socket_of(open_daemon) as websocket, events_of(open_daemon) as stream:
+            await websocket.send_json({"type": "subscribe"})
+            for answer in (await said(websocket), await stream.next()):
+                assert (answer["type"], answer["code"]) == ("error", "internal_error")
+                assert answer["portfolioId"] == mine
+            assert await stream.next() == {"type": "closing", "code": 1011, "reason": "failed"}
+            assert await stream.next() == {}
+            await websocket.send_json({"type": "ping"})
+            assert await said(websocket) == {"type": "pong"}
+    told = [(line["event"], str(line["exc_info"])) for line in logs if line["log_level"] == "error"]
+    assert told == 2 * [("stream message failed", "nobody thought of this")]
+    assert hub.status()["failures"] == 2
 
 
 async def test_a_portfolio_of_somebody_else_is_unknown_here(guarded: ApiDaemon) -> None:
