@@ -108,6 +108,10 @@ class Hub:
             self.stats.events += len(events)
             self._mender.take(portfolio, events)
 
+    def mend_all(self) -> None:
+        """Events may have been stored that nobody told of: what is missing is read, and told. Returns at once."""
+        self._mender.doubt(self._register.portfolios.values())
+
     def publish_prices(self, prices: Mapping[str, dict[str, Any]]) -> None:
         """The latest `price:updated` events by `Instrument.key`; those that nobody wants cost a look-up each."""
         now, wanted, latest = self._clock.monotonic(), self._register.by_symbol, self._register.latest_prices

@@ -461,6 +461,57 @@ async def test_events_stored_while_somebody_joins_reach_it_once(running: Running
     assert since is not None or numbers[0] in (7, 8)
 
 
+async def test_what_was_stored_unseen_is_read_of_all_portfolios_a_few_at_a_time(running: Running) -> None:
+    names = [f"p{number}" for number in range(10)]
+    clients = [await running.listener(name) for name in names]
+    running.feeds.page_size = 2
+    for name in names[1:]:
+        for _ in range(3):
+            running.feeds.store(name)
+    running.feeds.hold_back = asyncio.Event()
+    before = running.feeds.reads
+    running.hub.mend_all()
+    running.hub.mend_all()
+    await settle()
+    assert running.feeds.reads == before + 4
+    running.feeds.hold_back.set()
+    await running.pass_time()
+    await running.pass_time()
+    assert [client.numbers() for client in clients] == [[], *([[1, 2, 3]] * 9)]
+
+
+async def test_what_was_stored_unseen_while_the_first_listener_came_is_read(running: Running) -> None:
+    running.feeds.hold_back = asyncio.Event()
+    client = running.client()
+    joining = asyncio.create_task(client.listen())
+    await running.feeds.waiting.wait()
+    running.feeds.hold_back.set()
+    await settle(1)  # its state is read, and not told yet
+    running.feeds.store("p")
+    running.hub.mend_all()
+    await joining
+    await running.pass_time()
+    assert client.numbers() == [1]
+
+
+async def test_what_was_stored_unseen_is_read_when_the_database_answers_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await running.listener()
+    running.feeds.store("p")
+    with monkeypatch.context() as patched:
+        patched.setattr(running.feeds, "events_after", _unavailable)
+        running.hub.mend_all()
+        await settle()
+    await running.pass_time()
+    await running.pass_time()
+    assert client.numbers() == [1]
+
+
+async def _unavailable(portfolio_id: str, seq: int) -> Any:
+    raise Unavailable("Not now.")
+
+
 async def test_events_that_come_in_disorder_or_twice_are_sent_once_and_in_order(running: Running) -> None:
     client = await running.listener()
     events = [running.feeds.store("p") for _ in range(6)]
