@@ -222,6 +222,7 @@ class Daemon:
         read("pricecache_realtime_events_total", lambda: float(stats.events))
         read("pricecache_realtime_events_expected_total", lambda: float(stats.expected))
         read("pricecache_realtime_messages_total", lambda: float(stats.messages))
+        read("pricecache_realtime_failures_total", lambda: float(stats.failures))
         read("pricecache_realtime_frames_total", lambda: float(stats.frames))
         read("pricecache_realtime_sent_bytes_total", lambda: float(stats.bytes))
         read("pricecache_realtime_batch_efficiency", lambda: _nan_if_none(stats.batch_efficiency))

@@ -72,6 +72,7 @@ READINGS = (
     Reading("pricecache_realtime_events_total", "counter", "Events published for somebody who listens."),
     Reading("pricecache_realtime_events_expected_total", "counter", "The same, times the listeners each was for."),
     Reading("pricecache_realtime_messages_total", "counter", "Messages made, each once for all its listeners."),
+    Reading("pricecache_realtime_failures_total", "counter", "Messages that failed by a fault of the daemon's own."),
     Reading("pricecache_realtime_frames_total", "counter", "Messages written, of all streams."),
     Reading("pricecache_realtime_sent_bytes_total", "counter", "Bytes of messages written."),
     Reading("pricecache_realtime_batch_efficiency", "gauge", "1 - frames / events expected, since the start, 0 to 1."),

@@ -28,11 +28,12 @@ class StreamStatsOut(Output):
     events: int = Field(description="Published for somebody.")
     events_merged: int = Field(description="Those of them that a later one replaced before they were sent.")
     messages: int = Field(description="Made, each for all its listeners.")
+    failures: int = Field(description="Messages that could not be made or answered, by a fault of the daemon.")
     frames_written: int
     bytes_written: int
     batch_efficiency: float | None = Field(description="1 - frames written / (events x listeners they were for).")
     disconnect_rate_per_minute: float
     avg_connection_duration_seconds: float | None
     window_ms: float = Field(description="How long messages are gathered now, under load.")
-    latency_p50_ms: float | None = Field(description="From an event's publication to its last write, recently.")
+    latency_p50_ms: float | None = Field(description="From publication to the last write, in the last minute.")
     latency_p95_ms: float | None

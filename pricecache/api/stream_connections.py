@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
-from pymongo.errors import PyMongoError
 
-from pricecache.api.dispatch import as_ours
 from pricecache.api.problem import SERVER
-from pricecache.api.stream_talk import said
-from pricecache.errors import PricecacheError
+from pricecache.api.stream_talk import INTERNAL
 from pricecache.realtime.frames import close_frame, pong_frame
 
 if TYPE_CHECKING:
@@ -180,13 +177,13 @@ class EventsAnswer:
         return
 
     async def _begin(self, connection: Connection) -> None:
-        try:
-            await self._talk.listen(connection, self._wanted, self._channels, self._symbols)
-        except (PricecacheError, PyMongoError, TimeoutError) as exc:
-            connection.send(said(as_ours(exc)))
-            self._streams.hub.end(connection, WSCloseCode.TRY_AGAIN_LATER, "unavailable")
-        else:
+        error = await self._talk.listen(connection, self._wanted, self._channels, self._symbols)
+        if error is None:
             connection.send_place()
+        elif error.code == INTERNAL:
+            self._streams.hub.end(connection, WSCloseCode.INTERNAL_ERROR, "failed")
+        else:
+            self._streams.hub.end(connection, WSCloseCode.TRY_AGAIN_LATER, "unavailable")
 
 
 def _taken_in(

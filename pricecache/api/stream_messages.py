@@ -55,7 +55,7 @@ def parse_message(text: str) -> ClientMessage:
     except ValidationError as exc:
         if exc.errors()[0]["type"].startswith("union_tag"):
             raise Invalid("A message's type is subscribe, unsubscribe or ping.", code="unknown_type") from exc
-        raise invalid_input(exc, "body") from exc
+        raise invalid_input(exc, "body", within=1) from exc  # the type stands before every field
 
 
 class StreamQuery(Input):

@@ -11,9 +11,9 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.api.dispatch import DATABASE_SECONDS, as_ours
-from pricecache.api.stream_messages import Ping, Resume, Subscribe, Unsubscribe, keys_of, parse_message
+from pricecache.api.stream_messages import ClientMessage, Ping, Resume, Subscribe, Unsubscribe, keys_of, parse_message
 from pricecache.api.wire import camel
-from pricecache.errors import Invalid, PricecacheError
+from pricecache.errors import Invalid, NotFound, PricecacheError
 from pricecache.realtime.messages import Message, plain
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _SECONDS = 10.0
+INTERNAL = "internal_error"
+"""Code of what is our fault."""
 _PONG = plain({"type": "pong"})
 
 
@@ -47,6 +49,7 @@ class Talk:
 
     async def answer(self, connection: Connection, text: str) -> None:
         """Do what a client's message asks for; whatever is wrong with it is said. Raises `ConnectionResetError`."""
+        message: ClientMessage | None = None
         try:
             message = parse_message(text)
             if isinstance(message, Ping):
@@ -55,13 +58,10 @@ class Talk:
                 await self._hub.unsubscribe(connection, message.portfolio_id, message.channels)
             else:
                 await self._subscribe(connection, message)
-        except (PricecacheError, PyMongoError, TimeoutError) as exc:
-            connection.send(said(as_ours(exc)))
         except ConnectionError:
             raise
-        except Exception:  # the socket's edge: our fault, told once, and the connection stays
-            log.exception("stream message failed")
-            connection.send(said(PricecacheError("Something went wrong here.", code="internal_error")))
+        except Exception as exc:  # the socket's edge: what is our fault is told once, and the connection stays
+            self._tell(connection, exc, getattr(message, "portfolio_id", None))
 
     async def listen(
         self,
@@ -69,14 +69,24 @@ class Talk:
         wanted: Sequence[tuple[str, Resume]],
         channels: Sequence[str],
         symbols: list[str] | None,
-    ) -> None:
-        """Let it hear `channels` of these portfolios. Raises what the hub raises."""
-        if symbols is not None and "prices" in channels:
-            await self._hub.subscribe(connection, None, ["prices"], symbols)
-            channels = [channel for channel in channels if channel != "prices"]
-        for portfolio_id, resume in wanted:
-            if channels:
-                await self._hub.subscribe(connection, portfolio_id, channels, None, resume.since, resume.epoch)
+    ) -> PricecacheError | None:
+        """Let it hear `channels` of these portfolios. What hindered it is said, and given when it ended the rest too: a
+        portfolio that has gone meanwhile does not. Raises `ConnectionResetError`."""
+        portfolio_id = None
+        try:
+            if symbols is not None and "prices" in channels:
+                await self._hub.subscribe(connection, None, ["prices"], symbols)
+                channels = [channel for channel in channels if channel != "prices"]
+            for portfolio_id, resume in wanted if channels else ():
+                try:
+                    await self._hub.subscribe(connection, portfolio_id, channels, None, resume.since, resume.epoch)
+                except NotFound as exc:
+                    self._tell(connection, exc, portfolio_id)
+        except ConnectionError:
+            raise
+        except Exception as exc:  # the stream's edge, as above
+            return self._tell(connection, exc, portfolio_id)
+        return None
 
     async def _subscribe(self, connection: Connection, message: Subscribe) -> None:
         channels = set(message.channels)
@@ -90,9 +100,23 @@ class Talk:
         resume = Resume(message.since, message.epoch)
         await self.listen(connection, [(one, resume) for one in ids], sorted(channels), keys_of(message.symbols))
 
+    def _tell(self, connection: Connection, error: Exception, portfolio_id: str | None) -> PricecacheError:
+        """Say what went wrong, and log what should not have."""
+        if isinstance(error, PricecacheError | PyMongoError | TimeoutError):
+            ours = as_ours(error)
+        else:
+            log.error("stream message failed", portfolio=portfolio_id, exc_info=error)
+            self._hub.stats.failures += 1
+            ours = PricecacheError("Something went wrong here.", code=INTERNAL)
+        connection.send(said(ours, portfolio_id))
+        return ours
 
-def said(error: PricecacheError) -> Message:
-    """The message that tells of an error, with the codes of REST."""
-    rows = getattr(error, "rows", None)
-    more = {"errors": camel(rows)} if rows else {}
-    return plain({**camel(error.facts), **more, "type": "error", "code": error.code, "detail": error.detail})
+
+def said(error: PricecacheError, portfolio_id: str | None = None) -> Message:
+    """The message that tells of an error, with the codes of REST. `portfolio_id`: of what it is about, if of one."""
+    fields = {"type": "error", "code": error.code, "detail": error.detail}
+    if portfolio_id is not None:
+        fields["portfolioId"] = portfolio_id
+    if rows := getattr(error, "rows", None):
+        fields["errors"] = camel(rows)
+    return plain({**fields, **camel(error.facts), **fields})

@@ -136,9 +136,13 @@ _MOST_ROWS = 1000
 _CODES = {"missing": "missing", "finite_number": "not_finite", "too_long": "too_many", "too_short": "too_few"}
 
 
-def invalid_input(error: ValidationError, part: Literal["query", "body"]) -> Invalid:
-    """Every fault that validation found, as one `Invalid` with a row for each; `Malformed` when it is not JSON."""
-    rows = [_row(fault, part) for fault in error.errors(include_url=False, include_input=False)[:_MOST_ROWS]]
+def invalid_input(error: ValidationError, part: Literal["query", "body"], *, within: int = 0) -> Invalid:
+    """Every fault that validation found, as one `Invalid` with a row for each; `Malformed` when it is not JSON.
+
+    `within`: so many steps of every place are the model's own, such as the tag of a union, and not told.
+    """
+    faults = error.errors(include_url=False, include_input=False)[:_MOST_ROWS]
+    rows = [_row(fault, fault["loc"][within:], part) for fault in faults]
     if rows[0]["code"] == "malformed_json":
         return Malformed(rows[0]["detail"], code="malformed_json")
     first = rows[0]
@@ -147,8 +151,8 @@ def invalid_input(error: ValidationError, part: Literal["query", "body"]) -> Inv
     return Invalid(detail, code=first["code"] if len(rows) == 1 else "invalid", rows=rows)
 
 
-def _row(fault: Any, part: str) -> dict[str, Any]:
-    kind, place, context = fault["type"], fault["loc"], fault.get("ctx", {})
+def _row(fault: Any, place: tuple[int | str, ...], part: str) -> dict[str, Any]:
+    kind, context = fault["type"], fault.get("ctx", {})
     row: dict[str, Any] = {}
     numbers = [step for step in place if isinstance(step, int)]
     if numbers:

@@ -184,6 +184,8 @@ class Delivery:
         transports, others = list(topic.ready), list(topic.others)
         for start in range(0, len(transports), PORTION):
             frames, wire, portion = 0, message.frame, transports[start : start + PORTION]
+            if start:  # others have run since: who was told to go meanwhile gets nothing after that
+                portion = [one for one in portion if topic.of_transport(one) is not None]
             for transport in portion:
                 if transport.get_write_buffer_size():
                     self._leave_behind(topic.of_transport(transport), topic, before)

@@ -108,6 +108,10 @@ class Hub:
             self.stats.events += len(events)
             self._mender.take(portfolio, events)
 
+    def mend_all(self) -> None:
+        """Events may have been stored that nobody told of: what is missing is read, and told. Returns at once."""
+        self._mender.doubt(self._register.portfolios.values())
+
     def publish_prices(self, prices: Mapping[str, dict[str, Any]]) -> None:
         """The latest `price:updated` events by `Instrument.key`; those that nobody wants cost a look-up each."""
         now, wanted, latest = self._clock.monotonic(), self._register.by_symbol, self._register.latest_prices
@@ -190,6 +194,7 @@ class Hub:
         Answers `subscribed`, then the events after `since`, then a snapshot. Raises `Invalid` code
         `too_many_subscriptions`, `ConnectionResetError`, and what the feeds raise.
         """
+        connection.require_open()
         mask = mask_of(channels)
         if mask & PRICES and symbols is not None:
             mask &= ~PRICES
@@ -268,7 +273,7 @@ class Hub:
     @property
     def window(self) -> float:
         """Seconds for which messages are gathered under load, at present."""
-        return self._delivery.window.seconds
+        return self._delivery.window.at(self._clock.monotonic())
 
     def _abort(self, connection: Connection, reason: str) -> None:
         if reason == "slow" and connection.closing is None:

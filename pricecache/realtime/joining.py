@@ -51,6 +51,7 @@ class Joiner:
             is_newer = portfolio.version != published
             self._take_up(portfolio, state)
             version = portfolio.version
+            connection.require_open()
             had, _ = topics_of(connection, portfolio_id)
             if mask & ~PRICES or had is not None:
                 cursor, topic = await self._bring_up(connection, portfolio, state, mask & ~PRICES, since, epoch)
@@ -59,6 +60,7 @@ class Joiner:
                 fields = {"type": "subscribed", "portfolioId": portfolio_id, "channels": names_of(mask)}
                 connection.send(plain({**fields, "seq": state.seq, "epoch": state.epoch}))
             if mask & PRICES:
+                connection.require_open()
                 self.tell_prices(connection, portfolio)
         finally:
             self._register.release(portfolio)

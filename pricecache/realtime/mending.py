@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -22,6 +22,8 @@ from pricecache.realtime.topics import ListenedPortfolio, PortfolioTopic
 log = structlog.get_logger(__name__)
 
 _AGAIN_SECONDS = 1.0
+_AT_ONCE = 4
+"""Portfolios whose events are read at a time when all are doubted."""
 
 
 class Mender:
@@ -37,6 +39,8 @@ class Mender:
         self._lose = lose
         self._tasks: set[asyncio.Task[None]] = set()
         self._recalled: set[Connection] = set()
+        self._doubted: dict[ListenedPortfolio, None] = {}
+        self._menders = 0
         delivery.on_short_memory = self.recall
 
     def take(self, portfolio: ListenedPortfolio, events: Sequence[StreamEvent]) -> None:
@@ -61,6 +65,20 @@ class Mender:
         if portfolio.changed:
             self._delivery.want(portfolio, self._clock.monotonic())
         self.take(portfolio, [one.event for one in early])
+        if portfolio.is_doubted:
+            portfolio.is_doubted = False
+            self._mend_soon(portfolio)
+
+    def doubt(self, portfolios: Iterable[ListenedPortfolio]) -> None:
+        """Of these, events may have been stored that nobody told of: read on, a few portfolios at a time."""
+        for portfolio in portfolios:
+            if portfolio.sent is None:
+                portfolio.is_doubted = True  # what its first listener is being told may be from before
+            else:
+                self._doubted[portfolio] = None
+        for _ in range(min(_AT_ONCE, len(self._doubted)) - self._menders):
+            self._menders += 1
+            self._start(self._mend_doubted(), "stream-mend-doubted")
 
     async def mend(self, portfolio: ListenedPortfolio) -> bool:
         """Read what is stored after the last event heard of; whether that was all. Raises what the feeds raise."""
@@ -92,15 +110,27 @@ class Mender:
 
     async def _mend_until_whole(self, portfolio: ListenedPortfolio) -> None:
         try:
-            while portfolio.is_wanted:
-                try:
-                    if await self.mend(portfolio):
-                        return
-                except (PricecacheError, PyMongoError, TimeoutError) as exc:
-                    log.debug("stream events unreadable", portfolio=portfolio.id, error=str(exc))
-                    await self._clock.sleep(_AGAIN_SECONDS)
+            await self._read_on(portfolio)
         finally:
             portfolio.is_mending = False
+
+    async def _mend_doubted(self) -> None:
+        try:
+            while self._doubted:
+                portfolio = next(iter(self._doubted))
+                del self._doubted[portfolio]
+                await self._read_on(portfolio)
+        finally:
+            self._menders -= 1
+
+    async def _read_on(self, portfolio: ListenedPortfolio) -> None:
+        while portfolio.is_wanted:
+            try:
+                if await self.mend(portfolio):
+                    return
+            except (PricecacheError, PyMongoError, TimeoutError) as exc:
+                log.debug("stream events unreadable", portfolio=portfolio.id, error=str(exc))
+                await self._clock.sleep(_AGAIN_SECONDS)
 
     async def _recall(self, connection: Connection, topic: Topic) -> None:
         assert isinstance(topic, PortfolioTopic)

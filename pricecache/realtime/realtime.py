@@ -77,6 +77,7 @@ class Realtime:
     def on_reopened(self) -> None:
         """Changes by other daemons may have gone unseen."""
         if self.is_enabled:
+            self.hub.mend_all()
             self.follower.on_reopened()
 
     # what is asked

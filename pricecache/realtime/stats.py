@@ -17,7 +17,7 @@ Health = Literal["healthy", "degraded", "offline"]
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Seconds from an event's publication to its last write, over the recent flushes; None before the first."""
+    """Seconds from an event's publication to its last write, over the flushes of the last minute; None without any."""
 
     p50: float | None
     p95: float | None
@@ -28,7 +28,7 @@ class StreamStats:
 
     `events`: published for somebody; `merged`: those of them that a later one replaced before they were sent.
     `messages`: made; `frames`: written, of all connections. `expected`: events times the listeners they were for.
-    `failures`: messages that could not be made.
+    `failures`: messages that could not be made or answered, by a fault of ours.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class StreamStats:
         self._durations = 0.0
         self._seconds = [0] * _MINUTE
         self._second = 0
-        self._latencies = array("d")
+        self._latencies, self._told_at = array("d"), array("d")
         self._next = 0
 
     def open(self, connection: Connection) -> None:
@@ -69,10 +69,13 @@ class StreamStats:
 
     def delivered(self, seconds: float) -> None:
         """A flush was done so long after the first of its events was published."""
+        now = self._clock.monotonic()
         if len(self._latencies) < _RING:
             self._latencies.append(seconds)
+            self._told_at.append(now)
         else:
             self._latencies[self._next] = seconds
+            self._told_at[self._next] = now
         self._next = (self._next + 1) % _RING
 
     @property
@@ -99,7 +102,9 @@ class StreamStats:
 
     @property
     def latency(self) -> Percentiles:
-        ordered = sorted(self._latencies)
+        since = self._clock.monotonic() - _MINUTE
+        recent = zip(self._latencies, self._told_at, strict=True)
+        ordered = sorted(seconds for seconds, at in recent if at > since)
         if not ordered:
             return Percentiles(None, None)
         return Percentiles(ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))])
@@ -134,6 +139,7 @@ def snapshot_of(stats: StreamStats, behind: int, window: float, enabled: bool) -
         "events": stats.events,
         "events_merged": stats.merged,
         "messages": stats.messages,
+        "failures": stats.failures,
         "frames_written": stats.frames,
         "bytes_written": stats.bytes,
         "batch_efficiency": stats.batch_efficiency,

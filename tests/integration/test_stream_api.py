@@ -15,10 +15,13 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pricecache.api.streams import CHECK_SECONDS, is_admitted
+from pricecache.errors import NotFound, Unavailable
+from pricecache.realtime.hub import PortfolioState
 from tests.feeds import MemoryFeeds, account, position, price
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 from tests.streams import frames_in, settle, texts_in
@@ -288,6 +291,72 @@ async def test_what_is_wrong_with_a_message_is_said_and_the_connection_stays(
         assert answer["detail"]
         await websocket.send_json({"type": "ping"})
         assert await said(websocket) == {"type": "pong"}
+
+
+async def test_what_is_wrong_with_a_field_is_told_by_the_name_that_the_client_gave_it(open_daemon: ApiDaemon) -> None:
+    async with socket_of(open_daemon) as websocket:
+        await websocket.send_json({"type": "subscribe", "channels": ["trades", "all"], "since": -1, "colour": "red"})
+        answer = await said(websocket)
+        assert [row["field"] for row in answer["errors"]] == ["channels.1", "since", "colour"]
+        assert answer["detail"].startswith("3 faults; the first: channels.1: ")
+
+
+async def test_an_error_names_the_portfolio_it_is_about(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = [await portfolio(open_daemon) for _ in range(3)]
+    feeds, snapshot = feeds_of(open_daemon), feeds_of(open_daemon).snapshot
+    errors: dict[str, Exception] = {}
+
+    async def failing(portfolio_id: str) -> PortfolioState:
+        if portfolio_id in errors:
+            raise errors[portfolio_id]
+        return await snapshot(portfolio_id)
+
+    monkeypatch.setattr(feeds, "snapshot", failing)
+    async with socket_of(open_daemon) as websocket:
+        unknown = "6b0000000000000000000000"
+        await websocket.send_json({"type": "subscribe", "portfolioId": unknown})
+        answer = await said(websocket)
+        assert (answer["code"], answer["portfolioId"]) == ("unknown_portfolio", unknown)
+        errors[first] = NotFound("It has gone.", code="unknown_portfolio")
+        errors[third] = Unavailable("Not now.", code="calendar_loading")
+        await websocket.send_json({"type": "subscribe"})
+        heard = [await said(websocket) for _ in range(4)]
+        assert [(one["type"], one["portfolioId"], one.get("code")) for one in heard] == [
+            ("error", first, "unknown_portfolio"),
+            ("subscribed", second, None),
+            ("snapshot", second, None),
+            ("error", third, "calendar_loading"),
+        ]
+    async with events_of(open_daemon, f"?portfolioId={third}") as stream:
+        answer, last = await stream.next(), await stream.next()
+        assert (answer["code"], answer["portfolioId"]) == ("calendar_loading", third)
+        assert last == {"type": "closing", "code": 1013, "reason": "unavailable"}
+
+
+async def test_a_fault_of_ours_is_told_once_to_the_client_and_in_the_log_on_both_transports(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, hub = await portfolio(open_daemon), open_daemon.parts.realtime.hub
+
+    async def broken(portfolio_id: str) -> PortfolioState:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(feeds_of(open_daemon), "snapshot", broken)
+    with capture_logs() as logs:
+        async with socket_of(open_daemon) as websocket, events_of(open_daemon) as stream:
+            await websocket.send_json({"type": "subscribe"})
+            for answer in (await said(websocket), await stream.next()):
+                assert (answer["type"], answer["code"]) == ("error", "internal_error")
+                assert answer["portfolioId"] == mine
+            assert await stream.next() == {"type": "closing", "code": 1011, "reason": "failed"}
+            assert await stream.next() == {}
+            await websocket.send_json({"type": "ping"})
+            assert await said(websocket) == {"type": "pong"}
+    told = [(line["event"], str(line["exc_info"])) for line in logs if line["log_level"] == "error"]
+    assert told == 2 * [("stream message failed", "nobody thought of this")]
+    assert hub.status()["failures"] == 2
 
 
 async def test_a_portfolio_of_somebody_else_is_unknown_here(guarded: ApiDaemon) -> None:

@@ -264,6 +264,7 @@ def test_the_window_is_never_wider_than_a_second() -> None:
     assert window.seconds == 1.0
     assert window.wait(10.25) == 0.75
     assert window.wait(11.5) == 0.0
+    assert (window.at(11.5), window.at(12.0)) == (1.0, 0.02)
 
 
 async def test_a_flush_over_thousands_holds_the_loop_for_ten_milliseconds_at_a_time(running: Running) -> None:
@@ -458,6 +459,57 @@ async def test_events_stored_while_somebody_joins_reach_it_once(running: Running
     numbers = client.numbers()
     assert numbers == list(range(since + 1 if since is not None else numbers[0], 9))
     assert since is not None or numbers[0] in (7, 8)
+
+
+async def test_what_was_stored_unseen_is_read_of_all_portfolios_a_few_at_a_time(running: Running) -> None:
+    names = [f"p{number}" for number in range(10)]
+    clients = [await running.listener(name) for name in names]
+    running.feeds.page_size = 2
+    for name in names[1:]:
+        for _ in range(3):
+            running.feeds.store(name)
+    running.feeds.hold_back = asyncio.Event()
+    before = running.feeds.reads
+    running.hub.mend_all()
+    running.hub.mend_all()
+    await settle()
+    assert running.feeds.reads == before + 4
+    running.feeds.hold_back.set()
+    await running.pass_time()
+    await running.pass_time()
+    assert [client.numbers() for client in clients] == [[], *([[1, 2, 3]] * 9)]
+
+
+async def test_what_was_stored_unseen_while_the_first_listener_came_is_read(running: Running) -> None:
+    running.feeds.hold_back = asyncio.Event()
+    client = running.client()
+    joining = asyncio.create_task(client.listen())
+    await running.feeds.waiting.wait()
+    running.feeds.hold_back.set()
+    await settle(1)  # its state is read, and not told yet
+    running.feeds.store("p")
+    running.hub.mend_all()
+    await joining
+    await running.pass_time()
+    assert client.numbers() == [1]
+
+
+async def test_what_was_stored_unseen_is_read_when_the_database_answers_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await running.listener()
+    running.feeds.store("p")
+    with monkeypatch.context() as patched:
+        patched.setattr(running.feeds, "events_after", _unavailable)
+        running.hub.mend_all()
+        await settle()
+    await running.pass_time()
+    await running.pass_time()
+    assert client.numbers() == [1]
+
+
+async def _unavailable(portfolio_id: str, seq: int) -> Any:
+    raise Unavailable("Not now.")
 
 
 async def test_events_that_come_in_disorder_or_twice_are_sent_once_and_in_order(running: Running) -> None:
@@ -704,6 +756,43 @@ async def test_who_does_not_go_when_told_to_is_cut_off(running: Running) -> None
     assert running.hub.stats.closed == {"access_revoked": 1}
 
 
+async def test_who_is_told_to_go_in_the_middle_of_a_flush_gets_nothing_after_that(running: Running) -> None:
+    clients = [await running.listener() for _ in range(4 * delivery.PORTION)]
+    for client in clients:
+        client.pipe.on_write = lambda: running.clock.advance(40e-6)
+    last = clients[-1]
+
+    async def end_the_last() -> None:
+        while not clients[0].wire():
+            await asyncio.sleep(0)
+        running.hub.end(last.connection, 4401, "access_revoked")
+
+    ending = asyncio.create_task(end_the_last())
+    running.feeds.set("p", {"account": account(1)})
+    await ending
+    await settle()
+    assert [frame[0] for frame in last.wire()] == [0x88]
+    assert len(clients[-2].wire()) == 1
+
+
+@pytest.mark.parametrize("channels", [("prices",), ("positions",), ("positions", "prices")])
+async def test_who_is_told_to_go_while_it_joins_becomes_no_listener(
+    running: Running, channels: tuple[str, ...]
+) -> None:
+    running.feeds.hold_back = asyncio.Event()
+    client = running.client()
+    joining = asyncio.create_task(client.listen("p", *channels))
+    await running.feeds.waiting.wait()
+    running.hub.end(client.connection, 4401, "access_revoked")
+    running.feeds.hold_back.set()
+    with pytest.raises(ConnectionResetError):
+        await joining
+    with pytest.raises(ConnectionResetError):
+        await client.listen(None, "prices", symbols=["AAPL:US"])
+    assert not running.hub.is_listened("p")
+    assert not running.hub.wants_price("AAPL:US")
+
+
 # ---- figures
 
 
@@ -722,6 +811,28 @@ async def test_the_figures_say_what_was_spared_and_how_long_things_took(running:
     assert running.hub.status()["disconnect_rate_per_minute"] == 1
     await running.pass_time(61)
     assert running.hub.status()["disconnect_rate_per_minute"] == 0
+
+
+async def test_a_bad_spell_is_over_a_minute_after_it_when_nothing_is_sent_any_more(running: Running) -> None:
+    client = await running.listener()
+    client.pipe.on_write = lambda: running.clock.advance(2.0)
+    running.feeds.set("p", {"account": account(1)})
+    await settle()
+    client.pipe.on_write = None
+    bad = running.hub.status()
+    assert (bad["status"], bad["latency_p95_ms"]) == ("degraded", pytest.approx(2000))
+    running.clock.advance(60)
+    after = running.hub.status()
+    assert (after["status"], after["latency_p50_ms"], after["latency_p95_ms"]) == ("healthy", None, None)
+
+
+async def test_latencies_of_more_than_a_minute_ago_do_not_hide_those_of_now(running: Running) -> None:
+    stats = running.hub.stats
+    for _ in range(1500):
+        stats.delivered(3.0)
+    running.clock.advance(61)
+    stats.delivered(0.25)
+    assert (stats.latency.p50, stats.latency.p95) == (0.25, 0.25)
 
 
 async def test_many_who_do_not_keep_up_make_the_stream_degraded(running: Running) -> None:
