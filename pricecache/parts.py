@@ -346,6 +346,7 @@ class Parts:
         self.bars.announcer.subscribe(self.realtime.on_bars)
         self.ledgers.on_events, self.ledgers.on_changed = self.realtime.on_events, self.realtime.on_own_change
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
+        self.watcher.on_portfolio_deleted = self.realtime.on_deleted
         self.watcher.on_reopened = self.realtime.on_reopened
 
     def _define_tracking(self) -> None:

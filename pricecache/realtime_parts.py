@@ -76,6 +76,7 @@ def realtime_of(
         settings.max_updates_per_minute,
     )
     follower = Follower(followed, book, prices, queue, valuer, catalog, clock)
+    follower.on_gone = hub.publish_deletion
     own.follow_with(follower, valuer)
     users = TrackedUserStore(database, clock)
     tracking = LiveTracking(

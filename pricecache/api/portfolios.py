@@ -35,7 +35,7 @@ async def change(call: Call) -> Answer:
 
 async def delete(call: Call) -> Answer:
     await call.services.portfolios.delete(user_of(call), call.path["id"], if_match(call))
-    call.services.realtime.on_portfolio(call.path["id"])
+    call.services.realtime.on_deleted(call.path["id"])
     return Answer({"deleted": call.path["id"]})
 
 

@@ -143,6 +143,8 @@ class Delivery:
                 self._began = self._clock.monotonic()
 
     async def _flush_portfolio(self, portfolio: ListenedPortfolio, several: dict[Connection, list[Waiting]]) -> None:
+        if portfolio.is_deleted:
+            return
         if portfolio.sent is None:
             return  # the first listener is still being told where it stands, and asks again
         before, since, counts = portfolio.sent, portfolio.since, portfolio.counts

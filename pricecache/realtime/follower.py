@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import structlog
@@ -69,6 +69,8 @@ class Follower:
         self._renames = catalog.renames
         self._minute = int(clock.time() // 60)
         self._failing = False
+        self.on_gone: Callable[[str], object] = lambda portfolio_id: None
+        """Called with the id of a followed portfolio that is found to be no more."""
 
     # who is followed
 
@@ -296,6 +298,7 @@ class Follower:
                 self._recovered()
             except NotFound:
                 self.drop(found)
+                self.on_gone(found.id)
             except (PyMongoError, PricecacheError) as exc:
                 self._put_back_one(found, reasons, exc)
             except Exception as exc:  # as above

@@ -10,15 +10,16 @@ from typing import Any
 from pricecache.clock import Clock
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid
-from pricecache.realtime.connection import Connection, Topic
+from pricecache.realtime.connection import Connection
 from pricecache.realtime.delivery import Delivery
 from pricecache.realtime.heartbeat import Heartbeat
 from pricecache.realtime.joining import Joiner
+from pricecache.realtime.leaving import Leaver, owner_of
 from pricecache.realtime.mending import Mender
-from pricecache.realtime.messages import CHANNELS, PRICES, channel_of, encoded, mask_of, names_of, plain
+from pricecache.realtime.messages import CHANNELS, PRICES, channel_of, encoded, mask_of, plain
 from pricecache.realtime.register import Feeds, Register, symbols_topic
 from pricecache.realtime.stats import StreamStats, snapshot_of
-from pricecache.realtime.topics import Event, ListenedPortfolio, PortfolioTopic, PriceTopic
+from pricecache.realtime.topics import Event
 
 MOST_PORTFOLIOS = 100
 MOST_SYMBOLS = 1000
@@ -63,6 +64,7 @@ class Hub:
         self._delivery = Delivery(self._register, clock, self.stats, window)
         self._mender = Mender(self._delivery, feeds, clock, self._lose)
         self._joiner = Joiner(self._register, self._delivery, self._mender, feeds)
+        self._leaver = Leaver(self._register, self._delivery)
         self._heartbeat = Heartbeat(
             self._connections, self._delivery.behind, clock, self._abort, self._delivery.fall_behind, slow_seconds
         )
@@ -89,7 +91,7 @@ class Hub:
     def publish_values(self, portfolio_id: str, values: Mapping[str, dict[str, Any]]) -> None:
         """These values of a portfolio are others now; those of no event type we know are passed over."""
         portfolio = self._register.portfolios.get(portfolio_id)
-        if portfolio is None or not values:
+        if portfolio is None or portfolio.is_deleted or not values:
             return
         for key, event in values.items():
             if channel := channel_of(event["type"]):
@@ -104,9 +106,15 @@ class Hub:
     def publish_events(self, portfolio_id: str, events: Sequence[StreamEvent]) -> None:
         """These events of a portfolio are stored. In any order, and more than once if need be."""
         portfolio = self._register.portfolios.get(portfolio_id)
-        if portfolio is not None:
+        if portfolio is not None and not portfolio.is_deleted:
             self.stats.events += len(events)
             self._mender.take(portfolio, events)
+
+    def publish_deletion(self, portfolio_id: str) -> None:
+        """A portfolio is no more: who listens is told so, and hears nothing of it after that. Idempotent."""
+        portfolio = self._register.portfolios.get(portfolio_id)
+        if portfolio is not None:
+            self._leaver.dismiss(portfolio)
 
     def mend_all(self) -> None:
         """Events may have been stored that nobody told of: what is missing is read, and told. Returns at once."""
@@ -200,7 +208,7 @@ class Hub:
             mask &= ~PRICES
             self._listen_to_symbols(connection, frozenset(symbols))
         if portfolio_id is not None and mask:
-            heard = {owner.id for topic in connection.topics if (owner := _owner_of(topic)) is not None}
+            heard = {owner.id for topic in connection.topics if (owner := owner_of(topic)) is not None}
             if portfolio_id not in heard and len(heard) >= MOST_PORTFOLIOS:
                 raise _too_many(f"A connection may listen to {MOST_PORTFOLIOS} portfolios.")
             await self._joiner.join(connection, portfolio_id, mask, since, epoch)
@@ -210,26 +218,7 @@ class Hub:
     ) -> None:
         """Stop `channels`, all by default, of a portfolio, of everything by default. Answers `unsubscribed`."""
         mask = mask_of(CHANNELS if channels is None else channels)
-        await self._delivery.between_flushes()
-        for topic in connection.topics:
-            owner = _owner_of(topic)
-            if portfolio_id is None or (owner is not None and owner.id == portfolio_id):
-                self._stop(connection, topic, mask)
-        connection.send(plain({"type": "unsubscribed", "portfolioId": portfolio_id, "channels": names_of(mask)}))
-
-    def _stop(self, connection: Connection, topic: Topic, mask: int) -> None:
-        if isinstance(topic, PriceTopic) and mask & PRICES:
-            self._register.leave(connection, topic)
-        elif isinstance(topic, PortfolioTopic) and topic.mask & mask:
-            rest = topic.mask & ~mask
-            portfolio = topic.portfolio
-            portfolio.joining += 1
-            lacking = self._register.leave(connection, topic)
-            if rest:
-                stays = self._register.enter(connection, portfolio, rest)
-                if lacking is not None:
-                    self._delivery.lacks(connection, stays, lacking)
-            self._register.release(portfolio)
+        await self._leaver.unsubscribe(connection, portfolio_id, mask)
 
     def _listen_to_symbols(self, connection: Connection, symbols: frozenset[str]) -> None:
         before = symbols_topic(connection)
@@ -260,6 +249,7 @@ class Hub:
                 for connection in self.connections():
                     self._abort(connection, "stopping")
         await self._mender.close()
+        await self._leaver.close()
 
     def status(self) -> Mapping[str, Any]:
         """All figures by snake_case name."""
@@ -283,10 +273,6 @@ class Hub:
 
     def _lose(self, connection: Connection) -> None:
         self.end(connection, TRY_LATER, "events_gone")
-
-
-def _owner_of(topic: Topic) -> ListenedPortfolio | None:
-    return topic.portfolio if isinstance(topic, PortfolioTopic | PriceTopic) else None
 
 
 def _too_many(detail: str) -> Invalid:

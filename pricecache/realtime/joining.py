@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from pricecache.core.stream_events import EventsPage
-from pricecache.errors import Unavailable
+from pricecache.errors import NotFound, Unavailable
 from pricecache.realtime.connection import Connection
 from pricecache.realtime.delivery import Delivery
 from pricecache.realtime.mending import Mender
@@ -51,7 +51,7 @@ class Joiner:
             is_newer = portfolio.version != published
             self._take_up(portfolio, state)
             version = portfolio.version
-            connection.require_open()
+            _require_there(connection, portfolio)
             had, _ = topics_of(connection, portfolio_id)
             if mask & ~PRICES or had is not None:
                 cursor, topic = await self._bring_up(connection, portfolio, state, mask & ~PRICES, since, epoch)
@@ -60,7 +60,7 @@ class Joiner:
                 fields = {"type": "subscribed", "portfolioId": portfolio_id, "channels": names_of(mask)}
                 connection.send(plain({**fields, "seq": state.seq, "epoch": state.epoch}))
             if mask & PRICES:
-                connection.require_open()
+                _require_there(connection, portfolio)
                 self.tell_prices(connection, portfolio)
         finally:
             self._register.release(portfolio)
@@ -109,7 +109,7 @@ class Joiner:
         connection.send(self._snapshot(portfolio, state, mask, cursor, resync=since is not None and not resumes))
         await self._delivery.until_clear(connection)
         await self._meet(portfolio, cursor)
-        connection.require_open()
+        _require_there(connection, portfolio)
         return cursor, self._register.enter(connection, portfolio, mask)
 
     async def _add_channels(
@@ -117,7 +117,7 @@ class Joiner:
     ) -> tuple[int, PortfolioTopic]:
         """More channels of what it hears already: it stays where it is in the numbers."""
         await self._delivery.between_flushes()
-        connection.require_open()
+        _require_there(connection, portfolio)
         had, _ = topics_of(connection, portfolio.id)
         assert had is not None
         assert portfolio.sent is not None
@@ -164,7 +164,7 @@ class Joiner:
             if portfolio.sent is None:
                 self._mender.begin_at(portfolio, cursor)
             assert portfolio.sent is not None
-            if cursor <= portfolio.sent:
+            if cursor <= portfolio.sent or portfolio.is_deleted:
                 return
             await self._mender.mend(portfolio)
             await self._delivery.next_flush()
@@ -181,6 +181,12 @@ class Joiner:
 async def _in_time(answer: Awaitable[_T]) -> _T:
     async with asyncio.timeout(_FEED_SECONDS):
         return await answer
+
+
+def _require_there(connection: Connection, portfolio: ListenedPortfolio) -> None:
+    connection.require_open()
+    if portfolio.is_deleted:
+        raise NotFound("This portfolio was deleted just now.", code="unknown_portfolio")
 
 
 def _is_whole(page: EventsPage, since: int) -> bool:

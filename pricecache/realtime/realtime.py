@@ -74,6 +74,12 @@ class Realtime:
         if self.is_enabled:
             self.follower.on_ledger(portfolio_id)
 
+    def on_deleted(self, portfolio_id: str) -> None:
+        """A portfolio is no more, whoever deleted it."""
+        if self.is_enabled:
+            self.hub.publish_deletion(portfolio_id)
+            self.follower.on_ledger(portfolio_id)
+
     def on_reopened(self) -> None:
         """Changes by other daemons may have gone unseen."""
         if self.is_enabled:

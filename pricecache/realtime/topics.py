@@ -68,14 +68,14 @@ class ListenedPortfolio:
     `sent`: the last numbered event that was handed to those who are in step, None until the first of them knows.
     `pending`: those after it, without a gap. `tail`: the last ones sent. `values`: the latest states by key, all there
     are. `changed`: keys published since the last flush. `counts`: events published since then, by channel.
-    `version`: grows with every change of a value. `is_held`: whether its holdings were told since. `is_doubted`:
-    events may have gone unseen while its first listener was told where it stands. `since`: when the first of what is
-    pending was published.
+    `version`: grows with every change of a value. `is_held`: whether its holdings were told since. `is_deleted`: it is
+    no more, which its listeners are about to be told. `is_doubted`: events may have gone unseen while its first
+    listener was told where it stands. `since`: when the first of what is pending was published.
     """
 
     __slots__ = (
-        "changed", "counts", "epoch", "holdings", "id", "is_doubted", "is_held", "is_mending", "joining", "pending",
-        "prices", "sent", "since", "tail", "topics", "values", "version",
+        "changed", "counts", "epoch", "holdings", "id", "is_deleted", "is_doubted", "is_held", "is_mending", "joining",
+        "pending", "prices", "sent", "since", "tail", "topics", "values", "version",
     )  # fmt: skip
 
     def __init__(self, portfolio_id: str) -> None:
@@ -94,6 +94,7 @@ class ListenedPortfolio:
         self.joining = 0
         self.is_mending = False
         self.is_held = False
+        self.is_deleted = False
         self.is_doubted = False
         self.since: float | None = None
 

@@ -37,8 +37,9 @@ class ChangeWatcher:
     trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed
     is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes and stream events
     are passed over. `on_quotes` is given what others published, `on_stream_events` what others' changes of portfolios
-    told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it; `on_reopened` is
-    called after each opening: what happened before it may have gone unseen.
+    told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it, and
+    `on_portfolio_deleted` that of each that is no more; `on_reopened` is called after each opening: what happened
+    before it may have gone unseen.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ChangeWatcher:
         self._clock = clock
         self.on_stream_events: Callable[[str, Sequence[StreamEvent]], object] = lambda portfolio_id, events: None
         self.on_portfolio: Callable[[str], object] = lambda portfolio_id: None
+        self.on_portfolio_deleted: Callable[[str], object] = lambda portfolio_id: None
         self.on_reopened: Callable[[], object] = lambda: None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "series": self._on_series,
@@ -71,7 +73,7 @@ class ChangeWatcher:
             "sync_state": self._on_state,
             "instruments": self._on_instrument,
             "quote_batches": self._on_batch,
-            "portfolios": self._on_portfolio,
+            "portfolios": self._on_portfolio_itself,
             "ledger_state": self._on_portfolio,
             "stream_events": self._on_events,
         }
@@ -140,6 +142,11 @@ class ChangeWatcher:
         batch = event.get("fullDocument") or {}
         if batch.get("owner") not in (None, self._owner):
             self._on_quotes([quote_from(document) for document in batch["quotes"]])
+
+    async def _on_portfolio_itself(self, event: dict[str, Any]) -> None:
+        await self._on_portfolio(event)
+        if event["operationType"] == "delete":
+            self.on_portfolio_deleted(event["documentKey"]["_id"])
 
     async def _on_portfolio(self, event: dict[str, Any]) -> None:
         changed = event.get("updateDescription", {}).get("updatedFields", {})

@@ -14,7 +14,7 @@ FOLLOW = """async (options) => {
     if (token) options.headers = () => ({ Authorization: `Bearer ${token}` });
     window.told = [];
     const stream = (window.stream = new PriceStream(options));
-    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "problem"])
+    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "deleted", "problem"])
         stream.addEventListener(type, ({ detail }) => window.told.push({ event: type, detail }));
     stream.start();
 }"""

@@ -46,6 +46,9 @@ class HubDaemon:
         made = self.call("POST", "/api/portfolios", json={"name": "p", "baseCurrency": "USD"}, **options)
         return str(made["id"])
 
+    def delete(self, portfolio: str) -> None:
+        self.call("DELETE", f"/api/portfolios/{portfolio}")
+
     def trade(self, portfolio: str) -> int:
         """A trade is stored and told of; its number."""
         return self._thread.do(self._trade(portfolio))

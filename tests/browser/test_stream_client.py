@@ -67,6 +67,17 @@ def test_another_database_is_told_as_a_reason_to_fetch_anew(
     assert follower.numbers() == [1]
 
 
+def test_a_portfolio_that_was_deleted_while_the_page_was_away_is_forgotten(
+    daemon: StreamingDaemon, follower: Follower
+) -> None:
+    follower.follow()
+    follower.until("told.filter((one) => one.event === 'snapshot').length === 2")
+    daemon.send({"type": "error", "code": "unknown_portfolio", "detail": "It has gone.", "portfolioId": "p2"})
+    follower.until("stream.portfolio('p2') === undefined")
+    assert follower.told("deleted") == [{"portfolioId": "p2"}]
+    assert follower.told("problem") == []
+
+
 @pytest.mark.parametrize("fault", ["swallow", "mute", 503])
 def test_without_any_stream_a_page_polls_and_comes_back_to_it(
     daemon: StreamingDaemon, proxy: FaultyProxy, follower: Follower, fault: str | int

@@ -196,6 +196,19 @@ def test_a_stopped_stream_is_quiet(daemon: HubDaemon, follower: Follower, portfo
     assert follower.errors == []
 
 
+def test_a_deleted_portfolio_is_forgotten(daemon: HubDaemon, follower: Follower, portfolio: str) -> None:
+    other = daemon.make()
+    follower.follow(portfolioIds=[portfolio, other])
+    follower.until("told.filter((one) => one.event === 'snapshot').length === 2")
+    daemon.delete(other)
+    follower.until("told.some((one) => one.event === 'deleted')")
+    assert follower.told("deleted") == [{"portfolioId": other}]
+    assert follower.page.evaluate("(id) => stream.portfolio(id)", other) is None
+    daemon.trade(portfolio)
+    follower.until("stream.portfolio(id).seq === 1", id=portfolio)
+    assert follower.told("problem") == []
+
+
 def test_what_is_followed_can_be_changed(daemon: HubDaemon, follower: Follower, portfolio: str) -> None:
     other = daemon.make()
     follower.follow(portfolioIds=[portfolio])

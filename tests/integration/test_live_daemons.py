@@ -122,15 +122,36 @@ async def test_a_client_goes_on_at_another_daemon_where_it_left_off(daemons: Pai
     await socket.close()
 
 
-async def test_a_deleted_portfolio_is_followed_no_more(daemons: Pair) -> None:
+async def test_a_deleted_portfolio_is_followed_no_more_and_its_listeners_are_told(daemons: Pair) -> None:
     one, other = daemons
     portfolio = await holding_ten(one)
-    socket = await listening(other, portfolio)
+    socket, there = await listening(other, portfolio), await listening(one, portfolio)
     assert (await one.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN))[0] == 200
     async with asyncio.timeout(PATIENCE):
         while other.parts.realtime.follower.present(portfolio) is not None:
             await asyncio.sleep(0)
-    await socket.close()
+    for listener in (socket, there):
+        last = await until(listener, lambda message: message["type"] == "unsubscribed")
+        assert (last["portfolioId"], last["reason"]) == (portfolio, "portfolio_deleted")
+        await listener.send_json({"type": "ping"})
+        assert (await listener.receive_json())["type"] == "pong"
+        await listener.close()
+
+
+async def test_listeners_hear_of_a_deletion_that_went_unseen_when_all_is_looked_at(database: Any) -> None:
+    background, settings = BackgroundTasks(), {"debounce_seconds": 0, "max_updates_per_minute": 0}
+    clock = RunningClock(START + 6 * HOUR)
+    async with api_daemon(database, keys=KEYS, clock=clock, settings=settings) as daemon:
+        background.start(daemon.parts.realtime.follower.run(), "live-values")
+        background.start(daemon.parts.realtime.hub.run(), "realtime")
+        portfolio = await holding_ten(daemon)
+        socket = await listening(daemon, portfolio)
+        await daemon.parts.portfolios.delete("ann", portfolio)
+        daemon.parts.realtime.on_reopened()
+        last = await until(socket, lambda message: message["type"] == "unsubscribed")
+        assert last["reason"] == "portfolio_deleted"
+        await socket.close()
+        await background.end()
 
 
 async def test_a_hundred_prices_in_a_moment_are_a_handful_of_values_and_the_last_of_them_comes(database: Any) -> None:

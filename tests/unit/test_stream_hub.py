@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pricecache.core.stream_events import StreamEvent
-from pricecache.errors import Invalid, Unavailable
+from pricecache.errors import Invalid, NotFound, Unavailable
 from pricecache.realtime import delivery, messages
 from pricecache.realtime.frames import close_frame, event_chunk, text_frame
 from pricecache.realtime.hub import MOST_PORTFOLIOS, MOST_SYMBOLS, Hub
@@ -791,6 +791,70 @@ async def test_who_is_told_to_go_while_it_joins_becomes_no_listener(
         await client.listen(None, "prices", symbols=["AAPL:US"])
     assert not running.hub.is_listened("p")
     assert not running.hub.wants_price("AAPL:US")
+
+
+# ---- portfolios that are no more
+
+
+async def test_listeners_of_a_deleted_portfolio_are_told_and_hear_nothing_of_it_after_that(running: Running) -> None:
+    running.feeds.holdings["p"] = frozenset({"AAPL:US"})
+    all_channels = await running.listener("p", *messages.CHANNELS)
+    both, other = await running.listener("p"), await running.listener("q")
+    await both.listen("q")
+    both.wire()
+    running.feeds.set("p", {"account": account(1)})
+    running.hub.publish_deletion("p")
+    running.hub.publish_deletion("p")
+    running.feeds.set("p", {"account": account(2)})
+    running.feeds.happen("p")
+    running.hub.publish_prices({"AAPL:US": price("AAPL", 2)})
+    running.feeds.set("q", {"account": account(3)})
+    await running.pass_time()
+    farewell = {
+        "type": "unsubscribed", "portfolioId": "p", "channels": list(messages.CHANNELS), "reason": "portfolio_deleted"
+    }  # fmt: skip
+    assert [one for one in all_channels.messages() if one["type"] != "prices"] == [farewell]
+    assert [(one["type"], one["portfolioId"]) for one in both.messages()] == [("unsubscribed", "p"), ("update", "q")]
+    assert [one["portfolioId"] for one in other.messages()] == ["q"]
+    assert running.feeds.followed == {"q"}
+    running.hub.publish_prices({"AAPL:US": price("AAPL", 3)})
+    running.hub.publish_values("p", {"account": account(4)})
+    await running.pass_time()
+    assert all_channels.messages() == []
+
+
+async def test_who_is_behind_is_told_of_a_deletion_and_gets_nothing_else_of_it(running: Running) -> None:
+    client = await running.listener()
+    client.stop_reading()
+    for value in (1, 2):
+        running.feeds.set("p", {"account": account(value)})
+        running.feeds.happen("p")
+        await running.pass_time()
+    running.hub.publish_deletion("p")
+    await settle()
+    client.read_on()
+    await running.pass_time()
+    assert [(one["type"], one.get("seq")) for one in client.messages()] == [("update", 1), ("unsubscribed", None)]
+
+
+async def test_who_joins_while_a_portfolio_is_deleted_is_refused(running: Running) -> None:
+    running.feeds.hold_back = asyncio.Event()
+    client = running.client()
+    joining = asyncio.create_task(client.listen())
+    await running.feeds.waiting.wait()
+    running.hub.publish_deletion("p")
+    running.feeds.hold_back.set()
+    with pytest.raises(NotFound):
+        await joining
+    assert not running.hub.is_listened("p")
+
+
+async def test_thousands_of_listeners_are_told_of_a_deletion_while_others_go_on(running: Running) -> None:
+    clients = [await running.listener() for _ in range(3 * delivery.PORTION)]
+    running.hub.publish_deletion("p")
+    await settle()
+    assert {tuple(one["type"] for one in client.messages()) for client in clients} == {("unsubscribed",)}
+    assert not running.hub.is_listened("p")
 
 
 # ---- figures

@@ -49,7 +49,7 @@ const aborted = (signal) =>
  * Follows portfolios until `stop`. Its events are CustomEvents, with all they tell in `detail`:
  * "state" {state, transport}, "snapshot" {portfolioId, resync, at}, "event" {portfolioId, seq, type, ...},
  * "values" {portfolioId, at, events}, "prices" {portfolioId, at, events}, "stale" {ageSeconds, isStale} when that
- * changes, "problem" {status, code, detail}. Each trade, order and closure comes once; values come by latest state.
+ * changes, "deleted" {portfolioId}, "problem" {status, code, detail, portfolioId}. Each trade, order and closure comes once; values come by latest state.
  */
 export class PriceStream extends EventTarget {
   #options;
@@ -70,7 +70,7 @@ export class PriceStream extends EventTarget {
     super();
     this.#options = { channels: CHANNELS, ...options };
     this.#url = new URL(options.url ?? "../", options.url ? location.href : import.meta.url);
-    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "problem"]) {
+    for (const type of ["state", "snapshot", "event", "values", "prices", "stale", "deleted", "problem"]) {
       const listener = options[`on${type[0].toUpperCase()}${type.slice(1)}`];
       if (listener) this.addEventListener(type, listener);
     }
@@ -266,7 +266,13 @@ export class PriceStream extends EventTarget {
 
   #take({ type, portfolioId, at, events, ...message }) {
     if (type === "prices") this.#emit("prices", { portfolioId, at, events });
-    if (type === "error") this.#emit("problem", { status: null, code: message.code, detail: message.detail });
+    if (type === "unsubscribed" && message.reason === "portfolio_deleted") this.#forget(portfolioId);
+    if (type === "error" && message.code === "unknown_portfolio" && this.#isRemembered(portfolioId))
+      return this.#forget(portfolioId);
+    if (type === "error") {
+      const { code, detail } = message;
+      this.#emit("problem", { status: null, code, detail, portfolioId });
+    }
     if (type !== "snapshot" && type !== "update") return;
     const known = this.#portfolio(portfolioId);
     const isWhole = type === "snapshot";
@@ -302,6 +308,21 @@ export class PriceStream extends EventTarget {
       if (CLOSED_ORDERS.has(event.status)) known.orders.delete(event.orderId);
       else known.orders.set(event.orderId, event);
     }
+  }
+
+  /** Known from before, and not because the page named it. */
+  #isRemembered(id) {
+    return !this.#options.portfolioIds && this.#portfolios.has(id);
+  }
+
+  /** It was deleted. */
+  #forget(id) {
+    const { portfolioIds } = this.#options;
+    if (portfolioIds?.length > 1) this.#options.portfolioIds = portfolioIds.filter((one) => one !== id);
+    this.#resuming.delete(id);
+    if (!this.#portfolios.delete(id)) return;
+    this.#save();
+    this.#emit("deleted", { portfolioId: id });
   }
 
   /** Something is missing: ask for everything after what was seen. */
