@@ -18,6 +18,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.live_figures import Figures
 from pricecache.core.live_rows import LiveRow, live_row
 from pricecache.core.livebook import LiveBook
+from pricecache.core.portfolios import Portfolio
 from pricecache.portfolio.market import pair_of
 from pricecache.portfolio.summary import Asked, Summaries, Summarised
 from pricecache.portfolio.threads import aside
@@ -186,13 +187,12 @@ class Valuer:
         self.counts.summed_up += 1
         if self._followed.at(found.slot) is not found:
             return True  # dropped meanwhile
+        ranged = self.noted(summarised)
         found.portfolio = portfolio
         is_present = self._place(found, asked, summarised, row)
         if found.is_listened:
             self._listeners.hold(portfolio.id, frozenset(one.key for one in found.held))
-            self._publish(found, values_of(self._shape(summarised, self.noted(summarised))))
-        else:
-            self.noted(summarised)
+            self._publish(found, values_of(self._shape(summarised, ranged)))
         return is_present
 
     def noted(self, summarised: Summarised) -> RangeNow | None:
@@ -201,8 +201,20 @@ class Valuer:
         day, change = latest_session(summarised), worth.change
         if day is None or change is None or "change" in summarised.summary.incomplete:
             return None
-        self._ranges.note(portfolio.id, day, change, summarised.corrections)
+        before = (
+            self._change_before(portfolio) if self._ranges.is_corrected(portfolio.id, summarised.corrections) else None
+        )
+        self._ranges.note(portfolio.id, day, change, summarised.corrections, before)
         return self._ranges.now(portfolio, day, worth.value, change)
+
+    def _change_before(self, portfolio: Portfolio) -> float | None:
+        """The day change at this moment of the ledger as it was followed so far, None unknown."""
+        found = self._followed.get(portfolio.id)
+        if found is None or found.row is None or found.row.base != portfolio.rules.currency:
+            return None
+        self._book.revalue()
+        change = float(self._book.change[found.slot])
+        return None if isnan(change) else change
 
     def _place(self, found: Followed, asked: Asked, summarised: Summarised, row: LiveRow | None) -> bool:
         """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have

@@ -245,3 +245,25 @@ async def test_the_first_that_was_seen_after_a_close_stays(database: Any) -> Non
     for close in (seen(10, 160, 100), seen(11, 170, 100), seen(12, 560, 500), seen(13, 580, 500), seen(14, 590, 100)):
         await store.close([close])
     assert await store.closes(["p"]) == {"p": seen(12, 560, 500)}
+
+
+async def test_a_correction_that_changes_nothing_of_the_day_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    for price in (130.0, 115.0, 120.0):
+        await tick(daemon, price)
+        daemon.clock.advance(3)
+        await settle(daemon)
+    (old,) = (await daemon.get(f"/api/portfolios/{portfolio}/transactions", headers=ANN))[1]["transactions"]
+    target = f"/api/portfolios/{portfolio}/transactions/{old['id']}"
+    noted = {**BUY, "price": 90, "note": "what it was for"}
+    assert (await daemon.call("PUT", target, json=noted, headers=ANN))[0] == 200
+    assert (await daemon.call("PATCH", f"/api/portfolios/{portfolio}", json={"costBasis": "lifo"}, headers=ANN))[0] == 200
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 0.0001}))[0] == 201
+    for _ in range(2):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (pytest.approx(1300, abs=0.02), pytest.approx(1150, abs=0.02))
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 10}))[0] == 201
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (got["totalValue"], got["totalValue"])
