@@ -160,7 +160,10 @@ class Follower:
         self._mark_slots(irregular, Priority.MARKET, Reason.PRICE)
 
     def on_bars(self, event: BarsChanged) -> None:
-        """Bars or actions of a series are others."""
+        """Bars or actions of a series are others. With a split even what was sold long ago reads differently."""
+        if event.actions_changed:
+            named = [one.slot for one in self._followed if event.entry.instrument in one.names]
+            self._doubt(np.array(named, np.int64))
         irregular = self._followed.irregular([event.entry.instrument])
         self._mark_slots(irregular, Priority.MARKET, Reason.SCHEDULE)
         self._doubt(self._book.holders(self._prices.depending_on(event.entry.instrument)))

@@ -222,6 +222,7 @@ class Valuer:
         now = summarised.summary
         found.positions, found.watched = Positions(), ()
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
+        found.names = frozenset(asked.ledger.instruments())
         found.value, found.change = now.worth.value, now.worth.change
         found.row, found.day = row, latest_session(summarised)
         self._extremes.restart(found.slot)  # what it saw of the row before may have been of no day
