@@ -19,6 +19,7 @@ from pricecache.cache.wholeness import ROW_SECONDS, Wholeness
 from pricecache.clock import Clock, SystemClock
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook
+from pricecache.core.updates import QueueStats
 from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
@@ -178,6 +179,7 @@ class Daemon:
             read("pricecache_stream_connected", lambda: float(stream.connected))
             read("pricecache_stream_messages_total", lambda: float(stream.messages))
             read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
+        self._read_update_metrics(parts)
         self._read_stream_metrics(parts)
         read("pricecache_history_cache_bytes", lambda: float(parts.wholes.nbytes))
         read("pricecache_history_days_computed_total", lambda: float(parts.wholes.computed_days))
@@ -194,6 +196,19 @@ class Daemon:
             "pricecache_provider_breaker_open",
             lambda: {p.name: float(p.account.breaker(now()) != "closed") for p in pools},
         )
+
+    def _read_update_metrics(self, parts: Parts) -> None:
+        read, follower, now = self.metrics.read, parts.realtime.follower, self.clock.monotonic
+
+        def queue() -> QueueStats:
+            return follower.queue.stats(now())
+
+        read("pricecache_realtime_updates_pending", lambda: float(queue().pending + follower.waiting))
+        read("pricecache_realtime_updates_oldest_seconds", lambda: queue().oldest_waiting_seconds)
+        read("pricecache_realtime_updates_computed_total", lambda: float(queue().computed))
+        read("pricecache_realtime_updates_deferred_total", lambda: float(queue().deferred))
+        read("pricecache_realtime_updates_failed_total", lambda: float(queue().put_back))
+        read("pricecache_realtime_followed_portfolios", lambda: float(len(follower)))
 
     def _read_stream_metrics(self, parts: Parts) -> None:
         read, hub, stats, limit = self.metrics.read, parts.realtime.hub, parts.realtime.hub.stats, parts.streams.most

@@ -76,6 +76,14 @@ READINGS = (
     Reading("pricecache_realtime_frames_total", "counter", "Messages written, of all streams."),
     Reading("pricecache_realtime_sent_bytes_total", "counter", "Bytes of messages written."),
     Reading("pricecache_realtime_batch_efficiency", "gauge", "1 - frames / events expected, since the start, 0 to 1."),
+    Reading("pricecache_realtime_updates_pending", "gauge", "Followed portfolios that wait to be valued anew."),
+    Reading(
+        "pricecache_realtime_updates_oldest_seconds", "gauge", "How long the one of them has waited that came first."
+    ),
+    Reading("pricecache_realtime_updates_computed_total", "counter", "Portfolios that were valued anew."),
+    Reading("pricecache_realtime_updates_deferred_total", "counter", "Times the limit a minute put one off."),
+    Reading("pricecache_realtime_updates_failed_total", "counter", "Times one could not be valued; it is tried again."),
+    Reading("pricecache_realtime_followed_portfolios", "gauge", "Portfolios kept at their present value."),
     Reading("pricecache_realtime_window_seconds", "gauge", "How long messages are gathered at present, under load."),
     Reading(
         "pricecache_realtime_latency_p95_seconds",

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     enable_realtime_portfolio: bool = Field(
         True,
         validation_alias="ENABLE_REALTIME_PORTFOLIO",
-        description="Serve streams; false: none, and everything else as before.",
+        description="Follow portfolios in real time and serve streams; false: neither, and REST as before.",
     )
     realtime_percent: float = Field(
         100, ge=0, le=100, description="Share of users that streams are served to, the same ones each time, in percent."

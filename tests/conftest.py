@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
+from tests.logs import print_plainly
 from tests.mongod import TestMongod, mongod_or_reason
 
 _numbers = itertools.count(1)
+print_plainly()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, which `scripts/test` asks for, is as `tests.workers` says."""
+    from tests.workers import FromBothEnds
+
+    return FromBothEnds(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -151,15 +151,14 @@ class Overlaid:
 
     def adopt(self, matrix: Matrix, placed: Sequence[Placed | None]) -> None:
         """Go on from `matrix`; what is in a slot now (`placed`) and is not what the matrix has stands over it."""
-        known = matrix.placed
+        known = [*matrix.placed, *[None] * (len(placed) - len(matrix.placed))]
         self.main, self._is_old = matrix, True
+        # of all slots: another matrix may have been adopted since this one was begun, with what had changed by then
         self._changed = {
-            slot: placed[slot]
-            for slot in self._changed
-            if placed[slot] is not (known[slot] if slot < len(known) else None)
+            slot: now for slot, (then, now) in enumerate(zip(known, placed, strict=True)) if now is not then
         }
-        self._in_main = np.ones(len(known), np.bool_)
-        self._in_main[[slot for slot in self._changed if slot < len(known)]] = False
+        self._in_main = np.ones(len(matrix.placed), np.bool_)
+        self._in_main[[slot for slot in self._changed if slot < len(matrix.placed)]] = False
 
 
 def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:

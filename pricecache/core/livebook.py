@@ -38,7 +38,8 @@ class LiveBook:
 
     After `revalue`, by slot, float64: `value` with cash, `before` at the close before, `at_open` (NaN where an open is
     not known), `change` since the close before; none of it rounded. `slack`: how far a change that is told may be from
-    it. Where there is no row `change` is NaN. Longer than there are slots, and other arrays after `put`.
+    it. Where there is no row, or one that was put since, `change` is NaN. Longer than there are slots, and other arrays
+    after `put`.
     """
 
     def __init__(self, whole_every: int = WHOLE_EVERY) -> None:
@@ -227,7 +228,7 @@ class LiveBook:
     def _set(self, slot: int, placed: Placed | None) -> None:
         self._placed[slot] = placed
         self._overlaid.put(slot, placed)
-        self._agreed[slot] = np.nan
+        self._agreed[slot] = self.change[slot] = np.nan
         self._is_put = True
 
     def _leave(self, slot: int) -> None:

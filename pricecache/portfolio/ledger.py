@@ -284,10 +284,10 @@ class Ledgers(LedgerReader):
         change = replace(await self._checked(portfolio, view, planned, by, question), id=change_id)
         committed = await self._store.commit(portfolio.id, view.state, change)
         self._tell_events(portfolio.id, committed.events)  # before anything else is awaited, so in their order
+        self._tell(self.on_changed, portfolio.id)  # and whatever becomes of the rest
         rows = await aside(len(view.rows) + size, partial(applied, view.rows, change))
         changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
         self._keep(portfolio.id, await self._made(committed.state, rows, portfolio.rules, changes))
-        self._tell(self.on_changed, portfolio.id)
         return planned
 
     async def commit_beside(self, portfolio: Portfolio, change: LedgerChange, change_id: str) -> None:
@@ -298,6 +298,7 @@ class Ledgers(LedgerReader):
 
     async def tell_of(self, portfolio_id: str, change_id: str) -> None:
         """Tell what a change whose outcome was not known told, if it was made."""
+        self._tell(self.on_changed, portfolio_id)  # it may be, and to value it once too often is no harm
         self._tell_events(portfolio_id, await self._store.events.of_change(change_id))
 
     def _tell_events(self, portfolio_id: str, events: Sequence[StreamEvent]) -> None:

@@ -15,6 +15,8 @@ from pricecache.stores.day_ranges import DayRange, DayRangeStore
 log = structlog.get_logger(__name__)
 
 SAVE_SECONDS = 1.0
+LEAST_MOVE, SHARE_OF_RANGE = 0.02, 0.01
+"""A correction that moves the day change by no more than this, in base currency or of the range, leaves the range."""
 DAYS_BACK = 10
 """A range of a session before that says nothing of the one that is the latest now."""
 
@@ -40,10 +42,9 @@ class DayRanges:
         self._clock = clock
         self._ranges: dict[str, DayRange] = {}
         self._unsaved: set[str] = set()
+        self._saving: set[str] = set()
+        self._leaving: set[str] = set()
         self._failing = False
-
-    def __contains__(self, portfolio_id: str) -> bool:
-        return portfolio_id in self._ranges
 
     def get(self, portfolio_id: str, day: int | None) -> DayRange | None:
         """Of the session of `day`, None when nothing was seen of it."""
@@ -61,6 +62,7 @@ class DayRanges:
 
     async def load(self, portfolio_ids: list[str]) -> None:
         """What is stored of these; what was seen here meanwhile stays seen."""
+        self._leaving.difference_update(portfolio_ids)
         wanted = [one for one in portfolio_ids if one not in self._ranges]
         if not wanted:
             return
@@ -73,26 +75,47 @@ class DayRanges:
                 high, low = max(seen.high, stored.high), min(seen.low, stored.low)
                 self._ranges[portfolio] = replace(seen, high=high, low=low, since=min(seen.since, stored.since))
 
-    def note(self, portfolio_id: str, day: int, change: float, corrections: int | None = None) -> None:
-        """The day change in the session of `day` is `change` now. `corrections`: how many
-        the ledger has had; when there is a new one the range begins anew. What is of an earlier session than is
-        known already changes nothing."""
+    def note(
+        self,
+        portfolio_id: str,
+        day: int,
+        change: float,
+        corrections: int | None = None,
+        before: float | None = None,
+    ) -> None:
+        """The day change in the session of `day` is `change` now. `corrections`: how many the ledger has had that it is
+        of, None for as many as are known. When there is a new one the range begins anew, unless it moved the change by
+        next to nothing: `before` is what that was of the ledger before it, at the same prices, None unknown. What is of
+        an earlier session than is known already, or of a ledger before its last correction, changes nothing."""
         now, seen = self._clock.time(), self._ranges.get(portfolio_id)
         known = 0 if seen is None else seen.corrections
-        by = known if corrections is None else max(corrections, known)
+        by = known if corrections is None else corrections
+        if by < known:
+            return
+        if seen is not None and by > known and before is not None and _is_near(before, change, seen):
+            seen = self._keep(replace(seen, corrections=by))
+            known = by
         if seen is None or seen.day < day or by > known:
             self._keep(DayRange(portfolio_id, day, change, change, now, now, by))
         elif seen.day == day and not seen.low <= change <= seen.high:
             self._keep(replace(seen, high=max(seen.high, change), low=min(seen.low, change), at=now))
 
+    def is_corrected(self, portfolio_id: str, corrections: int) -> bool:
+        """Whether what was seen is of a ledger before its last correction."""
+        seen = self._ranges.get(portfolio_id)
+        return seen is not None and corrections > seen.corrections
+
     def forget(self, portfolio_id: str) -> None:
-        """Nobody follows it here any more; what is stored stays."""
-        if portfolio_id not in self._unsaved:
+        """Nobody follows it here any more; what is stored stays, and what is not yet goes when it is."""
+        if portfolio_id in self._unsaved or portfolio_id in self._saving:
+            self._leaving.add(portfolio_id)
+        else:
             self._ranges.pop(portfolio_id, None)
 
-    def _keep(self, one: DayRange) -> None:
+    def _keep(self, one: DayRange) -> DayRange:
         self._ranges[one.portfolio] = one
         self._unsaved.add(one.portfolio)
+        return one
 
     async def run(self) -> None:
         """Save what has moved, once a second, until cancelled."""
@@ -102,17 +125,34 @@ class DayRanges:
 
     async def save(self) -> None:
         """Save what has moved since the last time; what cannot be saved now waits for the next time."""
-        names, self._unsaved = self._unsaved, set()
-        if not names:
+        if not self._unsaved:
             return
+        self._saving, self._unsaved = self._unsaved, set()
         try:
-            await self._store.save([self._ranges[name] for name in names])
+            await self._store.save([self._ranges[name] for name in self._saving])
         except PyMongoError as exc:
-            self._unsaved |= names
+            self._unsaved |= self._saving
             if not self._failing:
-                log.warning("day ranges cannot be saved", portfolios=len(names), error=str(exc)[:200])
+                log.warning("day ranges cannot be saved", portfolios=len(self._saving), error=str(exc)[:200])
             self._failing = True
             return
+        except BaseException:  # the daemon stops, and saves once more at its end
+            self._unsaved |= self._saving
+            raise
+        finally:
+            self._let_go(self._saving)
         if self._failing:
             log.info("day ranges are saved again")
         self._failing = False
+
+    def _let_go(self, saved: set[str]) -> None:
+        gone = (saved & self._leaving) - self._unsaved
+        for name in gone:
+            del self._ranges[name]
+        self._leaving -= gone
+        self._saving = set()
+
+
+def _is_near(before: float, after: float, seen: DayRange) -> bool:
+    """Whether what was seen would have been about the same without the difference."""
+    return abs(after - before) <= max(LEAST_MOVE, SHARE_OF_RANGE * (seen.high - seen.low))

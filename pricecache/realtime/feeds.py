@@ -63,8 +63,8 @@ class PortfolioFeeds:
         follower, valuer = self._following
         epoch, seq = await self._events.epoch(), await self._events.last(portfolio_id)
         portfolio = await self._portfolios.find(portfolio_id)
-        await self._ranges.load([portfolio_id])
         summarised = await self._summarised(portfolio)
+        await self._ranges.load([portfolio_id])  # at last: until it is listened to it may be dropped, and its range
         values = values_of(self._shape(summarised, valuer.noted(summarised)))
         found = follower.listen(portfolio_id)
         if not found.values:  # else others have been told older ones, and what is told next starts from these

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -25,8 +25,8 @@ class Followed:
     has of it; None: it is summed up each time anew. `is_doubted`: its row is to be made anew before it is used.
     `positions`: those of the row, and `watched` what their prices are kept in. `held`: instruments that it has some of.
     `day`: the latest session of these, days since 1970-01-01; `value`, `change`: of the whole, in base currency, when
-    it was summed up last, None unknown. `is_irregular`: it has no row, and is known by what it names. `values`: what
-    listeners have been told, empty while nobody has been told anything.
+    it was summed up last, None unknown. `concern`: where it has no row, the instruments whose quotes concern it
+    (`Instrument.key`). `values`: what listeners have been told, empty while nobody has been told anything.
     """
 
     slot: int
@@ -35,11 +35,11 @@ class Followed:
     is_tracked: bool = False
     is_listened: bool = False
     is_doubted: bool = True
-    is_irregular: bool = False
     row: LiveRow | None = None
     positions: Positions = field(default_factory=Positions)
     watched: tuple[Watched, ...] = ()
     held: frozenset[Instrument] = frozenset()
+    concern: frozenset[str] = frozenset()
     day: int | None = None
     value: float | None = None
     change: float | None = None
@@ -112,14 +112,19 @@ class FollowedPortfolios:
         if not followed.is_needed:
             self._idle[followed.id] = followed
 
-    def set_irregular(self, followed: Followed, keys: Collection[str]) -> None:
-        """It has no row, and quotes of these instruments (`Instrument.key`) concern it; none: it has one."""
-        if followed.is_irregular:
-            for slots in self._irregular.values():
-                slots.discard(followed.slot)
-        for key in keys:
+    def set_irregular(self, followed: Followed, keys: frozenset[str]) -> bool:
+        """It has no row, and quotes of these instruments (`Instrument.key`) concern it; none: it has one. Whether some
+        of them did not before."""
+        is_new = not keys <= followed.concern
+        for key in followed.concern - keys:
+            slots = self._irregular[key]
+            slots.discard(followed.slot)
+            if not slots:
+                del self._irregular[key]
+        for key in keys - followed.concern:
             self._irregular.setdefault(key, set()).add(followed.slot)
-        followed.is_irregular = bool(keys)
+        followed.concern = keys
+        return is_new
 
     def irregular(self, instruments: Iterable[Instrument]) -> NDArray[np.int64]:
         """Slots without a row that quotes of these concern: int64."""
@@ -137,7 +142,6 @@ class FollowedPortfolios:
     def drop(self, followed: Followed) -> None:
         if self._by_id.pop(followed.id, None) is not None:
             self._idle.pop(followed.id, None)
-            if followed.is_irregular:
-                self.set_irregular(followed, ())
+            self.set_irregular(followed, frozenset())
             self._by_slot[followed.slot] = None
             self._free.append(followed.slot)

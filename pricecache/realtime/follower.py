@@ -14,12 +14,14 @@ from pricecache.background import cancelled
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.core.events import BarsChanged
+from pricecache.core.instruments import Instrument
 from pricecache.core.livebook import LiveBook
 from pricecache.core.quotes import Quote
 from pricecache.core.updates import Priority, Reason, Taken, UpdateQueue
 from pricecache.errors import NotFound, PricecacheError
 from pricecache.realtime.followed import Followed, FollowedPortfolios, PresentNow
 from pricecache.realtime.valuing import Valuer
+from pricecache.realtime.waiting import Waiting
 from pricecache.realtime.watched_prices import WatchedPrices
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,9 @@ LOOK_SECONDS = 5.0
 """How often it is asked whether something else than a price has changed: a session that opened, a quote grown old."""
 SUMMED_UP_AT_ONCE = 50
 """Portfolios that are computed from their ledgers before the next pass."""
+
+_LEDGER, _MANUAL = int(Reason.LEDGER), int(Reason.MANUAL)
+"""As the bits that they are: an enum's `&` takes ten times as long."""
 
 
 class Follower:
@@ -59,7 +64,7 @@ class Follower:
         self._catalog = catalog
         self._clock = clock
         self._wake = asyncio.Event()
-        self._anew: dict[int, int] = {}
+        self._anew = Waiting()
         self._looked_at = clock.monotonic()
         self._renames = catalog.renames
         self._minute = int(clock.time() // 60)
@@ -91,6 +96,11 @@ class Follower:
         found = self._followed.get(portfolio_id)
         return None if found is None else self.valuer.present(found)
 
+    def held(self, portfolio_id: str) -> frozenset[Instrument]:
+        """What it holds, as far as it is followed and computed."""
+        found = self._followed.get(portfolio_id)
+        return frozenset() if found is None else found.held
+
     def touch(self, portfolio_id: str) -> Followed:
         """Somebody looked at it or changed it: followed from now on, for as long as there is room."""
         found = self._followed.get(portfolio_id)
@@ -120,11 +130,13 @@ class Follower:
         self._need(self._followed.get(portfolio_id), is_listened=False)
 
     def drop(self, found: Followed) -> None:
-        """Follow it no more."""
+        """Follow it no more. Nothing when it was dropped before: its slot may be another's now."""
+        if self._followed.at(found.slot) is not found:
+            return
         self._followed.drop(found)
         self._book.drop(found.slot)
         self.queue.forget(found.slot)
-        self._anew.pop(found.slot, None)
+        self._anew.drop(found.slot)
         self.valuer.forget(found)
 
     def _need(self, found: Followed | None, *, is_tracked: bool | None = None, is_listened: bool | None = None) -> None:
@@ -132,17 +144,16 @@ class Follower:
             return
         if is_tracked is not None:
             found.is_tracked = is_tracked
-        if is_listened is not None and is_listened != found.is_listened:
+        if is_listened is not None and is_listened != found.is_listened:  # else what the others were told stands
             found.is_listened = is_listened
             found.begin_telling({})
+            self._anew.hurry(found.slot)
         self._followed.rest(found)
 
     # what concerns them
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         """Prices that are newer or other than before. Neither raises nor blocks."""
-        if not len(self._followed):
-            return
         slots = self._book.holders(self._prices.take(quotes))
         irregular = self._followed.irregular(quote.instrument for quote in quotes)
         self._mark_slots(slots, Priority.MARKET, Reason.PRICE)
@@ -153,7 +164,8 @@ class Follower:
         irregular = self._followed.irregular([event.entry.instrument])
         self._mark_slots(irregular, Priority.MARKET, Reason.SCHEDULE)
         self._doubt(self._book.holders(self._prices.depending_on(event.entry.instrument)))
-        self._look_safely()
+        concerned = self._book.holders(self._prices.look_at(event.entry.instrument))
+        self._mark_slots(concerned, Priority.MARKET, Reason.SCHEDULE)
 
     def on_ledger(self, portfolio_id: str) -> None:
         """Its ledger or its rules have changed, or it has gone."""
@@ -204,10 +216,10 @@ class Follower:
 
     def _doubt(self, slots: NDArray[np.int64]) -> None:
         """Their rows have to be made anew."""
-        for slot in slots.tolist():
-            if (found := self._followed.at(slot)) is not None:
-                found.is_doubted = True
-        self._mark_slots(slots, Priority.MARKET, Reason.SCHEDULE)
+        there = [found for slot in slots.tolist() if (found := self._followed.at(slot)) is not None]
+        for found in there:
+            found.is_doubted = True
+        self._mark(there, Priority.MARKET, Reason.SCHEDULE)
 
     # the work
 
@@ -224,7 +236,7 @@ class Follower:
     async def work(self) -> None:
         """Look, when it is time to, and compute what is due now."""
         if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look_safely()
+            self._look()
         await self._turn()
         await self._sum_up_some()
         if self._prices.doubted:  # what is held since just now
@@ -254,29 +266,31 @@ class Follower:
             found = self._followed.at(slot)
             if found is None:
                 continue
-            if found.row is None or found.is_doubted or reasons & Reason.LEDGER:
-                self._anew[slot] = self._anew.get(slot, 0) | reasons
+            if found.row is None or found.is_doubted or reasons & _LEDGER:
+                self._anew.add(slot, reasons, is_urgent=found.is_listened or bool(reasons & _MANUAL))
             else:
                 quick.append(found)
         if quick:
             await self.valuer.value(quick)
 
     async def _refresh_prices(self) -> None:
-        doubted = [await self._prices.refresh()]
+        await self._prices.refresh()
         days = self._prices.take_rolled()
         if days:
             self.valuer.rolled(self._book.holders(np.array(days, np.int64)))
-        for slot in np.concatenate(doubted).tolist():
-            if (found := self._followed.at(slot)) is not None and not found.is_doubted:
-                found.is_doubted = True
-                self._mark([found], Priority.MARKET, Reason.SCHEDULE)
+        slots = self._prices.take_rebuilt()
+        if slots:
+            self._doubt(np.array(slots, np.int64))
 
     async def _sum_up_some(self) -> None:
         for _ in range(SUMMED_UP_AT_ONCE):
-            found = self._next_anew()
-            if found is None:
+            taken = self._anew.take()
+            if taken is None:
                 return
-            reasons = self._anew.pop(found.slot)
+            slot, reasons = taken
+            found = self._followed.at(slot)
+            if found is None:
+                continue
             self.is_processing = True
             try:
                 if not await self.valuer.sum_up(found):
@@ -294,16 +308,6 @@ class Follower:
                 self.is_processing = False
             await asyncio.sleep(0)
 
-    def _next_anew(self) -> Followed | None:
-        """Those first that somebody listens to."""
-        first = None
-        for slot, reasons in self._anew.items():
-            found = self._followed.at(slot)
-            if found is not None and (found.is_listened or reasons & Reason.MANUAL):
-                return found
-            first = first or found
-        return first
-
     async def _until_due(self) -> None:
         """Return when something is due, or may be, or it is time to look."""
         now = self._clock.monotonic()
@@ -320,21 +324,20 @@ class Follower:
         finally:
             await cancelled(tasks)
 
-    def _look_safely(self) -> None:
-        try:
-            self._look()
-        except PricecacheError as exc:  # a calendar is being built: it is there at the next look
-            log.debug("live prices not looked at", error=str(exc))
-
     async def _refresh_safely(self) -> None:
         try:
             await self._refresh_prices()
         except (PyMongoError, PricecacheError) as exc:  # tried again at the next look, and told by whoever is due
             log.debug("live prices not worked out", error=str(exc)[:300])
+        except Exception:  # one fault must not end all updates
+            if not self._failing:
+                log.exception("live prices could not be worked out")
+            self._failing = True
 
     def _put_back_one(self, found: Followed, reasons: int, error: Exception) -> None:
         found.is_doubted = True
-        self._put_back(np.array([found.slot], np.int64), np.array([reasons], np.uint8), error)
+        slots = [found.slot] if self._followed.at(found.slot) is found else []
+        self._put_back(np.array(slots, np.int64), np.array([reasons] * len(slots), np.uint8), error)
 
     def _put_back(self, slots: NDArray[np.int64], reasons: NDArray[np.uint8], error: Exception) -> None:
         there = np.array([self._followed.at(slot) is not None for slot in slots.tolist()], np.bool_)

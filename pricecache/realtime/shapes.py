@@ -176,6 +176,8 @@ def _explain(event: Event, before: Event, unopened: str, *, is_opened: bool = Tr
     reasons = {name: why for name, why in before.get("reasons", {}).items() if name not in _MOVING}
     if event["changeFromOpen"] is None or not is_opened:
         reasons["changeFromOpen"] = unopened
+    if "dayHigh" in event and event["dayHigh"] is None:
+        reasons |= dict.fromkeys(("dayHigh", "dayLow"), "not_tracked")
     for name in ("dayChange", "changeFromOpen"):
         if event[f"{name}Percent"] is None:
             reasons[f"{name}Percent"] = reasons.get(name, "no_capital")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -12,20 +13,21 @@ from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
 from pricecache.core.instruments import Instrument
+from pricecache.core.portfolios import Portfolio
 from pricecache.core.sessions import CalendarBook
 from pricecache.errors import PricecacheError, Unavailable
 from pricecache.portfolio.market import EVERY_DAY
+from pricecache.realtime.market_hours import MarketHours
 from pricecache.stores.day_ranges import Close, DayRangeStore
 from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.tracked_users import TrackedUser, TrackedUserStore
 
 log = structlog.get_logger(__name__)
 
-CLOSED_FOR_SECONDS = 60.0
-"""How long after the close the last price of a session is waited for before what a portfolio closed at is kept."""
-
-USERS_AT_ONCE = 200
-"""Whose portfolios are read with one query, and taken up before the event loop gets its turn."""
+LATE_SECONDS = 3600.0
+"""How long after the close what also holds something that never closes is still worth what it closed at."""
+USERS_AT_ONCE, PORTFOLIOS_AT_ONCE = 200, 200
+"""That are looked at before the event loop gets its turn."""
 
 
 class Present(Protocol):
@@ -55,6 +57,8 @@ class Followers(Protocol):
         """Value these anew soon, whether or not a price came."""
 
     def present(self, portfolio_id: str) -> Present | None: ...
+    def held(self, portfolio_id: str) -> frozenset[Instrument]:
+        """What it holds now, as far as it is followed and computed; costs less than all of `present`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ class LiveTracking:
         self._calendars = calendars
         self._clock = clock
         self._tracked: dict[str, tuple[str, ...]] = {}
-        self._closed: dict[str, int] = {}
+        self._closed: dict[str, tuple[int, float]] = {}
+        self._asked: set[str] = set()
         self._looked_at: float | None = None
         self._failing = False
 
@@ -114,19 +119,21 @@ class LiveTracking:
 
     def held(self) -> set[Instrument]:
         """What tracked portfolios hold now."""
-        found = (self._followers.present(one) for one in self.portfolios)
-        return {instrument for present in found if present is not None for instrument in present.held}
+        return set[Instrument]().union(*map(self._followers.held, self.portfolios))
 
     async def start(self, user: str, by: str) -> bool:
         """Whether it was not tracked before."""
         is_new = await self._users.start(user, by)
-        await self._follow([user])
+        portfolios = await self._portfolios.all_of_each([user])
+        self._asked.add(user)
+        self._follow(user, portfolios[user])
         self._followers.look(self._tracked[user])
         return is_new
 
     async def stop(self, user: str) -> bool:
         """Whether it was tracked before."""
         was_tracked = await self._users.stop(user)
+        self._asked.add(user)
         self._unfollow(user)
         return was_tracked
 
@@ -136,8 +143,10 @@ class LiveTracking:
         found = [present for one in portfolios if (present := self._followers.present(one)) is not None]
         held = {instrument for present in found for instrument in present.held}
         now = self._clock.time()
-        is_open = any(self._is_open(one, now) for one in held)
-        looked_at = self._looked_at if tracked is not None else None
+        is_open = MarketHours(self._calendars, now).any_open(held)
+        looked_at = self._looked_at
+        if tracked is None or (looked_at is not None and looked_at < tracked.since):
+            looked_at = None
         next_at = None if tracked is None or not is_open else (now if looked_at is None else looked_at) + self.interval
         opens_at = min((self._opens(one, now) for one in held), default=inf)
         return TrackingStatus(
@@ -161,64 +170,75 @@ class LiveTracking:
                 if not self._failing:
                     log.warning("live tracking is held up", error=f"{type(exc).__name__}: {exc}"[:300])
                 self._failing = True
+            except Exception:  # one fault must not end all looks
+                log.exception("live tracking failed")
             await self._clock.sleep(self.interval)
 
     async def turn(self) -> None:
         """One look: at who is tracked, at what they hold in markets that are open, at what has closed."""
-        users = {one.user for one in await self._users.all()}
-        for user in set(self._tracked) - users:
-            self._unfollow(user)
-        await self._follow(sorted(users))
-        now = self._clock.time()
-        self._looked_at = now
-        self._followers.look([one for one in self.portfolios if self._moves(one, now)])
-        await self._capture(now)
+        await self._follow_all()
+        hours = MarketHours(self._calendars, self._clock.time())
+        self._looked_at = hours.now
+        portfolios, kept = self.portfolios, 0
+        for i in range(0, len(portfolios), PORTFOLIOS_AT_ONCE):
+            portion = portfolios[i : i + PORTFOLIOS_AT_ONCE]
+            self._followers.look([one for one in portion if hours.any_open(self._followers.held(one))])
+            kept += await self._capture(portion, hours)
+            await asyncio.sleep(0)
+        if kept:
+            log.info("closes kept", portfolios=kept)
 
-    async def _follow(self, users: Sequence[str]) -> None:
+    async def _follow_all(self) -> None:
+        """Those who begin or stop meanwhile are left as they asked for."""
+        self._asked.clear()
+        users = [one.user for one in await self._users.all()]
+        for user in set(self._tracked) - set(users) - self._asked:
+            self._unfollow(user)
         for i in range(0, len(users), USERS_AT_ONCE):
             found = await self._portfolios.all_of_each(users[i : i + USERS_AT_ONCE])
             for user, portfolios in found.items():
-                self._take(user, tuple(one.id for one in portfolios if not one.is_archived))
+                if user not in self._asked:
+                    self._follow(user, portfolios)
 
-    def _take(self, user: str, present: tuple[str, ...]) -> None:
+    def _follow(self, user: str, portfolios: Sequence[Portfolio]) -> None:
+        present = tuple(one.id for one in portfolios if not one.is_archived)
         for gone in set(self._tracked.get(user, ())) - set(present):
-            self._followers.untrack(gone)
+            self._leave(gone)
         self._tracked[user] = present
         for portfolio in present:
             self._followers.track(portfolio)
 
     def _unfollow(self, user: str) -> None:
         for portfolio in self._tracked.pop(user, ()):
-            self._followers.untrack(portfolio)
+            self._leave(portfolio)
 
-    def _moves(self, portfolio: str, now: float) -> bool:
-        present = self._followers.present(portfolio)
-        return present is not None and any(self._is_open(one, now) for one in present.held)
+    def _leave(self, portfolio: str) -> None:
+        self._followers.untrack(portfolio)
+        self._closed.pop(portfolio, None)
 
-    async def _capture(self, now: float) -> None:
-        """Keep what portfolios closed at of which the last market has closed."""
-        closes = [close for one in self.portfolios if (close := self._close_of(one, now)) is not None]
+    async def _capture(self, portfolios: Sequence[str], hours: MarketHours) -> int:
+        """Keep what those of `portfolios` closed at of which the last market has closed; how many that are."""
+        closes = [close for one in portfolios if (close := self._close_of(one, hours)) is not None]
         if closes:
             await self._ranges.close(closes)
-            self._closed.update({close.portfolio: close.day for close in closes})
-            log.info("closes kept", portfolios=len(closes))
+            self._closed.update({close.portfolio: (close.day, close.closed_at) for close in closes})
+        return len(closes)
 
-    def _close_of(self, portfolio: str, now: float) -> Close | None:
+    def _close_of(self, portfolio: str, hours: MarketHours) -> Close | None:
+        held = self._followers.held(portfolio)
+        closed = hours.closed(held)
+        if closed is None:
+            return None
+        moves_on = hours.now > closed.at + LATE_SECONDS and any(one.place.calendar in EVERY_DAY for one in held)
         present = self._followers.present(portfolio)
-        if present is None or present.day is None or present.value is None:
+        if moves_on or present is None or present.day is None or present.value is None:
             return None
-        closing = [one for one in present.held if one.place.calendar not in EVERY_DAY]
-        if self._closed.get(portfolio) == present.day or not closing:
+        # a fund has its price of a day later, and what trades every day goes on after it
+        day = min(closed.session, present.day)
+        if self._closed.get(portfolio) == (day, closed.at):
             return None
-        if any(self._is_open(one, now, CLOSED_FOR_SECONDS) for one in closing):
-            return None
-        return Close(portfolio, present.day, present.value, present.change, present.high, present.low, now)
-
-    def _is_open(self, instrument: Instrument, now: float, lag: float = 0.0) -> bool:
-        try:
-            return self._calendars.get(instrument.place.calendar).is_open(now, lag)
-        except Unavailable:
-            return False
+        ranged = (present.high, present.low) if present.day == day else (None, None)
+        return Close(portfolio, day, present.value, present.change, *ranged, at=hours.now, closed_at=closed.at)
 
     def _opens(self, instrument: Instrument, now: float) -> float:
         try:

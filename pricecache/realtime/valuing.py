@@ -18,6 +18,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.live_figures import Figures
 from pricecache.core.live_rows import LiveRow, live_row
 from pricecache.core.livebook import LiveBook
+from pricecache.core.portfolios import Portfolio
 from pricecache.portfolio.market import pair_of
 from pricecache.portfolio.summary import Asked, Summaries, Summarised
 from pricecache.portfolio.threads import aside
@@ -27,8 +28,10 @@ from pricecache.realtime.shapes import Event, Positions, brought_up, changed, ke
 from pricecache.realtime.watched_prices import WatchedPrices
 from pricecache.stores.portfolios import PortfolioStore
 
-FIGURES_AT_ONCE = 50
+FIGURES_AT_ONCE = 10
 """Portfolios whose listeners are told before the event loop gets its turn."""
+NOTED_AT_ONCE = 500
+"""New highs and lows that are noted before it does."""
 
 Shape = Callable[[Summarised, RangeNow | None], Mapping[str, Any]]
 
@@ -126,22 +129,28 @@ class Valuer:
             self._book.adopt(await asyncio.to_thread(self._book.layout()))
         started = time.perf_counter()
         self._book.revalue()
-        self._stretch()
+        await self._stretch()
         self.counts.passes += 1
         self.counts.valued += len(due)
         self.counts.seconds = time.perf_counter() - started
         listened = [one for one in due if one.is_listened]
         for i in range(0, len(listened), FIGURES_AT_ONCE):
-            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if one.row is not None]
+            part = [one for one in listened[i : i + FIGURES_AT_ONCE] if self._is_told(one)]
             if part:
                 figures = self._book.figures(np.array([one.slot for one in part], np.int64))
                 for at, one in enumerate(part):
                     self._tell(one, figures, at)
             await asyncio.sleep(0)
 
-    def _stretch(self) -> None:
+    def _is_told(self, one: Followed) -> bool:
+        """Still, by its row: others may have had it dropped, and its slot used, since the pass."""
+        return one.is_listened and one.row is not None and self._followed.at(one.slot) is one
+
+    async def _stretch(self) -> None:
         """Take note of changes that are greater or less than any before them today."""
-        for slot in self._extremes.track().tolist():
+        for count, slot in enumerate(self._extremes.track().tolist(), 1):
+            if not count % NOTED_AT_ONCE:
+                await asyncio.sleep(0)
             found, seen = self._followed.at(slot), self._extremes.range(slot)
             if found is not None and found.day is not None and seen is not None and not found.is_doubted:
                 for change in seen:
@@ -166,9 +175,9 @@ class Valuer:
     # by the ledger
 
     async def sum_up(self, found: Followed) -> bool:
-        """One portfolio from its ledger, and its row for the passes to come; whether the row is of the present
-        sessions. Raises `NotFound` when it has gone, `Unavailable` while a calendar is built, and what the database
-        raises."""
+        """One portfolio from its ledger, and its row for the passes to come; whether that is of the present sessions
+        and prices, else it is to be valued once more. Raises `NotFound` when it has gone, `Unavailable` while a
+        calendar is built, and what the database raises."""
         found.is_doubted = False  # what is doubted from here on is doubted again
         portfolio = await self._portfolios.find(found.id)
         await self._ranges.load([portfolio.id])
@@ -178,13 +187,12 @@ class Valuer:
         self.counts.summed_up += 1
         if self._followed.at(found.slot) is not found:
             return True  # dropped meanwhile
+        ranged = self.noted(summarised)
         found.portfolio = portfolio
         is_present = self._place(found, asked, summarised, row)
         if found.is_listened:
             self._listeners.hold(portfolio.id, frozenset(one.key for one in found.held))
-            self._publish(found, values_of(self._shape(summarised, self.noted(summarised))))
-        else:
-            self.noted(summarised)
+            self._publish(found, values_of(self._shape(summarised, ranged)))
         return is_present
 
     def noted(self, summarised: Summarised) -> RangeNow | None:
@@ -193,11 +201,24 @@ class Valuer:
         day, change = latest_session(summarised), worth.change
         if day is None or change is None or "change" in summarised.summary.incomplete:
             return None
-        self._ranges.note(portfolio.id, day, change, summarised.corrections)
+        before = (
+            self._change_before(portfolio) if self._ranges.is_corrected(portfolio.id, summarised.corrections) else None
+        )
+        self._ranges.note(portfolio.id, day, change, summarised.corrections, before)
         return self._ranges.now(portfolio, day, worth.value, change)
 
+    def _change_before(self, portfolio: Portfolio) -> float | None:
+        """The day change at this moment of the ledger as it was followed so far, None unknown."""
+        found = self._followed.get(portfolio.id)
+        if found is None or found.row is None or found.row.base != portfolio.rules.currency:
+            return None
+        self._book.revalue()
+        change = float(self._book.change[found.slot])
+        return None if isnan(change) else change
+
     def _place(self, found: Followed, asked: Asked, summarised: Summarised, row: LiveRow | None) -> bool:
-        """Let the passes to come value it by `row`; without one it is summed up each time."""
+        """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have
+        changed since `asked` that it was not told of."""
         now = summarised.summary
         found.positions, found.watched = Positions(), ()
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
@@ -206,9 +227,9 @@ class Valuer:
         self._extremes.restart(found.slot)  # what it saw of the row before may have been of no day
         if row is None:
             self._book.drop(found.slot)
-            self._followed.set_irregular(found, [one.key for one in _concern(asked)])
-            return True
-        self._followed.set_irregular(found, ())
+            return not self._followed.set_irregular(found, frozenset(one.key for one in _concern(asked)))
+        self._followed.set_irregular(found, frozenset())
+        new = [name for name in row.names if self._book.columns.find((name, row.base)) is None]
         older = set(self._book.put(found.slot, row).tolist())
         for name in row.names:
             self._prices.watch((name, row.base))
@@ -217,13 +238,14 @@ class Valuer:
         if older:
             self._prices.doubt((name, row.base) for name in row.names if self._book.column(name, row.base) in older)
             found.is_doubted = True
-        return not older
+        self._prices.doubt((name, row.base) for name in new)
+        return not older and not new
 
 
 def latest_session(summarised: Summarised) -> int | None:
-    """The latest session of what a portfolio holds, days since 1970-01-01; None when it holds nothing."""
-    held = [one.instrument for one in summarised.summary.positions if one.quantity]
-    return max((summarised.sessions[one].day for one in held), default=None)
+    """The latest session of what a portfolio holds or has sold in it, days since 1970-01-01; None without any."""
+    shown = (summarised.sessions[one.instrument].day for one in summarised.summary.positions)
+    return max(shown, default=None)
 
 
 def _instruments(row: LiveRow) -> list[Instrument]:

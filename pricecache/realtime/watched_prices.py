@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +19,7 @@ from pricecache.core.live_columns import ColumnKey, column_facts
 from pricecache.core.livebook import LiveBook
 from pricecache.core.marketdata import MarketData
 from pricecache.core.quotes import Quote
+from pricecache.errors import Unavailable
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.market import Markets, pair_of
 from pricecache.realtime.shapes import PriceNow
@@ -83,6 +85,7 @@ class WatchedPrices:
         self._watched: dict[str, Watched] = {}
         self._doubted: set[ColumnKey] = set()
         self._rolled: set[ColumnKey] = set()
+        self._rebuilt: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -124,7 +127,10 @@ class WatchedPrices:
             watched = self._watched.get(quote.instrument.key)
             if watched is None:
                 continue
-            signature, current = self._signatures.of(watched.entry)
+            try:
+                signature, current = self._signatures.of(watched.entry)
+            except Unavailable:  # its calendar is being built: who holds it waits for that as well
+                continue
             if signature != watched.signature:
                 concerned += self._doubt(watched)
             elif signature.session is not None and current is not None:
@@ -143,20 +149,22 @@ class WatchedPrices:
         """Columns of which something else than a price changed, by time or by a commit: they are doubted now."""
         concerned = list[int]()
         for watched in self._watched.values():
-            is_doubted = watched.signature is None  # who holds it is waiting already
-            if not is_doubted and watched.signature != self._signatures.of(watched.entry)[0]:
-                concerned += self._doubt(watched)
+            concerned += self._changed(watched)
         return np.array(concerned, np.int64)
 
-    async def refresh(self) -> NDArray[np.int64]:
-        """Work out what is doubted; slots of the book whose rows have to be made anew: int64. Raises `Unavailable`
-        while a calendar is built, and what the database raises; what was not worked out then stays doubted."""
-        rebuilt = [_NONE]
+    def look_at(self, instrument: Instrument) -> NDArray[np.int64]:
+        """The same of one instrument."""
+        watched = self._watched.get(instrument.key)
+        return _NONE if watched is None else np.array(self._changed(watched), np.int64)
+
+    async def refresh(self) -> None:
+        """Work out what is doubted. Raises `Unavailable` while a calendar is built, and what the database raises; what
+        was not worked out then stays doubted."""
         while self._doubted:
             base = next(iter(self._doubted))[1]
             keys = list(islice((key for key in self._doubted if key[1] == base), COLUMNS_AT_ONCE))
-            rebuilt.append(await self._work_out(keys, base))
-        return np.unique(np.concatenate(rebuilt))
+            await self._work_out(keys, base)
+            await asyncio.sleep(0)  # all of it may have been at hand
 
     def doubt_all(self) -> NDArray[np.int64]:
         """A day has begun: every column may read differently. Their numbers: int64."""
@@ -174,7 +182,12 @@ class WatchedPrices:
         keys, self._rolled = self._rolled, set()
         return self._numbers(keys)
 
-    async def _work_out(self, keys: Sequence[ColumnKey], base: str) -> NDArray[np.int64]:
+    def take_rebuilt(self) -> list[int]:
+        """Slots of the book whose rows have to be made anew, of all that was worked out since this was asked last."""
+        slots, self._rebuilt = self._rebuilt, set()
+        return sorted(slots)
+
+    async def _work_out(self, keys: Sequence[ColumnKey], base: str) -> None:
         known = [key for key in keys if self._is_held(key)]
         self._doubted.difference_update(keys)
         try:
@@ -186,10 +199,12 @@ class WatchedPrices:
         except BaseException:
             self._doubted.update(keys)
             raise
-        rebuilt = self._book.set_columns(np.array([self._book.column(*key) for key in known], np.int64), facts)
+        numbers = [self._book.columns.find(key) for key in known]
+        there = [at for at, number in enumerate(numbers) if number is not None]  # the last row may have gone meanwhile
+        columns = np.array([numbers[at] for at in there], np.int64)
+        self._rebuilt.update(self._book.set_columns(columns, facts[:, there]).tolist())
         for one in instruments:
             self._worked_out(one, base, *seen[one], sessions[one], market.prices[one].price_on(end))
-        return rebuilt
 
     async def _told(
         self, instruments: Sequence[Instrument], currencies: Sequence[str], base: str
@@ -216,12 +231,21 @@ class WatchedPrices:
             self._doubted.add((instrument, base))
             return
         if watched.session is None or watched.session.day != session.day:
-            self._rolled.add((instrument, base))
+            self._rolled |= self._own(watched)
         watched.signature, watched.quote, watched.session, watched.price = signature, current, session, price
         watched.tell()
         if current is not quote and current is not None and signature.session is not None:
             numbers = np.array(self._numbers(self._own(watched)), np.int64)
             self._book.set_prices(numbers, np.full(len(numbers), current.price))
+
+    def _changed(self, watched: Watched) -> list[int]:
+        if watched.signature is None:
+            return []  # who holds it is waiting already
+        try:
+            is_other = watched.signature != self._signatures.of(watched.entry)[0]
+            return self._doubt(watched) if is_other else []
+        except Unavailable:  # as above
+            return []
 
     def _watch_rate(self, pair: Instrument | None, key: ColumnKey) -> None:
         entry = None if pair is None else self._catalog.find(pair)

@@ -37,8 +37,8 @@ class DayRange:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """What a portfolio was worth when the last of its markets had closed, in base currency; `at` in seconds since 1970
-    UTC."""
+    """What a portfolio was worth when the last of its exchanges had closed, in base currency. `at`: when it was seen,
+    `closed_at`: when that exchange closed, both seconds since 1970 UTC."""
 
     portfolio: str
     day: int
@@ -47,6 +47,7 @@ class Close:
     high: float | None
     low: float | None
     at: float
+    closed_at: float
 
 
 class DayRangeStore:
@@ -70,7 +71,7 @@ class DayRangeStore:
         return {document["portfolio"]: _range_of(document) for document in documents}
 
     async def close(self, closes: Sequence[Close]) -> None:
-        """Keep what portfolios closed at. The same once more replaces it."""
+        """Keep what portfolios closed at. What was seen after the same close before stays."""
         for i in range(0, len(closes), RANGES_AT_ONCE):
             await self._ranges.bulk_write(list(map(_closing, closes[i : i + RANGES_AT_ONCE])), ordered=False)
 
@@ -104,9 +105,14 @@ def _widening(one: DayRange) -> UpdateOne:
 
 
 def _closing(one: Close) -> UpdateOne:
-    close = {"value": one.value, "change": one.change, "high": one.high, "low": one.low, "at": instant_of(one.at)}
-    facts = {"portfolio": one.portfolio, "day": one.day, "at": close["at"], "close": close}
-    return UpdateOne(_key(one.portfolio, one.day), {"$set": facts}, upsert=True)
+    at, closed_at = instant_of(one.at), instant_of(one.closed_at)
+    figures = {"value": one.value, "change": one.change, "high": one.high, "low": one.low}
+    is_there = {"$gte": [{"$ifNull": ["$close.closedAt", None]}, closed_at]}  # any instant is more than null
+    facts = {
+        "portfolio": one.portfolio, "day": one.day, "at": at,
+        "close": {"$cond": [is_there, "$close", {"$literal": {**figures, "at": at, "closedAt": closed_at}}]},
+    }  # fmt: skip
+    return UpdateOne(_key(one.portfolio, one.day), [{"$set": facts}], upsert=True)
 
 
 def _range_of(document: Document) -> DayRange:
@@ -117,5 +123,6 @@ def _range_of(document: Document) -> DayRange:
 
 def _close_of(document: Document) -> Close:
     close = document["close"]
-    figures = close["value"], close["change"], close["high"], close["low"], close["at"].timestamp()
-    return Close(document["portfolio"], document["day"], *figures)
+    figures = close["value"], close["change"], close["high"], close["low"]
+    times = close["at"].timestamp(), close["closedAt"].timestamp()
+    return Close(document["portfolio"], document["day"], *figures, *times)

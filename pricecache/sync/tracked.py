@@ -52,6 +52,7 @@ class TrackedPoller:
         self._clock = clock
         self._interval = interval
         self._lag = lag
+        self._saved = 0.0
 
     async def run(self, handle: Handle) -> None:
         """Refresh those whose market is open and whose price is oldest, as many as one run may ask for."""
@@ -74,7 +75,7 @@ class TrackedPoller:
         return [entry for at, _, entry in sorted(ages) if now - at >= _EARLY * self._interval]
 
     def most_now(self) -> int:
-        """How many instruments this run may ask for."""
+        """How many instruments the next run may ask for; asking counts as that run."""
         pool = next(iter(self._pools), None)
         if pool is None:
             return 0
@@ -85,7 +86,11 @@ class TrackedPoller:
             runs_left = max((_DAY - now % _DAY) / self._interval, 1.0)
             calls = min(calls, SHARE * left / runs_left / pace.cost("live"))
         each = len(self._catalog) if pace.quotes_per_call is None else pace.quotes_per_call
-        return int(calls) * each
+        # what is less than a whole call is saved for the runs after this one
+        self._saved = min(self._saved + calls, max(calls, 1.0))
+        whole = int(self._saved)
+        self._saved -= whole
+        return whole * each
 
     def _received(self, entry: Entry) -> float:
         quote = self._live.get(entry.instrument.key)

@@ -69,6 +69,7 @@ def started(folder: Path, mongod: TestMongod, database: str, **settings: str) ->
         mongodb_database=f"{database}_{time.time_ns()}",
         sync_start_delay_seconds="0",
         materialize_seconds="2",
+        tracking_seconds="2",
         **settings,
     )
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import free_port
 from tests.mongod import TestMongod
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +21,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def daemon(tmp_path: Path, mongod: TestMongod) -> Iterator[subprocess.Popen[str]]:
     """`pricecache serve` as a process with a private mongod of its own, its standard error to be read line by line."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PRICECACHE_")}
     settings = {
-        "PRICECACHE_PORT": str(port),
+        "PRICECACHE_PORT": str(free_port()),
         "PRICECACHE_DATA_DIR": str(tmp_path / "data"),
         "PRICECACHE_MONGOD": str(mongod.program),
         "PRICECACHE_SYNC_START_DELAY_SECONDS": "3600",

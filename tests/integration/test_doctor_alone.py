@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pricecache.cli import main
+from tests.daemon import free_port
 from tests.logs import logging_as_before
 from tests.mongod import TestMongod
 
@@ -21,9 +21,7 @@ def no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     for name in list(os.environ):
         if name.startswith("PRICECACHE_") and name != "PRICECACHE_MONGOD":
             monkeypatch.delenv(name)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PRICECACHE_PORT", str(listener.getsockname()[1]))
+    monkeypatch.setenv("PRICECACHE_PORT", str(free_port()))
     monkeypatch.chdir(tmp_path)
     with logging_as_before():
         yield

@@ -10,6 +10,7 @@ import pytest
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
+from pricecache.stores.day_ranges import Close, DayRangeStore
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolio_summary import HOUR, holding_ten, summary
 from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, priced
@@ -59,8 +60,9 @@ async def stats(daemon: ApiDaemon) -> dict[str, Any]:
 async def followed(daemon: ApiDaemon) -> str:
     portfolio = await holding_ten(daemon)
     await tick(daemon, 120.0)
-    await settle(daemon)
-    daemon.clock.advance(2)
+    for _ in range(3):
+        await settle(daemon)
+        daemon.clock.advance(2)
     await settle(daemon)
     return portfolio
 
@@ -187,3 +189,81 @@ async def test_what_a_portfolio_closed_at_is_kept_a_minute_after_the_close(daemo
     assert (close["portfolioId"], close["date"], close["totalValue"]) == (portfolio, "2026-11-20", 1280)
     assert (close["dayChange"], close["dayHigh"], close["dayLow"]) == (180, 1280, 1200)
     assert (answer["marketOpen"], answer["nextUpdate"], answer["nextOpen"]) == (False, None, "2026-11-23T14:30:00Z")
+
+
+async def test_what_holds_a_coin_too_closed_on_the_day_of_the_exchange(daemon: ApiDaemon) -> None:
+    portfolio, coin = await followed(daemon), Instrument("BTC-USD", "CRYPTO")
+    await priced(daemon, coin, {TODAY - 18: 40.0, TODAY - 1: 50.0})
+    await add(daemon, portfolio, {**BUY, "symbol": "BTC-USD", "market": "CRYPTO", "quantity": 2, "price": 40})
+    await daemon.call("POST", "/api/portfolio/live-tracking/start", headers=ANN)
+    tracking = daemon.parts.realtime.tracking
+    daemon.clock.advance(5 * HOUR - 60)
+    await tick(daemon, 120.0)
+    daemon.clock.advance(120)  # a minute after the close of New York
+    await tick(daemon, 60.0, coin, session=None, open=50.0, previous_close=50.0)
+    for _ in range(3):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    await tracking.turn()
+    (close,) = (await tracking.status("ann")).closes
+    assert (close.day, close.value) == (TODAY, 10 * 120 + 2 * 60)
+    daemon.clock.advance(20 * HOUR)  # Saturday: the coin goes on
+    await tracking.turn()
+    assert (await tracking.status("ann")).closes == (close,)
+
+
+async def test_a_sale_of_what_traded_last_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    sale = {"date": "2026-11-20", "type": "sell", "symbol": "AAPL", "quantity": 10, "price": 120}
+    assert (await add(daemon, portfolio, sale))[0] == 201
+    got = await summary(daemon)
+    assert (got["totalValue"], got["dayChange"], got["dayHigh"]) == (0, 100, 0)
+
+
+async def test_who_stops_or_starts_during_a_look_is_left_so(daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    await holding_ten(daemon)
+    tracking, all_of = daemon.parts.realtime.tracking, daemon.parts.realtime.tracking._users.all
+    await tracking.start("ann", "test")
+
+    async def meanwhile() -> Any:
+        found = await all_of()
+        await tracking.stop("ann")
+        await tracking.start("bob", "test")
+        return found
+
+    monkeypatch.setattr(tracking._users, "all", meanwhile)
+    await tracking.turn()
+    assert set(tracking._tracked) == {"bob"}
+
+
+async def test_the_first_that_was_seen_after_a_close_stays(database: Any) -> None:
+    store = DayRangeStore(database)
+
+    def seen(value: float, at: float, closed_at: float) -> Close:
+        return Close("p", TODAY, value, None, None, None, at, closed_at)
+
+    for close in (seen(10, 160, 100), seen(11, 170, 100), seen(12, 560, 500), seen(13, 580, 500), seen(14, 590, 100)):
+        await store.close([close])
+    assert await store.closes(["p"]) == {"p": seen(12, 560, 500)}
+
+
+async def test_a_correction_that_changes_nothing_of_the_day_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    for price in (130.0, 115.0, 120.0):
+        await tick(daemon, price)
+        daemon.clock.advance(3)
+        await settle(daemon)
+    (old,) = (await daemon.get(f"/api/portfolios/{portfolio}/transactions", headers=ANN))[1]["transactions"]
+    target = f"/api/portfolios/{portfolio}/transactions/{old['id']}"
+    noted = {**BUY, "price": 90, "note": "what it was for"}
+    assert (await daemon.call("PUT", target, json=noted, headers=ANN))[0] == 200
+    assert (await daemon.call("PATCH", f"/api/portfolios/{portfolio}", json={"costBasis": "lifo"}, headers=ANN))[0] == 200
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 0.0001}))[0] == 201
+    for _ in range(2):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (pytest.approx(1300, abs=0.02), pytest.approx(1150, abs=0.02))
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 10}))[0] == 201
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (got["totalValue"], got["totalValue"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -419,17 +419,16 @@ async def test_a_surprise_is_a_drop_like_any_other(
     assert [line["event"] for line in logs][:2] == ["price stream broke", "price stream lost"]
 
 
-@pytest.fixture
-def quick_switches() -> Iterator[None]:
-    """As the daemon has it: a thread, here the fake server's, may not hold the loop up for long."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0002)
-    yield
-    sys.setswitchinterval(before)
+class OwnTime(SystemClock):
+    """Goes on only while the loop's own thread computes: what the fake server and others on the machine take is not
+    ours. Nothing on the way of a message waits in another way: a turn holds the loop for as long as it computes."""
+
+    def monotonic(self) -> float:
+        return time.thread_time()
 
 
 async def test_a_flood_costs_a_few_batches_and_does_not_hold_the_loop(
-    database: Any, server: FakeYahooStream, yahoo: FakeYahoo, tmp_path: Path, quick_switches: None
+    database: Any, server: FakeYahooStream, yahoo: FakeYahoo, tmp_path: Path
 ) -> None:
     clock = SystemClock()
     symbols = [f"S{i}" for i in range(100)]
@@ -439,7 +438,7 @@ async def test_a_flood_costs_a_few_batches_and_does_not_hold_the_loop(
         await live.subscribed(*symbols)
         now = clock.time()
         messages = [frame(symbols[i % 100], 100 + i / 100, at=now + i / 5000) for i in range(5000)]
-        watch = LoopWatch(clock, lags.append, interval=0.002)
+        watch = LoopWatch(OwnTime(), lags.append, interval=0.002)
         watch.start()
         sent = await asyncio.to_thread(server.flood, messages, 5000, 1.0)
         await until(lambda: live.feed.messages >= sent)
@@ -448,4 +447,6 @@ async def test_a_flood_costs_a_few_batches_and_does_not_hold_the_loop(
         assert sent >= 4000
         assert len(live.batches) <= 8
         assert live.feed.published <= 800
-        assert sum(lag > 0.01 for lag in lags) <= 2  # a busy machine may have something else to do
+        assert (
+            sum(lag > 0.01 for lag in lags) <= 2
+        )  # a collection of garbage, which the daemon keeps short, may come in between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -17,8 +18,15 @@ from pricecache.core.sessions import SessionCalendar
 LAST = date(2027, 12, 25)
 
 
-async def built(*names: str) -> dict[str, SessionCalendar]:
-    return {calendar.name: calendar async for calendar in build(list(names), LAST)}
+@pytest.fixture(scope="module")
+def calendars() -> dict[str, SessionCalendar]:
+    """Those of all markets. Made once: it takes a second each."""
+
+    async def built() -> dict[str, SessionCalendar]:
+        names = {market.calendar for market in MARKETS.values()} - {"24/7", "24/5"}
+        return {calendar.name: calendar async for calendar in build(sorted(names), LAST)}
+
+    return asyncio.run(built())
 
 
 def instant(calendar: SessionCalendar, day: date) -> str | None:
@@ -26,8 +34,8 @@ def instant(calendar: SessionCalendar, day: date) -> str | None:
     return None if close is None else datetime.fromtimestamp(close, UTC).strftime("%H:%M")
 
 
-async def test_new_york_has_half_days_holidays_and_daylight_saving() -> None:
-    new_york = (await built("XNYS"))["XNYS"]
+def test_new_york_has_half_days_holidays_and_daylight_saving(calendars: dict[str, SessionCalendar]) -> None:
+    new_york = calendars["XNYS"]
     assert instant(new_york, date(2025, 11, 28)) == "18:00"
     assert instant(new_york, date(2025, 11, 26)) == "21:00"
     assert instant(new_york, date(2025, 7, 2)) == "20:00"
@@ -36,26 +44,26 @@ async def test_new_york_has_half_days_holidays_and_daylight_saving() -> None:
     assert 0 <= day_number(LAST) - new_york.sessions[-1] < 7
 
 
-async def test_tel_aviv_traded_on_sundays_until_2026_and_on_fridays_since() -> None:
-    tel_aviv = (await built("XTAE"))["XTAE"]
+def test_tel_aviv_traded_on_sundays_until_2026_and_on_fridays_since(calendars: dict[str, SessionCalendar]) -> None:
+    tel_aviv = calendars["XTAE"]
     assert instant(tel_aviv, date(2025, 12, 28)) is not None  # a Sunday
     assert instant(tel_aviv, date(2025, 12, 26)) is None  # a Friday
     assert instant(tel_aviv, date(2026, 1, 9)) is not None  # a Friday
     assert instant(tel_aviv, date(2026, 1, 11)) is None  # a Sunday
 
 
-async def test_behind_the_last_year_whose_holidays_are_known_weekdays_are_assumed() -> None:
-    shanghai = (await built("XSHG"))["XSHG"]
+def test_behind_the_last_year_whose_holidays_are_known_weekdays_are_assumed(
+    calendars: dict[str, SessionCalendar],
+) -> None:
+    shanghai = calendars["XSHG"]
     assert day_of(shanghai.sessions[-1]) == date(2027, 12, 24)
     assert instant(shanghai, date(2027, 7, 1)) == "07:00"
     assert instant(shanghai, date(2027, 7, 3)) is None  # a Saturday
     assert instant(shanghai, date(2026, 10, 1)) is None  # a holiday that is known
 
 
-async def test_every_market_has_a_calendar_from_1990_or_where_it_begins() -> None:
-    names = {market.calendar for market in MARKETS.values()} - {"24/7", "24/5"}
-    calendars = await built(*sorted(names))
-    assert calendars.keys() == names
+def test_every_market_has_a_calendar_from_1990_or_where_it_begins(calendars: dict[str, SessionCalendar]) -> None:
+    assert calendars.keys() == {market.calendar for market in MARKETS.values()} - {"24/7", "24/5"}
     for calendar in calendars.values():
         assert day_of(calendar.sessions[0]).year in (1990, 1997)
         assert (np.diff(calendar.sessions) > 0).all()
@@ -65,7 +73,7 @@ async def test_every_market_has_a_calendar_from_1990_or_where_it_begins() -> Non
 
 
 async def test_a_calendar_nobody_knows_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    assert (await built("NOWHERE", "XLON")).keys() == {"XLON"}
+    assert [calendar.name async for calendar in build(["NOWHERE", "XLON"], LAST)] == ["XLON"]
 
 
 def test_importing_it_loads_neither_pandas_nor_the_library() -> None:

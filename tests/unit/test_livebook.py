@@ -554,3 +554,31 @@ def test_ranges_are_those_of_every_figure_told(seed: int, is_merged: bool) -> No
         change = book.figures(slots).totals.change
         high, low = np.maximum(high, change), np.minimum(low, change)
         assert [ranges.range(slot) for slot in range(4)] == list(zip(high.tolist(), low.tolist(), strict=True))
+
+
+def test_what_is_put_anew_has_no_change_until_it_is_valued() -> None:
+    book = book_of(built(buy(10)), built(buy(1, B)))
+    book.revalue()
+    book.put(0, built(buy(3)))
+    assert np.isnan(book.change[0])
+    book.revalue()
+    assert not np.isnan(book.change[0])
+    book.drop(0)
+    book.put(0, built(buy(1, B)))
+    assert np.isnan(book.change[0])
+    book.revalue()
+    assert book.change[0] == book.change[1]
+
+
+def test_a_layout_that_another_one_overtook_brings_no_old_rows_back() -> None:
+    book = book_of(built(buy(10)), built(buy(1, B)))
+    book.revalue()
+    layout = book.layout()
+    book.put(0, built(buy(3)))
+    book.drop(1)
+    book.merge()
+    book.adopt(layout())
+    book.revalue()
+    assert book.value[0] == 3 * 110
+    assert book.holders(columns_of(book, A)).tolist() == [0]
+    assert book.holders(np.array([book.column(B, "USD")])).tolist() == []

@@ -165,6 +165,15 @@ def test_a_set_up_that_failed_is_begun_again_the_next_time(
     assert extras(calls) == ["demo"] * 3
 
 
+@pytest.mark.parametrize(("cores", "workers"), [("echo 1", 1), ("echo 2", 2), ("echo 96", 4), ("exit 1", 2)])
+def test_the_suite_has_a_worker_for_each_core_and_four_at_most(
+    clone: Path, tmp_path: Path, calls: Path, cores: str, workers: int
+) -> None:
+    path = programs(tmp_path / "bin", python3=PIP, nproc=cores)
+    answer = run(clone / "scripts" / "test", path, "-n", "0", "tests/unit")
+    assert re.search(rf"^started -m pytest -n {workers} .* -n 0 tests/unit$", answer.stdout, re.MULTILINE)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may install a browser")
 @pytest.mark.parametrize("outcome", ["true", "false"])
 def test_a_run_of_the_tests_gets_a_browser_or_goes_without(
