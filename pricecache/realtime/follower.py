@@ -214,8 +214,7 @@ class Follower:
         if minute // 1440 != self._minute // 1440:
             self._mark_slots(self._book.holders(self._prices.doubt_all()), Priority.MARKET, Reason.SCHEDULE)
         self._minute = minute
-        over = [found.slot for found in self._followed if self.valuer.is_over(found)]
-        self._doubt(np.array(over, np.int64))
+        self._doubt(np.array([found.slot for found in self.valuer.over(self._followed)], np.int64))
 
     def _doubt(self, slots: NDArray[np.int64]) -> None:
         """Their rows have to be made anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Protocol
@@ -104,10 +104,17 @@ class Valuer:
         self._extremes.restart(found.slot)
         self._ranges.forget(found.id)
 
-    def is_over(self, found: Followed) -> bool:
-        """Whether the day has come from which on its row holds no more, whatever prices do."""
-        row, portfolio = found.row, found.portfolio
-        return row is not None and portfolio is not None and self._summaries.today(portfolio) >= row.until
+    def over(self, followed: Iterable[Followed]) -> Iterator[Followed]:
+        """Those of them whose day has come from which on their row holds no more, whatever prices do."""
+        days: dict[str, int] = {}
+        for found in followed:
+            row, portfolio = found.row, found.portfolio
+            if row is None or portfolio is None:
+                continue
+            if portfolio.time_zone not in days:
+                days[portfolio.time_zone] = self._summaries.today(portfolio)
+            if days[portfolio.time_zone] >= row.until:
+                yield found
 
     def rolled(self, slots: NDArray[np.int64]) -> None:
         """These hold something of which a new session has opened: their ranges begin anew if it is the latest."""
