@@ -15,6 +15,7 @@ from pricecache.api.wire import TooManyConnections
 from pricecache.clock import Clock
 from pricecache.errors import Forbidden, PricecacheError, Unavailable
 from pricecache.realtime.hub import Hub
+from pricecache.realtime.realtime import switched_off
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Streams:
     def require_admitted(self, user: str) -> None:
         """Raises `Unavailable` code `realtime_off` or `stopping`, `Forbidden` code `realtime_not_admitted`."""
         if not self.enabled:
-            raise Unavailable("Streams are switched off here; ask by REST.", code="realtime_off", retry_after=3600.0)
+            raise switched_off()
         if self.hub.is_closed:
             raise Unavailable("The daemon is stopping.", code="stopping", retry_after=2.0)
         if not is_admitted(user, self._percent):

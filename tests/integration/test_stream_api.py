@@ -566,10 +566,12 @@ async def test_streams_can_be_switched_off(database: Any) -> None:
     async with api_daemon(database, feeds=MemoryFeeds(), settings=off) as daemon:
         assert await refusal(daemon) == (503, "realtime_off")
         assert await refusal(daemon, "/api/stream") == (503, "realtime_off")
-        assert (await daemon.call("POST", "/api/stream/ticket"))[0] == 503
+        for target in ("/api/stream/ticket", "/api/portfolio/live-tracking/start"):
+            status, problem = await daemon.call("POST", target)
+            assert (status, problem["code"], problem["retryAfter"]) == (503, "realtime_off", 3600)
         assert (await daemon.get("/api/portfolios"))[0] == 200
         _, figures = await daemon.get("/api/admin/websocket-stats")
-        assert (figures["status"], figures["enabled"]) == ("healthy", False)
+        assert (figures["status"], figures["enabled"]) == ("offline", False)
 
 
 async def test_a_share_of_users_is_admitted(database: Any) -> None:
