@@ -131,7 +131,7 @@ class Daemon:
         ending.push_async_callback(parts.dispatcher.close)
         ending.push_async_callback(self._door.stop, self._settings.request_seconds)
         ending.push_async_callback(parts.jobs.stop)
-        ending.push_async_callback(parts.realtime.hub.close)  # else the door would wait for streams, which never end
+        ending.push_async_callback(parts.streams.close)  # else the door would wait for streams, which never end
         self._door.open(parts.dispatcher)
         if not self._door.is_listening:
             check_exposure(self._settings.host, bool(await parts.keys.load_keys()))

@@ -347,7 +347,6 @@ class Parts:
         self.ledgers.on_events, self.ledgers.on_changed = self.realtime.on_events, self.realtime.on_own_change
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
         self.watcher.on_portfolio_deleted = self.realtime.on_deleted
-        self.watcher.on_reopened = self.realtime.on_reopened
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -423,6 +422,8 @@ class Parts:
             most=self._settings.stream_connections,
             most_of_user=self._settings.stream_connections_per_user,
         )
+        self.watcher.on_portfolio_created = self.streams.newcomers.created
+        self.watcher.on_reopened = self._look_again
         self.services = self._services()
         return Dispatcher(
             ROUTES,
@@ -431,6 +432,11 @@ class Parts:
             body_seconds=self._settings.request_seconds,
             max_body_bytes=self._settings.max_body_kb * 1024,
         )
+
+    def _look_again(self) -> None:
+        """What others did may have gone unseen."""
+        self.realtime.on_reopened()
+        self.streams.newcomers.look_again()
 
     def _identity(self) -> Identity:
         settings, tokens = self._settings, None

@@ -15,6 +15,7 @@ from pricecache.errors import Forbidden, Invalid
 async def create(call: Call) -> Answer:
     facts = {**call.body.model_dump(by_alias=True), "isArchived": False}
     made = await call.services.portfolios.create(user_of(call), facts, call.services.clock.time())
+    call.services.streams.newcomers.created(made.owner, made.id)
     return Answer(portfolio_fields(made), 201, {"Location": f"/api/portfolios/{made.id}", **etag(made.version)})
 
 

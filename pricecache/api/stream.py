@@ -44,9 +44,9 @@ async def portfolio_socket(call: Call) -> Stream:
 async def events(call: Call) -> Stream:
     credential, streams, query = await _admitted(call), call.services.streams, call.query
     talk = Talk(call.services, user_of(call))
-    ids = await talk.portfolios(query.portfolio_id) if query.portfolio_id or set(query.channels) - {"prices"} else []
-    if "prices" in query.channels and query.symbols is None and not ids:
-        ids = await talk.portfolios([])
+    only_symbols = query.symbols is not None and set(query.channels) == {"prices"}
+    made = None if query.portfolio_id or only_symbols else streams.newcomers.count
+    ids = await talk.portfolios(query.portfolio_id) if query.portfolio_id or not only_symbols else []
     resumes = resumes_of(query, ids, call.headers.get("Last-Event-ID"))
     wanted = [(one, resumes.get(one, Resume())) for one in ids]
     del call
@@ -55,7 +55,7 @@ async def events(call: Call) -> Stream:
         if request.version != HttpVersion11:
             raise Malformed("A stream of events needs HTTP/1.1.", code="http_1_1_needed")
         streams.take_seat(talk.user)
-        answer = EventsAnswer(streams, talk, credential, wanted, query.channels, keys_of(query.symbols))
+        answer = EventsAnswer(streams, talk, credential, wanted, query.channels, keys_of(query.symbols), made)
         return cast(web.StreamResponse, answer)
 
     return Stream(begin)

@@ -69,8 +69,7 @@ class SocketAnswer:
         except ConnectionError:
             pass
         finally:
-            self._streams.hub.lost(self._connection)
-            self._streams.leave_seat(self._talk.user)
+            self._streams.leave(self._connection)
 
     async def write_eof(self) -> None:
         return
@@ -127,7 +126,7 @@ class SocketAnswer:
 class EventsAnswer:
     """A server-sent stream, from its head to its end."""
 
-    __slots__ = ("_channels", "_credential", "_streams", "_symbols", "_talk", "_wanted", "headers")
+    __slots__ = ("_channels", "_credential", "_made", "_streams", "_symbols", "_talk", "_wanted", "headers")
     keep_alive = False
     status = 200
 
@@ -139,6 +138,7 @@ class EventsAnswer:
         wanted: Sequence[tuple[str, Resume]],
         channels: Sequence[str],
         symbols: list[str] | None,
+        made: int | None,
     ) -> None:
         self._streams = streams
         self._talk = talk
@@ -146,6 +146,7 @@ class EventsAnswer:
         self._wanted = wanted
         self._channels = channels
         self._symbols = symbols
+        self._made = made
         self.headers = {
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-store",
@@ -170,14 +171,13 @@ class EventsAnswer:
         except ConnectionError:
             pass
         finally:
-            self._streams.hub.lost(connection)
-            self._streams.leave_seat(self._talk.user)
+            self._streams.leave(connection)
 
     async def write_eof(self) -> None:
         return
 
     async def _begin(self, connection: Connection) -> None:
-        error = await self._talk.listen(connection, self._wanted, self._channels, self._symbols)
+        error = await self._talk.listen(connection, self._wanted, self._channels, self._symbols, self._made)
         if error is None:
             connection.send_place()
         elif error.code == INTERNAL:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pymongo
 import structlog
@@ -14,7 +14,7 @@ from pricecache.api.dispatch import DATABASE_SECONDS, as_ours
 from pricecache.api.stream_messages import ClientMessage, Ping, Resume, Subscribe, Unsubscribe, keys_of, parse_message
 from pricecache.api.wire import camel
 from pricecache.errors import Invalid, NotFound, PricecacheError
-from pricecache.realtime.messages import Message, plain
+from pricecache.realtime.messages import Message, mask_of, names_of, plain
 
 if TYPE_CHECKING:
     from pricecache.api.services import Services
@@ -26,15 +26,17 @@ _SECONDS = 10.0
 INTERNAL = "internal_error"
 """Code of what is our fault."""
 _PONG = plain({"type": "pong"})
+_NOTHING_YET: dict[str, Any] = {"type": "subscribed", "portfolioId": None, "channels": [], "seq": None, "epoch": None}
 
 
 class Talk:
     """The streams of one user. Loop-only."""
 
-    __slots__ = ("_hub", "_portfolios", "user")
+    __slots__ = ("_hub", "_newcomers", "_portfolios", "user")
 
     def __init__(self, services: Services, user: str) -> None:
         self._hub = services.streams.hub
+        self._newcomers = services.streams.newcomers
         self._portfolios = services.portfolios
         self.user = user
 
@@ -55,7 +57,7 @@ class Talk:
             if isinstance(message, Ping):
                 connection.send(_PONG)
             elif isinstance(message, Unsubscribe):
-                await self._hub.unsubscribe(connection, message.portfolio_id, message.channels)
+                await self._unsubscribe(connection, message)
             else:
                 await self._subscribe(connection, message)
         except ConnectionError:
@@ -69,9 +71,35 @@ class Talk:
         wanted: Sequence[tuple[str, Resume]],
         channels: Sequence[str],
         symbols: list[str] | None,
+        made: int | None = None,
     ) -> PricecacheError | None:
-        """Let it hear `channels` of these portfolios. What hindered it is said, and given when it ended the rest too: a
-        portfolio that has gone meanwhile does not. Raises `ConnectionResetError`."""
+        """Let it hear `channels` of these portfolios. `made`: they are all of the user's, read when `Newcomers.count`
+        was this, and those made later are to come too; None: they were named.
+
+        What hindered it is said, and given when it ended the rest too: a portfolio that has gone meanwhile does not.
+        Raises `ConnectionResetError`.
+        """
+        if made is not None and (followed := set(channels) - ({"prices"} if symbols is not None else set())):
+            known = [portfolio_id for portfolio_id, _ in wanted]
+            followed = self._newcomers.follow(connection, self, followed, known, made)
+            if not wanted:
+                connection.send(plain({**_NOTHING_YET, "channels": names_of(mask_of(followed))}))
+        async with self._newcomers.alone(connection):
+            return await self._listen(connection, wanted, channels, symbols)
+
+    async def welcome(self, connection: Connection, portfolio_ids: Iterable[str], channels: Iterable[str]) -> None:
+        """Let it hear these, which its user made, too. For `Newcomers`."""
+        await self._listen(connection, [(one, Resume()) for one in portfolio_ids], sorted(channels), None)
+        if not connection.is_websocket:
+            connection.send_place()
+
+    async def _listen(
+        self,
+        connection: Connection,
+        wanted: Sequence[tuple[str, Resume]],
+        channels: Sequence[str],
+        symbols: list[str] | None,
+    ) -> PricecacheError | None:
         portfolio_id = None
         try:
             if symbols is not None and "prices" in channels:
@@ -94,11 +122,18 @@ class Talk:
         if message.symbols is not None and "prices" not in channels:
             raise Invalid("symbols are of the channel prices.", code="prices_needed")
         named = [message.portfolio_id] if message.portfolio_id is not None else []
+        made = None if named or only_symbols else self._newcomers.count
         ids = await self.portfolios(named) if named or not only_symbols else []
         if message.since is not None and len(ids) > 1:
             raise Invalid("since is of one portfolio: name it in portfolioId.", code="portfolio_needed")
         resume = Resume(message.since, message.epoch)
-        await self.listen(connection, [(one, resume) for one in ids], sorted(channels), keys_of(message.symbols))
+        await self.listen(connection, [(one, resume) for one in ids], sorted(channels), keys_of(message.symbols), made)
+
+    async def _unsubscribe(self, connection: Connection, message: Unsubscribe) -> None:
+        async with self._newcomers.alone(connection):
+            if message.portfolio_id is None:
+                self._newcomers.narrow(connection, message.channels)
+            await self._hub.unsubscribe(connection, message.portfolio_id, message.channels)
 
     def _tell(self, connection: Connection, error: Exception, portfolio_id: str | None) -> PricecacheError:
         """Say what went wrong, and log what should not have."""

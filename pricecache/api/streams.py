@@ -11,9 +11,11 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.api.auth import Identity
+from pricecache.api.stream_newcomers import Newcomers
 from pricecache.api.wire import TooManyConnections
 from pricecache.clock import Clock
 from pricecache.errors import Forbidden, PricecacheError, Unavailable
+from pricecache.realtime.connection import Connection
 from pricecache.realtime.hub import Hub
 from pricecache.realtime.realtime import switched_off
 
@@ -54,6 +56,7 @@ class Streams:
         self._most_of_user = most_of_user
         self._of_user: dict[str, int] = {}
         self._recheck = asyncio.Event()
+        self.newcomers = Newcomers(clock)
 
     def require_admitted(self, user: str) -> None:
         """Raises `Unavailable` code `realtime_off` or `stopping`, `Forbidden` code `realtime_not_admitted`."""
@@ -81,6 +84,17 @@ class Streams:
             self._of_user[user] = left
         else:
             del self._of_user[user]
+
+    def leave(self, connection: Connection) -> None:
+        """The connection has ended, and its seat is free."""
+        self.hub.lost(connection)
+        self.newcomers.forget(connection)
+        self.leave_seat(connection.user)
+
+    async def close(self) -> None:
+        """Tell everybody to go elsewhere. Nobody is let in again."""
+        await self.hub.close()
+        await self.newcomers.close()
 
     # ---- revocation
 

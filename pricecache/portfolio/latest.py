@@ -36,6 +36,12 @@ class _Hours:
         opened, due = calendar.current(now), calendar.last_closed(now, lag)
         return cls(calendar, now, lag, opened, due, calendar.is_open(now), {})
 
+    def opened_at(self, day: int) -> float:
+        """When `day` opened, the beginning of its UTC day when it is no session."""
+        at = int(self.calendar.sessions.searchsorted(day))
+        is_session = at < len(self.calendar.sessions) and self.calendar.sessions[at] == day
+        return float(self.calendar.opens[at]) if is_session else day * 86400.0
+
     def of(self, day: int) -> tuple[float, int]:
         """When `day` closes (the end of its UTC day when it is no session), and the session before it."""
         found = self.closes.get(day)
@@ -117,7 +123,8 @@ def _latest(entry: Entry, hours: _Hours, last: int | None) -> int:
 
 
 def _made(quote: Quote | None, entry: Entry, column: PriceColumn, hours: _Hours) -> tuple[float | None, str | None]:
-    """When the price that counts was made, and whose quote it is."""
+    """When the price that counts was made, and whose quote it is. One put in for a session that runs counts as made at
+    its open: when it was, its bar does not say."""
     closes = column.closes
     if not len(closes.sessions):
         return None, None
@@ -126,7 +133,8 @@ def _made(quote: Quote | None, entry: Entry, column: PriceColumn, hours: _Hours)
         session = running_session(quote, hours.calendar, entry.currency, hours.now, hours.lag)
         if session == last:
             return quote.as_of, quote.source
-    return min(hours.now, hours.of(last)[0]), None
+    close = hours.of(last)[0]
+    return (close if close <= hours.now else min(hours.opened_at(last), hours.now)), None
 
 
 def _is_stale(entry: Entry, quote: Quote | None, last: int | None, hours: _Hours) -> bool:

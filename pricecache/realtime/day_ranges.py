@@ -15,6 +15,8 @@ from pricecache.stores.day_ranges import DayRange, DayRangeStore
 log = structlog.get_logger(__name__)
 
 SAVE_SECONDS = 1.0
+LEAST_MOVE, SHARE_OF_RANGE = 0.02, 0.01
+"""A correction that moves the day change by no more than this, in base currency or of the range, leaves the range."""
 DAYS_BACK = 10
 """A range of a session before that says nothing of the one that is the latest now."""
 
@@ -73,19 +75,35 @@ class DayRanges:
                 high, low = max(seen.high, stored.high), min(seen.low, stored.low)
                 self._ranges[portfolio] = replace(seen, high=high, low=low, since=min(seen.since, stored.since))
 
-    def note(self, portfolio_id: str, day: int, change: float, corrections: int | None = None) -> None:
+    def note(
+        self,
+        portfolio_id: str,
+        day: int,
+        change: float,
+        corrections: int | None = None,
+        before: float | None = None,
+    ) -> None:
         """The day change in the session of `day` is `change` now. `corrections`: how many the ledger has had that it is
-        of, None for as many as are known; when there is a new one the range begins anew. What is of an earlier session
-        than is known already, or of a ledger before its last correction, changes nothing."""
+        of, None for as many as are known. When there is a new one the range begins anew, unless it moved the change by
+        next to nothing: `before` is what that was of the ledger before it, at the same prices, None unknown. What is of
+        an earlier session than is known already, or of a ledger before its last correction, changes nothing."""
         now, seen = self._clock.time(), self._ranges.get(portfolio_id)
         known = 0 if seen is None else seen.corrections
         by = known if corrections is None else corrections
         if by < known:
             return
+        if seen is not None and by > known and before is not None and _is_near(before, change, seen):
+            seen = self._keep(replace(seen, corrections=by))
+            known = by
         if seen is None or seen.day < day or by > known:
             self._keep(DayRange(portfolio_id, day, change, change, now, now, by))
         elif seen.day == day and not seen.low <= change <= seen.high:
             self._keep(replace(seen, high=max(seen.high, change), low=min(seen.low, change), at=now))
+
+    def is_corrected(self, portfolio_id: str, corrections: int) -> bool:
+        """Whether what was seen is of a ledger before its last correction."""
+        seen = self._ranges.get(portfolio_id)
+        return seen is not None and corrections > seen.corrections
 
     def forget(self, portfolio_id: str) -> None:
         """Nobody follows it here any more; what is stored stays, and what is not yet goes when it is."""
@@ -94,9 +112,10 @@ class DayRanges:
         else:
             self._ranges.pop(portfolio_id, None)
 
-    def _keep(self, one: DayRange) -> None:
+    def _keep(self, one: DayRange) -> DayRange:
         self._ranges[one.portfolio] = one
         self._unsaved.add(one.portfolio)
+        return one
 
     async def run(self) -> None:
         """Save what has moved, once a second, until cancelled."""
@@ -132,3 +151,8 @@ class DayRanges:
             del self._ranges[name]
         self._leaving -= gone
         self._saving = set()
+
+
+def _is_near(before: float, after: float, seen: DayRange) -> bool:
+    """Whether what was seen would have been about the same without the difference."""
+    return abs(after - before) <= max(LEAST_MOVE, SHARE_OF_RANGE * (seen.high - seen.low))

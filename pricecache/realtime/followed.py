@@ -23,7 +23,8 @@ class Followed:
 
     `is_tracked`, `is_listened`: why, beside that somebody looked at it or changed it of late. `row`: what the live book
     has of it; None: it is summed up each time anew. `is_doubted`: its row is to be made anew before it is used.
-    `positions`: those of the row, and `watched` what their prices are kept in. `held`: instruments that it has some of.
+    `positions`: those of the row, and `watched` what their prices are kept in. `held`: instruments that it has some of;
+    `names`: all that its ledger names.
     `day`: the latest session of these, days since 1970-01-01; `value`, `change`: of the whole, in base currency, when
     it was summed up last, None unknown. `concern`: where it has no row, the instruments whose quotes concern it
     (`Instrument.key`). `values`: what listeners have been told, empty while nobody has been told anything.
@@ -39,6 +40,7 @@ class Followed:
     positions: Positions = field(default_factory=Positions)
     watched: tuple[Watched, ...] = ()
     held: frozenset[Instrument] = frozenset()
+    names: frozenset[Instrument] = frozenset()
     concern: frozenset[str] = frozenset()
     day: int | None = None
     value: float | None = None

@@ -160,7 +160,10 @@ class Follower:
         self._mark_slots(irregular, Priority.MARKET, Reason.PRICE)
 
     def on_bars(self, event: BarsChanged) -> None:
-        """Bars or actions of a series are others."""
+        """Bars or actions of a series are others. With a split even what was sold long ago reads differently."""
+        if event.actions_changed:
+            named = [one.slot for one in self._followed if event.entry.instrument in one.names]
+            self._doubt(np.array(named, np.int64))
         irregular = self._followed.irregular([event.entry.instrument])
         self._mark_slots(irregular, Priority.MARKET, Reason.SCHEDULE)
         self._doubt(self._book.holders(self._prices.depending_on(event.entry.instrument)))
@@ -211,8 +214,7 @@ class Follower:
         if minute // 1440 != self._minute // 1440:
             self._mark_slots(self._book.holders(self._prices.doubt_all()), Priority.MARKET, Reason.SCHEDULE)
         self._minute = minute
-        over = [found.slot for found in self._followed if self.valuer.is_over(found)]
-        self._doubt(np.array(over, np.int64))
+        self._doubt(np.array([found.slot for found in self.valuer.over(self._followed)], np.int64))
 
     def _doubt(self, slots: NDArray[np.int64]) -> None:
         """Their rows have to be made anew."""

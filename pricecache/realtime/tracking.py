@@ -106,6 +106,7 @@ class LiveTracking:
         self._closed: dict[str, tuple[int, float]] = {}
         self._asked: set[str] = set()
         self._looked_at: float | None = None
+        self._held: set[Instrument] = set()
         self._failing = False
 
     @property
@@ -117,9 +118,9 @@ class LiveTracking:
         """Of every tracked user."""
         return [one for ids in self._tracked.values() for one in ids]
 
-    def held(self) -> set[Instrument]:
-        """What tracked portfolios hold now."""
-        return set[Instrument]().union(*map(self._followers.held, self.portfolios))
+    def held(self) -> frozenset[Instrument]:
+        """What tracked portfolios held at the last look, or when they began to be tracked after it."""
+        return frozenset(self._held)
 
     async def start(self, user: str, by: str) -> bool:
         """Whether it was not tracked before."""
@@ -179,12 +180,14 @@ class LiveTracking:
         await self._follow_all()
         hours = MarketHours(self._calendars, self._clock.time())
         self._looked_at = hours.now
-        portfolios, kept = self.portfolios, 0
+        portfolios, kept, held = self.portfolios, 0, set[Instrument]()
         for i in range(0, len(portfolios), PORTFOLIOS_AT_ONCE):
             portion = portfolios[i : i + PORTFOLIOS_AT_ONCE]
             self._followers.look([one for one in portion if hours.any_open(self._followers.held(one))])
+            held.update(*map(self._followers.held, portion))
             kept += await self._capture(portion, hours)
             await asyncio.sleep(0)
+        self._held = held
         if kept:
             log.info("closes kept", portfolios=kept)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.live_figures import Figures
 from pricecache.core.live_rows import LiveRow, live_row
 from pricecache.core.livebook import LiveBook
+from pricecache.core.portfolios import Portfolio
 from pricecache.portfolio.market import pair_of
 from pricecache.portfolio.summary import Asked, Summaries, Summarised
 from pricecache.portfolio.threads import aside
@@ -103,10 +104,17 @@ class Valuer:
         self._extremes.restart(found.slot)
         self._ranges.forget(found.id)
 
-    def is_over(self, found: Followed) -> bool:
-        """Whether the day has come from which on its row holds no more, whatever prices do."""
-        row, portfolio = found.row, found.portfolio
-        return row is not None and portfolio is not None and self._summaries.today(portfolio) >= row.until
+    def over(self, followed: Iterable[Followed]) -> Iterator[Followed]:
+        """Those of them whose day has come from which on their row holds no more, whatever prices do."""
+        days: dict[str, int] = {}
+        for found in followed:
+            row, portfolio = found.row, found.portfolio
+            if row is None or portfolio is None:
+                continue
+            if portfolio.time_zone not in days:
+                days[portfolio.time_zone] = self._summaries.today(portfolio)
+            if days[portfolio.time_zone] >= row.until:
+                yield found
 
     def rolled(self, slots: NDArray[np.int64]) -> None:
         """These hold something of which a new session has opened: their ranges begin anew if it is the latest."""
@@ -186,13 +194,12 @@ class Valuer:
         self.counts.summed_up += 1
         if self._followed.at(found.slot) is not found:
             return True  # dropped meanwhile
+        ranged = self.noted(summarised)
         found.portfolio = portfolio
         is_present = self._place(found, asked, summarised, row)
         if found.is_listened:
             self._listeners.hold(portfolio.id, frozenset(one.key for one in found.held))
-            self._publish(found, values_of(self._shape(summarised, self.noted(summarised))))
-        else:
-            self.noted(summarised)
+            self._publish(found, values_of(self._shape(summarised, ranged)))
         return is_present
 
     def noted(self, summarised: Summarised) -> RangeNow | None:
@@ -201,8 +208,20 @@ class Valuer:
         day, change = latest_session(summarised), worth.change
         if day is None or change is None or "change" in summarised.summary.incomplete:
             return None
-        self._ranges.note(portfolio.id, day, change, summarised.corrections)
+        before = (
+            self._change_before(portfolio) if self._ranges.is_corrected(portfolio.id, summarised.corrections) else None
+        )
+        self._ranges.note(portfolio.id, day, change, summarised.corrections, before)
         return self._ranges.now(portfolio, day, worth.value, change)
+
+    def _change_before(self, portfolio: Portfolio) -> float | None:
+        """The day change at this moment of the ledger as it was followed so far, None unknown."""
+        found = self._followed.get(portfolio.id)
+        if found is None or found.row is None or found.row.base != portfolio.rules.currency:
+            return None
+        self._book.revalue()
+        change = float(self._book.change[found.slot])
+        return None if isnan(change) else change
 
     def _place(self, found: Followed, asked: Asked, summarised: Summarised, row: LiveRow | None) -> bool:
         """Let the passes to come value it by `row`; without one it is summed up each time. Whether nothing can have
@@ -210,6 +229,7 @@ class Valuer:
         now = summarised.summary
         found.positions, found.watched = Positions(), ()
         found.held = frozenset(one.instrument for one in now.positions if one.quantity)
+        found.names = frozenset(asked.ledger.instruments())
         found.value, found.change = now.worth.value, now.worth.change
         found.row, found.day = row, latest_session(summarised)
         self._extremes.restart(found.slot)  # what it saw of the row before may have been of no day

@@ -107,7 +107,8 @@ class WatchedPrices:
         """Keep this column of the book up to date from now on; until `refresh` it is doubted."""
         name, base = key
         if isinstance(name, str):
-            self._watch_rate(pair_of(name, base), key)
+            if not self._watch_rate(pair_of(name, base), key):
+                return
         elif (entry := self._catalog.find(name)) is not None:
             watched = self._watched.setdefault(entry.instrument.key, Watched(entry))
             if base in watched.bases and watched.signature is not None:
@@ -247,13 +248,17 @@ class WatchedPrices:
         except Unavailable:  # as above
             return []
 
-    def _watch_rate(self, pair: Instrument | None, key: ColumnKey) -> None:
+    def _watch_rate(self, pair: Instrument | None, key: ColumnKey) -> bool:
+        """Whether it was not watched for this column before."""
         entry = None if pair is None else self._catalog.find(pair)
-        if entry is not None:
-            watched = self._watched.setdefault(entry.instrument.key, Watched(entry))
-            watched.needs.add(key)
-            if watched.signature is None:
-                watched.signature, watched.quote = self._signatures.of(entry)
+        if entry is None:
+            return False
+        watched = self._watched.setdefault(entry.instrument.key, Watched(entry))
+        is_new = key not in watched.needs
+        watched.needs.add(key)
+        if watched.signature is None:
+            watched.signature, watched.quote = self._signatures.of(entry)
+        return is_new
 
     def _doubt(self, watched: Watched) -> list[int]:
         own = self._own(watched)

@@ -37,9 +37,9 @@ class ChangeWatcher:
     trusted only while the stream is open, and everything is loaded anew each time that it opens. What others committed
     is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes and stream events
     are passed over. `on_quotes` is given what others published, `on_stream_events` what others' changes of portfolios
-    told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it, and
-    `on_portfolio_deleted` that of each that is no more; `on_reopened` is called after each opening: what happened
-    before it may have gone unseen.
+    told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it,
+    `on_portfolio_created` owner and id of each that is new, `on_portfolio_deleted` the id of each that is no more;
+    `on_reopened` is called after each opening: what happened before it may have gone unseen.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ChangeWatcher:
         self._clock = clock
         self.on_stream_events: Callable[[str, Sequence[StreamEvent]], object] = lambda portfolio_id, events: None
         self.on_portfolio: Callable[[str], object] = lambda portfolio_id: None
+        self.on_portfolio_created: Callable[[str, str], object] = lambda owner, portfolio_id: None
         self.on_portfolio_deleted: Callable[[str], object] = lambda portfolio_id: None
         self.on_reopened: Callable[[], object] = lambda: None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
@@ -145,8 +146,11 @@ class ChangeWatcher:
 
     async def _on_portfolio_itself(self, event: dict[str, Any]) -> None:
         await self._on_portfolio(event)
-        if event["operationType"] == "delete":
-            self.on_portfolio_deleted(event["documentKey"]["_id"])
+        portfolio_id, document = event["documentKey"]["_id"], event.get("fullDocument")
+        if event["operationType"] == "insert" and document is not None:
+            self.on_portfolio_created(document["owner"], portfolio_id)
+        elif event["operationType"] == "delete":
+            self.on_portfolio_deleted(portfolio_id)
 
     async def _on_portfolio(self, event: dict[str, Any]) -> None:
         changed = event.get("updateDescription", {}).get("updatedFields", {})

@@ -98,6 +98,8 @@ def test_who_names_no_portfolio_follows_all(
     follower.until("stream.portfolio(id).seq === 2", id=other)
     follower.until("stream.portfolio(id).seq === 1", id=portfolio)
     assert (follower.numbers(portfolio), follower.numbers(other)) == ([1], [1, 2])
+    later = daemon.make()
+    follower.until("stream.portfolio(id)?.seq === 0", id=later)
 
 
 @pytest.mark.parametrize("blocked", [(), ("/ws/",)], ids=["websocket", "sse"])

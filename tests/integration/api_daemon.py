@@ -190,7 +190,7 @@ async def api_daemon(
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
         yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts)
-    await parts.realtime.hub.close()
+    await parts.streams.close()
     await parts.jobs.stop()
     await door.stop(1)
     await dispatcher.close()

@@ -154,6 +154,17 @@ async def test_listeners_hear_of_a_deletion_that_went_unseen_when_all_is_looked_
         await background.end()
 
 
+async def test_a_portfolio_made_on_one_is_heard_on_the_other_by_who_hears_all(daemons: Pair) -> None:
+    one, other = daemons
+    socket = await other.session.ws_connect(other.base + "/ws/portfolio", headers=ANN)
+    await socket.send_json({"type": "subscribe"})
+    assert (await socket.receive_json())["portfolioId"] is None
+    portfolio = await holding_ten(one)
+    snapshot = await until(socket, lambda message: message["type"] == "snapshot")
+    assert snapshot["portfolioId"] == portfolio
+    await socket.close()
+
+
 async def test_a_hundred_prices_in_a_moment_are_a_handful_of_values_and_the_last_of_them_comes(database: Any) -> None:
     clock, background = RunningClock(START + 6 * HOUR), BackgroundTasks()
     settings = {"debounce_seconds": 0.2, "max_wait_seconds": 0.5}

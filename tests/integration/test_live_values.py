@@ -13,7 +13,7 @@ from pricecache.core.quotes import Quote
 from pricecache.stores.day_ranges import Close, DayRangeStore
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolio_summary import HOUR, holding_ten, summary
-from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, priced
+from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, made, priced
 
 MSFT = Instrument("MSFT")
 
@@ -245,3 +245,52 @@ async def test_the_first_that_was_seen_after_a_close_stays(database: Any) -> Non
     for close in (seen(10, 160, 100), seen(11, 170, 100), seen(12, 560, 500), seen(13, 580, 500), seen(14, 590, 100)):
         await store.close([close])
     assert await store.closes(["p"]) == {"p": seen(12, 560, 500)}
+
+
+async def test_a_correction_that_changes_nothing_of_the_day_leaves_the_range(daemon: ApiDaemon) -> None:
+    portfolio = await followed(daemon)
+    for price in (130.0, 115.0, 120.0):
+        await tick(daemon, price)
+        daemon.clock.advance(3)
+        await settle(daemon)
+    (old,) = (await daemon.get(f"/api/portfolios/{portfolio}/transactions", headers=ANN))[1]["transactions"]
+    target = f"/api/portfolios/{portfolio}/transactions/{old['id']}"
+    noted = {**BUY, "price": 90, "note": "what it was for"}
+    assert (await daemon.call("PUT", target, json=noted, headers=ANN))[0] == 200
+    assert (await daemon.call("PATCH", f"/api/portfolios/{portfolio}", json={"costBasis": "lifo"}, headers=ANN))[
+        0
+    ] == 200
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 0.0001}))[0] == 201
+    for _ in range(2):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (pytest.approx(1300, abs=0.02), pytest.approx(1150, abs=0.02))
+    assert (await add(daemon, portfolio, {**BUY, "date": "2026-11-18", "quantity": 10}))[0] == 201
+    got = await summary(daemon)
+    assert (got["dayHigh"], got["dayLow"]) == (got["totalValue"], got["totalValue"])
+
+
+async def test_a_split_put_in_by_hand_reaches_what_is_told(daemon: ApiDaemon) -> None:
+    """Long before the latest session, so that no price of today tells of it."""
+    portfolio = await followed(daemon)
+    split = {"actions": [{"date": "2026-11-10", "kind": "split", "ratio": 2.0}]}
+    assert (await daemon.call("PUT", "/cache/actions/AAPL?market=US", json=split, headers={"X-API-Key": "ops-key"}))[
+        0
+    ] == 200
+    for _ in range(3):
+        daemon.clock.advance(3)
+        await settle(daemon)
+    assert value_of(daemon, portfolio).value == 2400
+    assert (await summary(daemon))["totalValue"] == 2400
+
+
+async def test_a_price_put_in_by_hand_is_as_old_as_its_day(daemon: ApiDaemon) -> None:
+    """Its time stands still while the day goes on, so that nothing is told for nothing."""
+    bars = {"currency": "USD", "bars": [{"date": "2026-11-19", "close": 10}, {"date": "2026-11-20", "close": 11}]}
+    key = {"X-API-Key": "ops-key"}
+    assert (await daemon.call("PUT", "/cache/historical/FUND?market=CUSTOM", json=bars, headers=key))[0] == 200
+    await add(daemon, await made(daemon), {**BUY, "symbol": "FUND", "market": "CUSTOM", "price": 9, "currency": "USD"})
+    first = (await summary(daemon))["positions"][0]
+    daemon.clock.advance(60)
+    assert (await summary(daemon))["positions"][0]["priceTime"] == first["priceTime"] == "2026-11-20T00:00:00Z"

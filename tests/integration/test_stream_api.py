@@ -253,6 +253,99 @@ async def test_the_websockets_library_is_a_client_too(open_daemon: ApiDaemon) ->
     assert open_daemon.parts.realtime.hub.stats.closed == {"client": 1}
 
 
+# ---- all portfolios of a user
+
+
+async def named(listener: Any, count: int) -> list[tuple[str, str | None]]:
+    """Kinds and portfolios of the next messages, of either transport."""
+    found = [await (listener.next() if isinstance(listener, EventStream) else said(listener)) for _ in range(count)]
+    return [(one["type"], one["portfolioId"]) for one in found]
+
+
+async def test_who_has_no_portfolio_yet_is_answered_and_hears_the_first(open_daemon: ApiDaemon) -> None:
+    async with socket_of(open_daemon) as websocket, events_of(open_daemon) as stream:
+        await websocket.send_json({"type": "subscribe"})
+        nothing = {
+            "type": "subscribed",
+            "portfolioId": None,
+            "channels": ["positions", "account", "trades", "orders"],
+            "seq": None,
+            "epoch": None,
+        }
+        assert (await said(websocket), await stream.next()) == (nothing, nothing)
+        mine = await portfolio(open_daemon)
+        for listener in (websocket, stream):
+            assert await named(listener, 2) == [("subscribed", mine), ("snapshot", mine)]
+        feeds_of(open_daemon).happen(mine)
+        assert (await said(websocket))["events"][0]["seq"] == (await stream.next())["events"][0]["seq"] == 1
+
+
+async def test_who_hears_all_portfolios_hears_those_made_later_and_others_do_not(open_daemon: ApiDaemon) -> None:
+    first = await portfolio(open_daemon)
+    async with socket_of(open_daemon) as everything, socket_of(open_daemon) as one, events_of(open_daemon) as stream:
+        assert (await subscribed(everything, channels=["trades"]))["portfolioId"] == first
+        await subscribed(one, portfolioId=first)
+        assert await named(stream, 2) == [("subscribed", first), ("snapshot", first)]
+        second = await portfolio(open_daemon)
+        told = await said(everything)
+        assert (told["type"], told["portfolioId"], told["channels"]) == ("subscribed", second, ["trades"])
+        assert (await said(everything))["portfolioId"] == second
+        assert await named(stream, 2) == [("subscribed", second), ("snapshot", second)]
+        line = await stream.response.content.readline()
+        assert line.decode() == f"id: e1:{first}=0,{second}=0\n"
+        await everything.send_json({"type": "unsubscribe"})
+        assert (await said(everything))["type"] == "unsubscribed"
+        await portfolio(open_daemon)
+        for websocket in (everything, one):
+            await websocket.send_json({"type": "ping"})
+            assert await said(websocket) == {"type": "pong"}
+    newcomers = open_daemon.parts.streams.newcomers
+    await until(lambda: not newcomers._by_user)
+
+
+async def test_a_portfolio_of_another_user_is_no_newcomer(guarded: ApiDaemon) -> None:
+    async with socket_of(guarded, **bearer(guarded, "alice")) as websocket:
+        await websocket.send_json({"type": "subscribe"})
+        assert (await said(websocket))["type"] == "subscribed"
+        await portfolio(guarded, bearer(guarded, "bob"))
+        mine = await portfolio(guarded, bearer(guarded, "alice"))
+        assert await named(websocket, 2) == [("subscribed", mine), ("snapshot", mine)]
+
+
+async def test_a_portfolio_that_is_made_while_the_list_is_read_is_heard_once(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, made = open_daemon.parts.portfolios, list[str]()
+    all_of = store.all_of
+
+    async def slow(owner: str) -> Any:
+        found = await all_of(owner)
+        if not made:
+            made.append(await portfolio(open_daemon))
+        return found
+
+    monkeypatch.setattr(store, "all_of", slow)
+    async with socket_of(open_daemon) as websocket:
+        await websocket.send_json({"type": "subscribe"})
+        assert await named(websocket, 3) == [("subscribed", None), ("subscribed", made[0]), ("snapshot", made[0])]
+        open_daemon.parts.streams.newcomers.created("local", made[0])
+        await websocket.send_json({"type": "ping"})
+        assert await said(websocket) == {"type": "pong"}
+
+
+async def test_portfolios_that_were_made_unseen_are_found_when_all_is_looked_at(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with socket_of(open_daemon) as websocket:
+        await websocket.send_json({"type": "subscribe"})
+        assert (await said(websocket))["portfolioId"] is None
+        with monkeypatch.context() as patched:
+            patched.setattr(open_daemon.parts.streams.newcomers, "created", lambda user, portfolio_id: None)
+            unseen = await portfolio(open_daemon)
+        open_daemon.parts.watcher.on_reopened()
+        assert await named(websocket, 2) == [("subscribed", unseen), ("snapshot", unseen)]
+
+
 # ---- what is wrong
 
 
@@ -365,6 +458,7 @@ async def test_a_portfolio_of_somebody_else_is_unknown_here(guarded: ApiDaemon) 
         await websocket.send_json({"type": "subscribe", "portfolioId": theirs})
         assert (await said(websocket))["code"] == "unknown_portfolio"
         await websocket.send_json({"type": "subscribe"})
+        assert (await said(websocket))["portfolioId"] is None
         feeds_of(guarded).set(theirs, {"account": account(1.0)})
         feeds_of(guarded).store(theirs)
         await websocket.send_json({"type": "ping"})
