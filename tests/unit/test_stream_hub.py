@@ -14,11 +14,12 @@ from pricecache.errors import Invalid, NotFound, Unavailable
 from pricecache.realtime import delivery, messages
 from pricecache.realtime.frames import close_frame, event_chunk, text_frame
 from pricecache.realtime.hub import MOST_PORTFOLIOS, MOST_SYMBOLS, Hub
+from pricecache.realtime.places import Places
 from pricecache.realtime.topics import TAIL
 from pricecache.realtime.windows import Window
 from tests.clock import ManualClock
 from tests.feeds import MemoryFeeds, account, position, price
-from tests.streams import Client, frames_in, settle
+from tests.streams import Client, body_in, frames_in, settle
 
 WINDOW = 0.02
 
@@ -694,13 +695,20 @@ async def test_a_server_sent_stream_says_the_same_as_a_websocket(running: Runnin
 
 
 async def test_a_stream_of_several_portfolios_says_how_far_each_of_them_is(running: Running) -> None:
-    stream = running.client(is_websocket=False)
+    stream, alone = running.client(is_websocket=False), running.client(is_websocket=False)
+    stream.connection.places = Places({"p": (0, "e0"), "q": (0, "e1")})
     for portfolio_id in ("p", "q"):
         await stream.listen(portfolio_id)
-    stream.wire()
+        assert body_in(b"".join(stream.wire())).count("id: e1:p=0,q=0\n") == (portfolio_id == "p")
+    await alone.listen("q")
+    alone.wire()
     running.feeds.happen("q")
+    running.feeds.set("p", {"account": account(1)})
     await settle()
-    assert stream.wire()[-1].endswith(b"id: e1:p=0,q=1\n\n\r\n")
+    assert body_in(b"".join(alone.wire())).startswith('id: e1:1\ndata: {"type":"update"')
+    p, q = sorted(body_in(b"".join(stream.wire())).removesuffix("\n\n").split("\n\n"), key=len)
+    assert p.startswith("data: ")
+    assert q.startswith("id: e1:p=0,q=1\ndata: ")
 
 
 # ---- alive or not
