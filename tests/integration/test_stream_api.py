@@ -676,6 +676,41 @@ async def test_when_the_first_key_is_made_the_streams_of_everybody_end(open_daem
 # ---- limits and switches
 
 
+async def test_refusals_for_a_limit_are_logged_once_until_they_are_over(database: Any) -> None:
+    limits = {"stream_connections": 3, "stream_connections_per_user": 2}
+    his = {**OPS, "X-User-Id": "bob"}
+    async with api_daemon(database, feeds=MemoryFeeds(), keys=KEYS, settings=limits) as daemon:
+        with capture_logs() as logs:
+            async with socket_of(daemon, **OPS), socket_of(daemon, **OPS), socket_of(daemon, **his):
+                for headers in (OPS, his, OPS, his):
+                    await refusal(daemon, **headers)
+            await until(lambda: not daemon.parts.realtime.hub.connections())
+            for _ in range(2):
+                await refusal(daemon, **OPS)
+        told = [line for line in logs if line["event"].startswith("streams are")]
+        for line in told:
+            line["kind"] = line.pop("event"), line.pop("log_level")
+        refused, again = ("streams are refused", "warning"), ("streams are taken in again", "info")
+        assert told == [
+            {"kind": refused, "code": "too_many_user_connections", "limit": 2, "user": "alice"},
+            {"kind": refused, "code": "too_many_connections", "limit": 3},
+            {"kind": again},
+            {"kind": again, "user": "alice"},
+        ]
+
+
+async def test_handshakes_refused_for_who_asks_are_logged_once_a_minute_and_code(guarded: ApiDaemon) -> None:
+    with capture_logs() as logs:
+        for _ in range(3):
+            await refusal(guarded)
+            await refusal(guarded, "/api/stream", **OPS, Origin="https://evil.example")
+        guarded.clock.advance(60)
+        await refusal(guarded)
+        assert (await guarded.get("/api/portfolios"))[0] == 401
+    told = [(line["code"], line["count"]) for line in logs if line["event"] == "stream refused"]
+    assert told == [("unauthorized", 1), ("foreign_origin", 1), ("unauthorized", 3)]
+
+
 async def test_streams_are_limited_by_user_and_in_all(database: Any) -> None:
     limits = {"stream_connections": 3, "stream_connections_per_user": 2}
     async with api_daemon(database, feeds=MemoryFeeds(), keys=KEYS, settings=limits) as daemon:

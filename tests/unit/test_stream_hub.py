@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid, NotFound, Unavailable
@@ -375,6 +376,21 @@ async def test_who_never_reads_is_dropped_and_counted(running: Running) -> None:
     assert running.hub.stats.dropped_slow == 1
     assert running.hub.stats.closed == {"slow": 1}
     assert running.hub.behind == 0
+
+
+async def test_clients_that_are_too_slow_are_logged_once_a_minute_with_their_count(running: Running) -> None:
+    with capture_logs() as logs:
+        for number in range(3):
+            client = await running.listener()
+            client.stop_reading()
+            for value in range(2):
+                running.feeds.set("p", {"account": account(10 * number + value)})
+                await running.pass_time(1.0)
+            await running.pass_time(31.0)
+            client.leave()
+    told = [(line["event"], line["user"], line["seconds"] >= 30, line["count"]) for line in logs]
+    line = "stream client dropped: too slow"
+    assert told == [(line, "alice", True, 1), (line, "alice", True, 2)]
 
 
 async def test_a_slow_reader_of_a_replay_is_waited_for_and_gets_it_all(running: Running) -> None:
