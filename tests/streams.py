@@ -101,14 +101,19 @@ def texts_in(raw: bytes) -> list[dict[str, Any]]:
 
 
 def events_in(raw: bytes) -> list[dict[str, Any]]:
-    """What a server-sent stream says, its chunks taken apart."""
+    """What a server-sent stream says."""
+    return [json.loads(line.removeprefix("data: ")) for line in body_in(raw).splitlines() if line.startswith("data: ")]
+
+
+def body_in(raw: bytes) -> str:
+    """The text of a server-sent stream, its chunks put together."""
     body, at = b"", 0
     while at < len(raw):
         size, _, _ = raw[at:].partition(b"\r\n")
         start = at + len(size) + 2
         body += raw[start : start + int(size, 16)]
         at = start + int(size, 16) + 2
-    return [json.loads(line.removeprefix("data: ")) for line in body.decode().splitlines() if line.startswith("data: ")]
+    return body.decode()
 
 
 async def settle(turns: int = 20) -> None:

@@ -27,6 +27,7 @@ from pricecache.api.uploads import Upload, read_upload
 from pricecache.api.wire import (
     Malformed,
     TooLarge,
+    TooManyAttempts,
     TooSlow,
     UnsupportedBody,
     encode,
@@ -35,7 +36,7 @@ from pricecache.api.wire import (
     status_of,
 )
 from pricecache.background import cancelled
-from pricecache.errors import Invalid, PricecacheError, Unauthorized, Unavailable
+from pricecache.errors import Forbidden, Invalid, PricecacheError, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,6 +129,8 @@ class Dispatcher:
             response = await self._serve(request, route, path)
         except (PricecacheError, PyMongoError, TimeoutError) as exc:
             response = self._refusal(request, as_ours(exc), request_id)
+            if route is not None and route.takes_ticket and isinstance(exc, Unauthorized | Forbidden | TooManyAttempts):
+                self._services.streams.tell_refused(exc)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:  # the edge: whatever else is our fault, told once and answered

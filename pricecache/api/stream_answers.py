@@ -15,7 +15,7 @@ class TicketOut(Output):
 
 
 class StreamStatsOut(Output):
-    status: Literal["healthy", "degraded", "offline"] = Field(description="offline: enabled and nobody connected.")
+    status: Literal["healthy", "degraded", "offline"] = Field(description="offline: nobody connected, or switched off.")
     enabled: bool
     active_connections: int
     connections_by_transport: dict[str, int]

@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from pricecache.api.problem import SERVER
 from pricecache.api.stream_talk import INTERNAL
 from pricecache.realtime.frames import close_frame, pong_frame
+from pricecache.realtime.places import Places
 
 if TYPE_CHECKING:
     from pricecache.api.auth import Credential
@@ -177,12 +178,13 @@ class EventsAnswer:
         return
 
     async def _begin(self, connection: Connection) -> None:
+        if self._made is not None or len(self._wanted) > 1:
+            came = {one: (resume.since, resume.epoch) for one, resume in self._wanted if resume.since is not None}
+            connection.places = Places(came)
         error = await self._talk.listen(connection, self._wanted, self._channels, self._symbols, self._made)
-        if error is None:
-            connection.send_place()
-        elif error.code == INTERNAL:
+        if error is not None and error.code == INTERNAL:
             self._streams.hub.end(connection, WSCloseCode.INTERNAL_ERROR, "failed")
-        else:
+        elif error is not None:
             self._streams.hub.end(connection, WSCloseCode.TRY_AGAIN_LATER, "unavailable")
 
 

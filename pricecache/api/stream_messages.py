@@ -125,8 +125,10 @@ def _of_last_event(text: str, portfolio_ids: list[str]) -> dict[str, Resume]:
     epoch, number, several = matched.groups()
     if number is not None and len(portfolio_ids) == 1:
         return {portfolio_ids[0]: Resume(int(number), epoch)}
-    sent = dict(part.split("=") for part in several.strip(",").split(",")) if several else {}
-    return {one: Resume(int(sent[one]), epoch) if one in sent else LOST for one in portfolio_ids}
+    if several is None:
+        return dict.fromkeys(portfolio_ids, LOST)
+    sent = dict(part.split("=") for part in several.strip(",").split(","))
+    return {one: Resume(int(sent[one]), epoch) for one in portfolio_ids if one in sent}  # of others nothing was told
 
 
 def keys_of(symbols: list[Any] | None) -> list[str] | None:

@@ -90,8 +90,6 @@ class Talk:
     async def welcome(self, connection: Connection, portfolio_ids: Iterable[str], channels: Iterable[str]) -> None:
         """Let it hear these, which its user made, too. For `Newcomers`."""
         await self._listen(connection, [(one, Resume()) for one in portfolio_ids], sorted(channels), None)
-        if not connection.is_websocket:
-            connection.send_place()
 
     async def _listen(
         self,

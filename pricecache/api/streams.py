@@ -14,9 +14,11 @@ from pricecache.api.auth import Identity
 from pricecache.api.stream_newcomers import Newcomers
 from pricecache.api.wire import TooManyConnections
 from pricecache.clock import Clock
+from pricecache.core.repeats import Repeats
 from pricecache.errors import Forbidden, PricecacheError, Unavailable
 from pricecache.realtime.connection import Connection
 from pricecache.realtime.hub import Hub
+from pricecache.realtime.realtime import switched_off
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +27,8 @@ CHECK_SECONDS = 15.0
 revoked ends within 45 s."""
 REVOKED = 4401
 _SHARES = 10_000
+_MOST_FULL = 1000
+"""Users, beside all of them together (None), of whom it is known that they are refused one more."""
 
 
 class Streams:
@@ -54,13 +58,15 @@ class Streams:
         self._percent = percent
         self._most_of_user = most_of_user
         self._of_user: dict[str, int] = {}
+        self._full: set[str | None] = set()
+        self._refused = Repeats()
         self._recheck = asyncio.Event()
         self.newcomers = Newcomers(clock)
 
     def require_admitted(self, user: str) -> None:
         """Raises `Unavailable` code `realtime_off` or `stopping`, `Forbidden` code `realtime_not_admitted`."""
         if not self.enabled:
-            raise Unavailable("Streams are switched off here; ask by REST.", code="realtime_off", retry_after=3600.0)
+            raise switched_off()
         if self.hub.is_closed:
             raise Unavailable("The daemon is stopping.", code="stopping", retry_after=2.0)
         if not is_admitted(user, self._percent):
@@ -72,10 +78,18 @@ class Streams:
         self.require_admitted(user)
         taken = self._of_user.get(user, 0)
         if taken >= self._most_of_user:
-            raise TooManyConnections(f"A user may have {self._most_of_user} streams open.")
+            error: PricecacheError = TooManyConnections(f"A user may have {self._most_of_user} streams open.")
+            self._tell_full(user, error.code, self._most_of_user)
+            raise error
         if sum(self._of_user.values()) >= self.most:
-            raise Unavailable("All streams are taken.", code="too_many_connections", retry_after=5.0)
+            error = Unavailable("All streams are taken.", code="too_many_connections", retry_after=5.0)
+            self._tell_full(None, error.code, self.most)
+            raise error
         self._of_user[user] = taken + 1
+        for whose in (None, user):
+            if whose in self._full:
+                self._full.discard(whose)
+                log.info("streams are taken in again", **_named(whose))
 
     def leave_seat(self, user: str) -> None:
         left = self._of_user[user] - 1
@@ -83,6 +97,16 @@ class Streams:
             self._of_user[user] = left
         else:
             del self._of_user[user]
+
+    def tell_refused(self, error: PricecacheError) -> None:
+        """Log that somebody was not let in, now and then."""
+        if count := self._refused.count(error.code, self.now()):
+            log.info("stream refused", code=error.code, count=count)
+
+    def _tell_full(self, whose: str | None, code: str, limit: int) -> None:
+        if whose not in self._full and len(self._full) < _MOST_FULL:
+            self._full.add(whose)
+            log.warning("streams are refused", code=code, limit=limit, **_named(whose))
 
     def leave(self, connection: Connection) -> None:
         """The connection has ended, and its seat is free."""
@@ -132,6 +156,10 @@ class Streams:
     def status(self) -> Mapping[str, Any]:
         """All figures by snake_case name."""
         return {**self.hub.status(), "connection_limit": self.most, "users": len(self._of_user)}
+
+
+def _named(user: str | None) -> dict[str, str]:
+    return {} if user is None else {"user": user}
 
 
 def is_admitted(user: str, percent: float) -> bool:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pricecache.clock import Clock
 from pricecache.core.bars import day_number
 from pricecache.core.catalog import Catalog
+from pricecache.core.ledger import Transaction
 from pricecache.core.orders import Order, OrderReport, conflicts, report_faults, transaction_of
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.stream_events import StreamEvent
@@ -61,7 +62,8 @@ class Orders:
         """Take a report. The same once more changes nothing, whatever became of its transaction since.
 
         Raises `Invalid` with every fault of it, `Conflict` when it cannot follow on the last one, `VersionMismatch`
-        when the order is not at `version`, and what `Ledgers.add` does of the transaction.
+        when the order is not at `version`, and what `Ledgers.add` does of the transaction. `Conflict` code
+        `order_row_taken`: the external id of its transaction is that of something else.
         """
         number, row_id = new_id(), new_id()
         tried: dict[str, Outcome] = {}
@@ -118,6 +120,7 @@ class Orders:
         def make(view: LedgerView, accounts: set[str]) -> Plan:
             fill = transaction_of(after.id, after.report, self._day(portfolio, after))
             incoming = self._ledgers.accepted(view, [Incoming(0, fill, says_units=True)], accounts)
+            _require_free(view, incoming[0].transaction)
             planned = plan(view, incoming, [row_id], after.updated_at)
             filled[0] = replace(after, transaction_id=planned.rows[0].id)
             return replace(planned, change=self._with_order(portfolio, before, filled[0], planned.change))
@@ -142,6 +145,16 @@ class Orders:
     def _day(self, portfolio: Portfolio, order: Order) -> int:
         filled_at = order.report.filled_at if order.report.filled_at is not None else order.updated_at
         return day_number(datetime.fromtimestamp(filled_at, ZoneInfo(portfolio.time_zone)).date())
+
+
+def _require_free(view: LedgerView, fill: Transaction) -> None:
+    held = view.by_external_id.get(fill.external_id or "")
+    if held is None:
+        return
+    row = held.transaction
+    if row.type not in ("buy", "sell") or row.instrument != fill.instrument:
+        detail = f"{row.external_id} is another transaction: {row.type} of {row.instrument or row.currency or 'cash'}."
+        raise Conflict(detail, code="order_row_taken", transaction_id=held.id)
 
 
 def _refuse(faults: Sequence[Mapping[str, Any]], conflicting: Sequence[Mapping[str, Any]]) -> None:

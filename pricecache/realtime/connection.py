@@ -5,16 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from pricecache.realtime.frames import LAST_CHUNK, close_frame, event_chunk
+from pricecache.realtime.frames import LAST_CHUNK, close_frame
 from pricecache.realtime.messages import Message, plain
-
-
-class Counted(Protocol):
-    """A portfolio whose events are numbered. `sent`: up to which its listeners were sent them, None before any was."""
-
-    id: str
-    epoch: str
-    sent: int | None
+from pricecache.realtime.places import Places
 
 
 class Topic:
@@ -35,11 +28,6 @@ class Topic:
 
     def __bool__(self) -> bool:
         return True
-
-    @property
-    def of_portfolio(self) -> Counted | None:
-        """The portfolio whose numbered events it carries."""
-        return None
 
     @property
     def members(self) -> list[Connection]:
@@ -78,6 +66,7 @@ class Connection:
     `credential`: by what its user was known, whatever that is to whoever checks it. `opened_at`, `heard_at`,
     `behind_since`: monotonic seconds. `dirty`: None while it has everything; else what it lacks, by topic: of a
     portfolio the last numbered event that it got, of prices the symbols. `closing`: why it is being closed, or None.
+    `places`: how far it was sent each portfolio, for a server-sent stream that may have several, else None.
     There may be thousands, so it has slots only, and no task, timer or queue of its own.
     """
 
@@ -91,6 +80,7 @@ class Connection:
         "heard_at",
         "is_websocket",
         "opened_at",
+        "places",
         "topics",
         "transport",
         "user",
@@ -108,6 +98,7 @@ class Connection:
         self.topics: tuple[Topic, ...] = ()
         self.dirty: dict[Topic, Any] | None = None
         self.closing: str | None = None
+        self.places: Places | None = None
         self._woken: asyncio.Future[None] | None = None
         # nothing is written while anything is unsent, so "writable again" is "everything is sent"
         transport.set_write_buffer_limits(high=0)
@@ -131,18 +122,18 @@ class Connection:
         if self.closing is not None or self.transport.is_closing():
             raise ConnectionResetError
 
-    def bytes_of(self, message: Message) -> bytes:
-        return message.frame if self.is_websocket else message.chunk
+    def wire_of(self, message: Message) -> bytes:
+        """What has to be written next for `message`: its place is where a server-sent stream is then."""
+        if self.is_websocket:
+            return message.frame
+        if self.places is None:
+            return message.chunk
+        return (b"" if message.place is None else self.places.moved(message.place)) + message.bare_chunk
 
     def send(self, message: Message) -> None:
         """Write whether it is clear or not; for answers, of which there is one to each of the client's questions."""
         if self.closing is None and not self.transport.is_closing():
-            self.transport.write(self.bytes_of(message))
-
-    def send_place(self) -> None:
-        """Tell a server-sent stream of several portfolios how far each was sent, now that it hears all of them."""
-        if (place := self.resume_id()) and self.closing is None and not self.transport.is_closing():
-            self.transport.write(place)
+            self.transport.write(self.wire_of(message))
 
     async def drained(self) -> None:
         """Return when the kernel has taken everything, or the connection is lost."""
@@ -190,15 +181,3 @@ class Connection:
         else:
             farewell = plain({"type": "closing", "code": code, "reason": reason})
             self.transport.write(farewell.chunk + LAST_CHUNK)
-
-    def resume_id(self) -> bytes:
-        """For a server-sent stream of several portfolios, the chunk that says how far each of them was sent; else
-        nothing, because the messages say it."""
-        sent = {}
-        for topic in self.topics:
-            if (portfolio := topic.of_portfolio) is not None:
-                sent[portfolio] = portfolio.sent if self.dirty is None else self.dirty.get(topic, portfolio.sent)
-        if self.is_websocket or len(sent) < 2:
-            return b""
-        epoch = next(iter(sent)).epoch
-        return event_chunk(b"", f"{epoch}:" + ",".join(f"{portfolio.id}={seq}" for portfolio, seq in sent.items()))

@@ -158,7 +158,7 @@ class Delivery:
             self._stats.expect(sum(n for channel, n in counts.items() if channel & topic.mask), len(topic))
             if not events:
                 continue
-            message = portfolio.message("update", portfolio.sent, self._clock.time(), events, numbered=len(mine))
+            message = portfolio.message("update", portfolio.sent, self._clock.time(), events)
             await self._send(topic, message, before, several)
         if since is not None:
             self._stats.delivered(self._clock.monotonic() - since)
@@ -200,7 +200,7 @@ class Delivery:
             if connection.dirty is not None or not connection.is_clear:
                 self._leave_behind(connection, topic, before)
             elif len(connection.topics) == 1:
-                self._write(connection, connection.bytes_of(message), 1)
+                self._write(connection, connection.wire_of(message), 1)
             elif connection.topics:
                 several.setdefault(connection, []).append((topic, message, before))
             await self._spent(1)
@@ -212,10 +212,7 @@ class Delivery:
             return
         if not connection.topics:
             return
-        wire = [connection.bytes_of(message) for _, message, _ in waiting]
-        if any(message.events for _, message, _ in waiting):
-            wire.append(connection.resume_id())
-        self._write(connection, b"".join(wire), len(waiting))
+        self._write(connection, b"".join([connection.wire_of(message) for _, message, _ in waiting]), len(waiting))
 
     def _write(self, connection: Connection, wire: bytes, frames: int) -> None:
         connection.transport.write(wire)
@@ -256,22 +253,19 @@ class Delivery:
         """Give it what it lacks, as that is now, in one write. It waits for a flush that goes on to end."""
         if connection.dirty is None or not self._idle.is_set() or not connection.is_clear:
             return
-        wire: list[bytes] = []
-        frames, has_numbered = 0, False
+        messages: list[Message] = []
         for topic, lacking in connection.dirty.items():
             message = self._missed(topic, lacking)
             if message is None:
                 self.on_short_memory(connection, topic)
                 return
             if message.json:
-                wire.append(connection.bytes_of(message))
-                frames += 1
-                has_numbered = has_numbered or bool(message.events)
+                messages.append(message)
         connection.dirty = None
         connection.settle()
         self.behind.discard(connection)
-        if wire and connection.closing is None and not connection.transport.is_closing():
-            self._write(connection, b"".join(wire) + (connection.resume_id() if has_numbered else b""), frames)
+        if messages and connection.closing is None and not connection.transport.is_closing():
+            self._write(connection, b"".join([connection.wire_of(message) for message in messages]), len(messages))
 
     def _missed(self, topic: Topic, lacking: Any) -> Message | None:
         if isinstance(topic, PriceTopic):
@@ -287,7 +281,7 @@ class Delivery:
         if not events:
             return Message(b"")
         assert portfolio.sent is not None
-        return portfolio.message("update", portfolio.sent, self._clock.time(), events, numbered=len(mine))
+        return portfolio.message("update", portfolio.sent, self._clock.time(), events)
 
 
 def _encoded_once(portfolio: ListenedPortfolio, changed: dict[str, None]) -> list[tuple[int, bytes]]:

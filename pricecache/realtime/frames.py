@@ -30,12 +30,18 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def event_chunk(payload: bytes, last_id: str | None = None) -> bytes:
-    """An event of a server-sent stream as one chunk of an HTTP/1.1 body. `payload` is JSON on one line; empty, it only
-    moves the id on from which a client resumes."""
-    event = (f"id: {last_id}\n".encode() if last_id is not None else b"") + (
-        b"data: " + payload + b"\n\n" if payload else b"\n"
-    )
-    return f"{len(event):x}\r\n".encode() + event + b"\r\n"
+    """An event of a server-sent stream as one chunk of an HTTP/1.1 body. `payload` is JSON on one line."""
+    place = b"" if last_id is None else f"id: {last_id}\n".encode()
+    return _chunk(place + b"data: " + payload + b"\n\n")
+
+
+def id_chunk(last_id: str) -> bytes:
+    """The first line of an event as a chunk of its own, for one whose other lines are the same for many."""
+    return _chunk(f"id: {last_id}\n".encode())
+
+
+def _chunk(body: bytes) -> bytes:
+    return f"{len(body):x}\r\n".encode() + body + b"\r\n"
 
 
 def _head(first: int, length: int) -> bytes:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from pricecache.clock import Clock
+from pricecache.core.repeats import Repeats
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid
 from pricecache.realtime.connection import Connection
@@ -20,6 +23,8 @@ from pricecache.realtime.messages import CHANNELS, PRICES, channel_of, encoded, 
 from pricecache.realtime.register import Feeds, Register, symbols_topic
 from pricecache.realtime.stats import StreamStats, snapshot_of
 from pricecache.realtime.topics import Event
+
+log = structlog.get_logger(__name__)
 
 MOST_PORTFOLIOS = 100
 MOST_SYMBOLS = 1000
@@ -69,6 +74,7 @@ class Hub:
             self._connections, self._delivery.behind, clock, self._abort, self._delivery.fall_behind, slow_seconds
         )
         self._emptied = asyncio.Event()
+        self._slow = Repeats()
         self.is_closed = False
 
     async def run(self) -> None:
@@ -268,6 +274,10 @@ class Hub:
     def _abort(self, connection: Connection, reason: str) -> None:
         if reason == "slow" and connection.closing is None:
             self.stats.dropped_slow += 1
+            now = self._clock.monotonic()
+            if count := self._slow.count("slow", now):
+                seconds = round(now - connection.behind_since, 1)
+                log.warning("stream client dropped: too slow", user=connection.user, seconds=seconds, count=count)
         connection.closing = connection.closing or reason
         connection.transport.abort()
 

@@ -147,7 +147,7 @@ class Joiner:
                 cursor = portion[-1].seq
                 mine = [one.json for one in portion if one.channel & mask]
                 if mine:
-                    connection.send(portfolio.message("update", cursor, self._delivery.now(), mine, numbered=len(mine)))
+                    connection.send(portfolio.message("update", cursor, self._delivery.now(), mine))
                     await self._delivery.until_clear(connection)
         return cursor
 

@@ -51,6 +51,8 @@ class Leaver:
                 for topic in connection.topics:
                     if owner_of(topic) is portfolio:
                         self._register.leave(connection, topic)
+                if connection.places is not None:
+                    connection.places.forget(portfolio.id)
                 connection.send(farewell)
             await asyncio.sleep(0)
             await self._delivery.between_flushes()

@@ -162,7 +162,7 @@ class Mender:
         connection.dirty[topic] = events[-1].seq
         if mine:
             seq, now = events[-1].seq, self._clock.time()
-            connection.send(topic.portfolio.message("update", seq, now, mine, numbered=len(mine)))
+            connection.send(topic.portfolio.message("update", seq, now, mine))
         return True
 
     def _start(self, work: Any, name: str) -> None:

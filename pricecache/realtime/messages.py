@@ -10,6 +10,7 @@ import orjson
 
 from pricecache.core.stream_events import StreamEvent
 from pricecache.realtime.frames import event_chunk, text_frame
+from pricecache.realtime.places import Place
 
 CHANNELS = ("positions", "account", "trades", "orders", "prices")
 """By the bit of each in a mask, from the lowest on."""
@@ -59,17 +60,17 @@ class Numbered:
 class Message:
     """One message for many: its JSON, and the bytes of each kind of connection made once. Loop-only.
 
-    `last_id`: from where on a server-sent stream of one portfolio resumes, or None.
+    `place`: from where a server-sent stream resumes after it, or None when it moves nothing on.
     """
 
-    __slots__ = ("_chunk", "_frame", "events", "json", "last_id")
+    __slots__ = ("_bare_chunk", "_chunk", "_frame", "json", "place")
 
-    def __init__(self, json: bytes, last_id: str | None = None, events: int = 0) -> None:
+    def __init__(self, json: bytes, place: Place | None = None) -> None:
         self.json = json
-        self.last_id = last_id
-        self.events = events
+        self.place = place
         self._frame: bytes | None = None
         self._chunk: bytes | None = None
+        self._bare_chunk: bytes | None = None
 
     @property
     def frame(self) -> bytes:
@@ -79,9 +80,17 @@ class Message:
 
     @property
     def chunk(self) -> bytes:
+        """For server-sent streams of one portfolio, whose place it says."""
         if self._chunk is None:
-            self._chunk = event_chunk(self.json, self.last_id)
+            self._chunk = event_chunk(self.json, None if self.place is None else str(self.place))
         return self._chunk
+
+    @property
+    def bare_chunk(self) -> bytes:
+        """For those of several, each of which has an id of its own in front."""
+        if self._bare_chunk is None:
+            self._bare_chunk = event_chunk(self.json)
+        return self._bare_chunk
 
 
 def encoded(event: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,12 @@ from pricecache.realtime.hub import Hub
 from pricecache.realtime.tracking import LiveTracking
 
 
+def switched_off() -> Unavailable:
+    """Code `realtime_off`. Nothing but a start with other settings ends it, so there is no haste to ask again."""
+    detail = "Real-time portfolios are switched off here; ask by REST."
+    return Unavailable(detail, code="realtime_off", retry_after=3600.0)
+
+
 class Realtime:
     """Loop-only. `is_enabled` False: nothing is followed and nobody is told; everything is answered on request."""
 
@@ -43,7 +49,7 @@ class Realtime:
     def require(self) -> None:
         """Raises `Unavailable` with code `realtime_off` where it is switched off."""
         if not self.is_enabled:
-            raise Unavailable("Real-time portfolios are switched off here; REST goes on.", code="realtime_off")
+            raise switched_off()
 
     # what happens elsewhere
 

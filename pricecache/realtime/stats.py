@@ -116,10 +116,10 @@ class StreamStats:
         self._second = second
 
 
-def health_of(enabled: bool, connections: int, behind: int, window: float, p95: float | None) -> Health:
+def health_of(connections: int, behind: int, window: float, p95: float | None) -> Health:
     """How the stream is: nobody there, some not keeping up, or well."""
     if not connections:
-        return "offline" if enabled else "healthy"
+        return "offline"
     late = p95 is not None and p95 > 1.0
     return "degraded" if behind > 0.1 * connections or window > 0.5 or late else "healthy"
 
@@ -128,7 +128,7 @@ def snapshot_of(stats: StreamStats, behind: int, window: float, enabled: bool) -
     """All figures by snake_case name; seconds and milliseconds say so in their names."""
     latency = stats.latency
     return {
-        "status": health_of(enabled, stats.connections, behind, window, latency.p95),
+        "status": health_of(stats.connections, behind, window, latency.p95),
         "enabled": enabled,
         "active_connections": stats.connections,
         "connections_by_transport": dict(stats.active),

@@ -7,6 +7,7 @@ from typing import Any
 
 from pricecache.realtime.connection import Topic
 from pricecache.realtime.messages import STATES, Message, Numbered, batch, channel_of, encoded, instant, names_of
+from pricecache.realtime.places import Place
 
 TAIL = 256
 """Numbered events of a portfolio that are remembered for those who are behind."""
@@ -24,10 +25,6 @@ class PortfolioTopic(Topic):
         self.mask = mask
         self._latest: list[bytes] = []
         self._latest_version = -1
-
-    @property
-    def of_portfolio(self) -> ListenedPortfolio:
-        return self.portfolio
 
     @property
     def channels(self) -> list[str]:
@@ -133,8 +130,6 @@ class ListenedPortfolio:
             self.values |= new
             self.version += 1
 
-    def message(
-        self, kind: str, seq: int, at: float, events: list[bytes], *, numbered: int = 0, **more: Any
-    ) -> Message:
+    def message(self, kind: str, seq: int, at: float, events: list[bytes], **more: Any) -> Message:
         head = {"type": kind, "epoch": self.epoch, "seq": seq, "portfolioId": self.id, "at": instant(at), **more}
-        return Message(batch(head, events), f"{self.epoch}:{seq}", numbered)
+        return Message(batch(head, events), Place(self.epoch, self.id, seq))

@@ -273,3 +273,21 @@ async def test_a_row_with_the_external_id_of_the_order_is_its_transaction(daemon
     _, order = await put(daemon, portfolio, "o1", FILLED)
     assert order["transactionId"] == added["ids"][0]
     assert [row["price"] for row in await listed(daemon, portfolio)] == [99.5]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"date": "2026-11-17", "type": "deposit", "amount": 50, "currency": "USD"},
+        {"date": "2026-11-17", "type": "dividend", "symbol": "AAPL", "amount": 5},
+        {**BUY, "symbol": "MSFT"},
+    ],
+)
+async def test_a_fill_never_overwrites_what_is_something_else(daemon: ApiDaemon, other: dict[str, Any]) -> None:
+    portfolio = await made(daemon)
+    _, added = await add(daemon, portfolio, BUY, {**other, "externalId": "order:o1"})
+    before = await listed(daemon, portfolio)
+    status, problem = await put(daemon, portfolio, "o1", FILLED)
+    assert (status, problem["code"], problem["transactionId"]) == (409, "order_row_taken", added["ids"][1])
+    assert await listed(daemon, portfolio) == before
+    assert (await daemon.get(f"/api/portfolios/{portfolio}/orders/o1", headers=ANN))[0] == 404

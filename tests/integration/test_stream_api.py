@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pricecache.api.streams import CHECK_SECONDS, is_admitted
 from pricecache.errors import NotFound, Unavailable
+from pricecache.realtime import joining
 from pricecache.realtime.hub import PortfolioState
 from tests.feeds import MemoryFeeds, account, position, price
 from tests.integration.api_daemon import ApiDaemon, api_daemon
@@ -157,7 +158,7 @@ async def test_both_transports_say_the_same(open_daemon: ApiDaemon) -> None:
         update = await said(websocket)
         assert update == await stream.next()
         assert [event["type"] for event in update["events"]] == ["trade:executed", "account:updated"]
-        assert stream.last_id == "e1:4"
+        assert stream.last_id == f"e1:{mine}=4"
 
 
 async def test_every_message_has_the_documented_shape(open_daemon: ApiDaemon) -> None:
@@ -209,9 +210,7 @@ async def test_a_server_sent_stream_of_several_portfolios_resumes_each_by_its_la
         feeds.happen(second)
         open_daemon.clock.advance(1)
         await stream.next()
-        # the place comes right after the message, in the same write
-        line = await stream.response.content.readline()
-        place = line.decode().strip().removeprefix("id: ")
+        place = stream.last_id
     assert place == f"e1:{first}=0,{second}=2"
     feeds.store(first)
     feeds.store(second)
@@ -222,6 +221,60 @@ async def test_a_server_sent_stream_of_several_portfolios_resumes_each_by_its_la
     async with events_of(open_daemon, **{"Last-Event-ID": "e1:1"}) as stream:
         found = [await stream.next() for _ in range(4)]
     assert [m["resync"] for m in found if m["type"] == "snapshot"] == [True, True]
+
+
+async def test_a_server_sent_stream_cut_after_any_message_goes_on_without_loss_or_repetition(
+    open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "REPLAYED_AT_ONCE", 1)
+    feeds, messages_until_live, messages = feeds_of(open_daemon), 9, 12
+    for cut in range(1, messages + 1):
+        ids = [await portfolio(open_daemon) for _ in range(2)]
+        first, second = ids
+        for one in ids * 3:
+            feeds.store(one)
+        query, heard = f"?portfolioId={first}&portfolioId={second}", []
+        async with events_of(open_daemon, query, **{"Last-Event-ID": f"e1:{first}=1,{second}=0"}) as stream:
+            for _ in range(min(cut, messages_until_live)):
+                heard.append(await stream.next())
+            for one in [second, first, second][: max(0, cut - messages_until_live)]:
+                feeds.happen(one)
+                open_daemon.clock.advance(1)
+                heard.append(await stream.next())
+            place = stream.last_id or f"e1:{first}=1,{second}=0"
+        for one in ids:
+            feeds.store(one)
+        async with events_of(open_daemon, query, **{"Last-Event-ID": place}) as stream:
+            while [message["type"] for message in heard[cut:]].count("snapshot") < 2:
+                heard.append(await stream.next())
+        assert not any(message.get("resync") for message in heard)
+        for one, since in ((first, 1), (second, 0)):
+            told = [e["seq"] for m in heard if m.get("portfolioId") == one for e in m.get("events", ()) if "seq" in e]
+            assert told == list(range(since + 1, feeds.last(one) + 1)), cut
+
+
+async def test_a_portfolio_that_nothing_was_told_of_before_a_cut_is_told_as_it_is(open_daemon: ApiDaemon) -> None:
+    feeds = feeds_of(open_daemon)
+    first, second = await portfolio(open_daemon), await portfolio(open_daemon)
+    for one in (first, second):
+        feeds.store(one)
+    async with events_of(open_daemon) as stream:
+        assert [(await stream.next())["type"] for _ in range(2)] == ["subscribed", "snapshot"]
+        place = stream.last_id
+    assert place == f"e1:{first}=1"
+    async with events_of(open_daemon, **{"Last-Event-ID": place}) as stream:
+        found = [await stream.next() for _ in range(4)]
+    assert [m["resync"] for m in found if m["type"] == "snapshot"] == [False, False]
+
+
+async def test_a_portfolio_that_has_to_begin_anew_still_has_to_after_a_cut(open_daemon: ApiDaemon) -> None:
+    first, second = await portfolio(open_daemon), await portfolio(open_daemon)
+    async with events_of(open_daemon, f"?since={first}:0&since={second}:0&epoch=e0") as stream:
+        assert [(await stream.next()).get("resync") for _ in range(2)] == [None, True]
+        place = stream.last_id
+    async with events_of(open_daemon, **{"Last-Event-ID": place}) as stream:
+        found = [await stream.next() for _ in range(4)]
+    assert [m["resync"] for m in found if m["type"] == "snapshot"] == [False, True]
 
 
 async def test_since_may_be_given_for_each_portfolio(open_daemon: ApiDaemon) -> None:
@@ -291,8 +344,7 @@ async def test_who_hears_all_portfolios_hears_those_made_later_and_others_do_not
         assert (told["type"], told["portfolioId"], told["channels"]) == ("subscribed", second, ["trades"])
         assert (await said(everything))["portfolioId"] == second
         assert await named(stream, 2) == [("subscribed", second), ("snapshot", second)]
-        line = await stream.response.content.readline()
-        assert line.decode() == f"id: e1:{first}=0,{second}=0\n"
+        assert stream.last_id == f"e1:{first}=0,{second}=0"
         await everything.send_json({"type": "unsubscribe"})
         assert (await said(everything))["type"] == "unsubscribed"
         await portfolio(open_daemon)
@@ -624,6 +676,41 @@ async def test_when_the_first_key_is_made_the_streams_of_everybody_end(open_daem
 # ---- limits and switches
 
 
+async def test_refusals_for_a_limit_are_logged_once_until_they_are_over(database: Any) -> None:
+    limits = {"stream_connections": 3, "stream_connections_per_user": 2}
+    his = {**OPS, "X-User-Id": "bob"}
+    async with api_daemon(database, feeds=MemoryFeeds(), keys=KEYS, settings=limits) as daemon:
+        with capture_logs() as logs:
+            async with socket_of(daemon, **OPS), socket_of(daemon, **OPS), socket_of(daemon, **his):
+                for headers in (OPS, his, OPS, his):
+                    await refusal(daemon, **headers)
+            await until(lambda: not daemon.parts.realtime.hub.connections())
+            for _ in range(2):
+                await refusal(daemon, **OPS)
+        told = [line for line in logs if line["event"].startswith("streams are")]
+        for line in told:
+            line["kind"] = line.pop("event"), line.pop("log_level")
+        refused, again = ("streams are refused", "warning"), ("streams are taken in again", "info")
+        assert told == [
+            {"kind": refused, "code": "too_many_user_connections", "limit": 2, "user": "alice"},
+            {"kind": refused, "code": "too_many_connections", "limit": 3},
+            {"kind": again},
+            {"kind": again, "user": "alice"},
+        ]
+
+
+async def test_handshakes_refused_for_who_asks_are_logged_once_a_minute_and_code(guarded: ApiDaemon) -> None:
+    with capture_logs() as logs:
+        for _ in range(3):
+            await refusal(guarded)
+            await refusal(guarded, "/api/stream", **OPS, Origin="https://evil.example")
+        guarded.clock.advance(60)
+        await refusal(guarded)
+        assert (await guarded.get("/api/portfolios"))[0] == 401
+    told = [(line["code"], line["count"]) for line in logs if line["event"] == "stream refused"]
+    assert told == [("unauthorized", 1), ("foreign_origin", 1), ("unauthorized", 3)]
+
+
 async def test_streams_are_limited_by_user_and_in_all(database: Any) -> None:
     limits = {"stream_connections": 3, "stream_connections_per_user": 2}
     async with api_daemon(database, feeds=MemoryFeeds(), keys=KEYS, settings=limits) as daemon:
@@ -660,10 +747,12 @@ async def test_streams_can_be_switched_off(database: Any) -> None:
     async with api_daemon(database, feeds=MemoryFeeds(), settings=off) as daemon:
         assert await refusal(daemon) == (503, "realtime_off")
         assert await refusal(daemon, "/api/stream") == (503, "realtime_off")
-        assert (await daemon.call("POST", "/api/stream/ticket"))[0] == 503
+        for target in ("/api/stream/ticket", "/api/portfolio/live-tracking/start"):
+            status, problem = await daemon.call("POST", target)
+            assert (status, problem["code"], problem["retryAfter"]) == (503, "realtime_off", 3600)
         assert (await daemon.get("/api/portfolios"))[0] == 200
         _, figures = await daemon.get("/api/admin/websocket-stats")
-        assert (figures["status"], figures["enabled"]) == ("healthy", False)
+        assert (figures["status"], figures["enabled"]) == ("offline", False)
 
 
 async def test_a_share_of_users_is_admitted(database: Any) -> None:

@@ -8,17 +8,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid, NotFound, Unavailable
 from pricecache.realtime import delivery, messages
 from pricecache.realtime.frames import close_frame, event_chunk, text_frame
 from pricecache.realtime.hub import MOST_PORTFOLIOS, MOST_SYMBOLS, Hub
+from pricecache.realtime.places import Places
 from pricecache.realtime.topics import TAIL
 from pricecache.realtime.windows import Window
 from tests.clock import ManualClock
 from tests.feeds import MemoryFeeds, account, position, price
-from tests.streams import Client, frames_in, settle
+from tests.streams import Client, body_in, frames_in, settle
 
 WINDOW = 0.02
 
@@ -376,6 +378,21 @@ async def test_who_never_reads_is_dropped_and_counted(running: Running) -> None:
     assert running.hub.behind == 0
 
 
+async def test_clients_that_are_too_slow_are_logged_once_a_minute_with_their_count(running: Running) -> None:
+    with capture_logs() as logs:
+        for number in range(3):
+            client = await running.listener()
+            client.stop_reading()
+            for value in range(2):
+                running.feeds.set("p", {"account": account(10 * number + value)})
+                await running.pass_time(1.0)
+            await running.pass_time(31.0)
+            client.leave()
+    told = [(line["event"], line["user"], line["seconds"] >= 30, line["count"]) for line in logs]
+    line = "stream client dropped: too slow"
+    assert told == [(line, "alice", True, 1), (line, "alice", True, 2)]
+
+
 async def test_a_slow_reader_of_a_replay_is_waited_for_and_gets_it_all(running: Running) -> None:
     for _ in range(1000):
         running.feeds.store("p")
@@ -694,13 +711,20 @@ async def test_a_server_sent_stream_says_the_same_as_a_websocket(running: Runnin
 
 
 async def test_a_stream_of_several_portfolios_says_how_far_each_of_them_is(running: Running) -> None:
-    stream = running.client(is_websocket=False)
+    stream, alone = running.client(is_websocket=False), running.client(is_websocket=False)
+    stream.connection.places = Places({"p": (0, "e0"), "q": (0, "e1")})
     for portfolio_id in ("p", "q"):
         await stream.listen(portfolio_id)
-    stream.wire()
+        assert body_in(b"".join(stream.wire())).count("id: e1:p=0,q=0\n") == (portfolio_id == "p")
+    await alone.listen("q")
+    alone.wire()
     running.feeds.happen("q")
+    running.feeds.set("p", {"account": account(1)})
     await settle()
-    assert stream.wire()[-1].endswith(b"id: e1:p=0,q=1\n\n\r\n")
+    assert body_in(b"".join(alone.wire())).startswith('id: e1:1\ndata: {"type":"update"')
+    p, q = sorted(body_in(b"".join(stream.wire())).removesuffix("\n\n").split("\n\n"), key=len)
+    assert p.startswith("data: ")
+    assert q.startswith("id: e1:p=0,q=1\ndata: ")
 
 
 # ---- alive or not
