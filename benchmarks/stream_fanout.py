@@ -27,8 +27,8 @@ from benchmarks.measure import Row, row
 from benchmarks.processes import LOAD_CPU, SERVER_CPU, cpu_seconds, free_port
 
 ROUNDS, FLOOD, AGES = 9, 40, 3
-"""Turns; messages to each of 1,000 in a flood; and how often a turn takes the ages: they are of two kinds, as the processor
-of the clients is awake already or not."""
+"""Turns; messages to each of 1,000 in a flood; and how often a turn takes the ages: these are of two kinds, as the
+processor of the clients is awake already or not."""
 FRAME_BYTES = 200
 _STAMP = re.compile(rb'"t":(\d+)')
 _HANDSHAKE = (

@@ -20,6 +20,8 @@ from pricecache.core.live_rows import COST, HELD, QUANTITY, LiveRow, live_row
 from pricecache.core.livebook import LiveBook
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.summary import summary
+from pricecache.realtime.messages import encoded
+from pricecache.realtime.shapes import ACCOUNT, Event, Positions, PriceNow, brought_up
 
 PORTFOLIOS, POSITIONS, SYMBOLS = 10_000, 50, 500
 DAY = 20_000
@@ -91,7 +93,7 @@ def _ledger(names: list[Instrument], walk: np.random.Generator) -> Ledger:
 
 def rows() -> list[Row]:
     c = case()
-    return [*whole(c), *few(c), *told(c)]
+    return [*whole(c), *few(c), *told(c), *updates(c)]
 
 
 def one_pass(c: Case, count: int, quotes: NDArray[np.float64]) -> None:
@@ -185,3 +187,57 @@ def told(c: Case) -> list[Row]:
         words = "" if goal is None else f"at most {goal:g} ms"
         found.append(Row(one.what, one.ours, one.reference, "ms", one.ratio, words, goal and one.ours <= goal))
     return found
+
+
+def updates(c: Case) -> list[Row]:
+    """A whole update of portfolios that somebody listens to, after some prices moved: pass, figures, events, JSON."""
+
+    def update(moved: int, slots: NDArray[np.int64], listened: list[Listened], prices: list[PriceNow]) -> None:
+        one_pass(c, moved, c.quotes(moved))
+        figures = c.book.figures(slots)
+        for at, one in enumerate(listened):
+            now = [prices[number] for number in one.numbers]
+            news = brought_up(one.values, figures, at, one.positions, now, None, 0.0)
+            one.values.update(news)
+            for event in news.values():
+                encoded(event)
+
+    found = []
+    for count, moved, aim in ((1, 5, 1.0), (10, 5, 2.0), (1, SYMBOLS, None), (10, SYMBOLS, None)):
+        slots = np.arange(count, dtype=np.int64)
+        listened = [_listened(c, slot) for slot in slots.tolist()]
+        prices = [PriceNow(1.0, DAY, 0.0, "made", False, DAY, DAY - 1) for _ in range(len(c.book.columns))]
+        times = []
+        for _ in range(60):
+            for number in c.columns[:moved].tolist():
+                prices[number] = replace(prices[number])
+            begin = time.perf_counter()
+            update(moved, slots, listened, prices)
+            times.append((time.perf_counter() - begin) * 1e3)
+        took = statistics.median(times)
+        what, words = f"update of {count} after {moved} prices", "" if aim is None else f"at most {aim:g} ms"
+        found.append(Row(what, took, aim or took, "ms", took / (aim or took), words, aim and took <= aim))
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listened:
+    """A portfolio as its listeners know it; `numbers`: the columns of its positions."""
+
+    positions: Positions
+    values: dict[str, Event]
+    numbers: list[int]
+
+
+def _listened(c: Case, slot: int) -> Listened:
+    found = c.book.row(slot)
+    assert found is not None
+    names = [name for name in found.names if isinstance(name, Instrument)]
+    keys = tuple(f"position:{name.key}" for name in names)
+    values: dict[str, Event] = {
+        key: {"type": "position:updated", "symbol": name.symbol, "market": name.market, "quantity": 1.0, "cost": 1.0}
+        for key, name in zip(keys, names, strict=True)
+    }
+    values[ACCOUNT] = {"type": "account:updated", "cashBalances": [], "reasons": {}}
+    positions = Positions(keys, (True,) * len(keys), (), [None] * len(keys))
+    return Listened(positions, values, [c.book.column(name, found.base) for name in names])
