@@ -9,6 +9,9 @@ from pricecache.realtime.frames import LAST_CHUNK, close_frame
 from pricecache.realtime.messages import Message, plain
 from pricecache.realtime.places import Places
 
+MOST_BYTES = 2 << 20
+"""That a client may send at once, and in a second: more than all the messages that it may."""
+
 
 class Topic:
     """Connections that get the very same messages. Loop-only.
@@ -59,13 +62,16 @@ class Owner(Protocol):
 
     def lost(self, connection: Connection) -> None: ...
 
+    def said(self, connection: Connection, count: int) -> bool: ...
+
 
 class Connection:
     """A WebSocket whose handshake is done, or a server-sent stream whose head is sent. Loop-only.
 
     `credential`: by what its user was known, whatever that is to whoever checks it. `opened_at`, `heard_at`,
-    `behind_since`: monotonic seconds. `dirty`: None while it has everything; else what it lacks, by topic: of a
-    portfolio the last numbered event that it got, of prices the symbols. `closing`: why it is being closed, or None.
+    `behind_since`: monotonic seconds. `bytes_left`: that its client may send, as it was at `counted_at`. `dirty`: None
+    while it has everything; else what it lacks, by topic: of a portfolio the last numbered event that it got, of prices
+    the symbols. `closing`: why it is being closed, or None.
     `places`: how far it was sent each portfolio, for a server-sent stream that may have several, else None.
     There may be thousands, so it has slots only, and no task, timer or queue of its own.
     """
@@ -74,7 +80,9 @@ class Connection:
         "_owner",
         "_woken",
         "behind_since",
+        "bytes_left",
         "closing",
+        "counted_at",
         "credential",
         "dirty",
         "heard_at",
@@ -94,7 +102,8 @@ class Connection:
         self.user = user
         self.credential = credential
         self.is_websocket = is_websocket
-        self.opened_at = self.heard_at = self.behind_since = now
+        self.opened_at = self.heard_at = self.behind_since = self.counted_at = now
+        self.bytes_left = float(MOST_BYTES)
         self.topics: tuple[Topic, ...] = ()
         self.dirty: dict[Topic, Any] | None = None
         self.closing: str | None = None
@@ -166,6 +175,9 @@ class Connection:
     def on_writable(self) -> None:
         """Everything that was written is sent."""
         self._owner.writable(self)
+
+    def may_say(self, count: int) -> bool:
+        return self._owner.said(self, count)
 
     def on_lost(self) -> None:
         """The transport is gone."""

@@ -13,7 +13,7 @@ from pricecache.clock import Clock
 from pricecache.core.repeats import Repeats
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid
-from pricecache.realtime.connection import Connection
+from pricecache.realtime.connection import MOST_BYTES, Connection
 from pricecache.realtime.delivery import Delivery
 from pricecache.realtime.heartbeat import Heartbeat
 from pricecache.realtime.joining import Joiner
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 MOST_PORTFOLIOS = 100
 MOST_SYMBOLS = 1000
-GOING_AWAY, TRY_LATER = 1001, 1013
+GOING_AWAY, POLICY_VIOLATION, TRY_LATER = 1001, 1008, 1013
 _CLOSE_SECONDS = 2.0
 
 
@@ -174,6 +174,17 @@ class Hub:
         """The kernel has taken all that was written to it."""
         connection.wake()
         self._delivery.recover(connection)
+
+    def said(self, connection: Connection, count: int) -> bool:
+        """Its client has sent so many bytes; whether they are within what it may send."""
+        now = self._clock.monotonic()
+        refilled = connection.bytes_left + (now - connection.counted_at) * MOST_BYTES
+        connection.bytes_left, connection.counted_at = min(float(MOST_BYTES), refilled) - count, now
+        if connection.bytes_left >= 0:
+            return True
+        if connection.closing is None:
+            self.end(connection, POLICY_VIOLATION, "too_many_bytes")
+        return False
 
     def end(self, connection: Connection, code: int, reason: str) -> None:
         """Close it in good order: it is told why, and is cut off when it has not gone two seconds later."""

@@ -902,6 +902,17 @@ async def test_a_bad_frame_ends_its_connection_with_the_reason_and_no_other(
     assert open_daemon.parts.streams.status()["users"] == 0
 
 
+async def test_fragments_of_nothing_without_end_are_not_even_looked_at(open_daemon: ApiDaemon) -> None:
+    async with socket_of(open_daemon) as other, raw_of(open_daemon) as raw:
+        raw.frame(0x01, b"")
+        raw.writer.write(500_000 * (b"\x00\x80" + bytes(4)))
+        assert (await raw.reader.readexactly(4)) == b"\x88\x10" + (1008).to_bytes(2, "big")
+        await other.send_json({"type": "ping"})
+        assert await said(other) == {"type": "pong"}
+        open_daemon.clock.advance(3)
+        await until(lambda: len(open_daemon.parts.realtime.hub.connections()) == 1)
+
+
 async def test_a_message_may_come_in_fragments_with_pings_between(open_daemon: ApiDaemon) -> None:
     async with raw_of(open_daemon) as raw:
         raw.frame(0x01, b'{"type":')
