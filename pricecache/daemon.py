@@ -147,6 +147,7 @@ class Daemon:
         if self._settings.enable_realtime_portfolio:
             self.background.start(parts.realtime.follower.run(), "live-values")
             self.background.start(parts.realtime.ranges.run(), "day-ranges")
+            self.background.start(parts.realtime.bar_prices.run(), "bar-prices")
             self.background.start(parts.realtime.tracking.run(), "live-tracking")
             self.background.start(parts.realtime.hub.run(), "realtime")
             self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")

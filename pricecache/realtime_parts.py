@@ -17,6 +17,7 @@ from pricecache.portfolio.event_data import order_data
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.summary import Summaries
+from pricecache.realtime.bar_prices import BarPrices
 from pricecache.realtime.day_ranges import DayRanges
 from pricecache.realtime.feeds import PortfolioFeeds, latest_prices
 from pricecache.realtime.followed import FollowedPortfolios
@@ -62,11 +63,12 @@ def realtime_of(
     hub = Hub(
         feeds or own,
         clock,
-        quotes=latest_prices(live, clock),
+        quotes=latest_prices(live, clock, lambda keys: bar_prices.ask(keys)),
         window=settings.stream_window_ms / 1000,
         slow_seconds=settings.stream_slow_seconds,
         enabled=settings.enable_realtime_portfolio,
     )
+    bar_prices = BarPrices(hub, markets, catalog, live, clock)
     book, followed = LiveBook(), FollowedPortfolios(settings.max_followed_portfolios)
     prices = WatchedPrices(book, catalog, markets, latest, Signatures(live, calendars, clock, lag), clock)
     valuer = Valuer(followed, book, prices, ranges, portfolios, summaries, hub, summary_fields, clock)
@@ -82,4 +84,4 @@ def realtime_of(
     tracking = LiveTracking(
         users, portfolios, follower, store, calendars, clock, interval=settings.tracking_seconds
     )  # fmt: skip
-    return Realtime(hub, follower, tracking, ranges, clock, is_enabled=settings.enable_realtime_portfolio)
+    return Realtime(hub, follower, bar_prices, tracking, ranges, clock, is_enabled=settings.enable_realtime_portfolio)

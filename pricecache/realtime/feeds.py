@@ -120,11 +120,15 @@ def price_events(quotes: Iterable[Quote], now: float) -> dict[str, Event]:
     }
 
 
-def latest_prices(live: LiveCache, clock: Clock) -> Callable[[Iterable[str]], Mapping[str, Event]]:
-    """The same of what is known now of the instruments with these keys."""
+def latest_prices(
+    live: LiveCache, clock: Clock, ask: Callable[[Iterable[str]], object]
+) -> Callable[[Iterable[str]], Mapping[str, Event]]:
+    """The same of what is known now of the instruments with these keys; those without a quote are `ask`ed for."""
 
     def told(keys: Iterable[str]) -> Mapping[str, Event]:
-        quotes = [quote for key in keys if (quote := live.get(key)) is not None]
-        return price_events(quotes, clock.time())
+        keys = list(keys)
+        quotes = {key: quote for key in keys if (quote := live.get(key)) is not None}
+        ask([key for key in keys if key not in quotes])
+        return price_events(quotes.values(), clock.time())
 
     return told

@@ -13,6 +13,7 @@ from pricecache.core.quotes import Quote
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Unavailable
 from pricecache.portfolio.summary import Summarised
+from pricecache.realtime.bar_prices import BarPrices
 from pricecache.realtime.day_ranges import DayRanges, RangeNow
 from pricecache.realtime.feeds import price_events
 from pricecache.realtime.follower import Follower
@@ -33,6 +34,7 @@ class Realtime:
         self,
         hub: Hub,
         follower: Follower,
+        bar_prices: BarPrices,
         tracking: LiveTracking,
         ranges: DayRanges,
         clock: Clock,
@@ -42,6 +44,7 @@ class Realtime:
         self.is_enabled = is_enabled
         self.hub = hub
         self.follower = follower
+        self.bar_prices = bar_prices
         self.tracking = tracking
         self.ranges = ranges
         self._clock = clock
@@ -63,6 +66,7 @@ class Realtime:
 
     def on_bars(self, event: BarsChanged) -> None:
         if self.is_enabled:
+            self.bar_prices.on_bars(event)
             self.follower.on_bars(event)
 
     def on_events(self, portfolio_id: str, events: Sequence[StreamEvent]) -> None:

@@ -81,7 +81,15 @@ async def test_a_background_task_that_dies_makes_the_daemon_unready_for_good(
 ) -> None:
     async with running(mongod.uri, database.name) as daemon:
         beside = ("ping", "calendars", "accounts", "samples", "coverage", "histories", "sampler", "watch")
-        live = ("realtime", "realtime-heartbeat", "realtime-access", "live-values", "day-ranges", "live-tracking")
+        live = (
+            "realtime",
+            "realtime-heartbeat",
+            "realtime-access",
+            "live-values",
+            "day-ranges",
+            "bar-prices",
+            "live-tracking",
+        )
         names = ("mongodb", "scheduler", *beside, *live)
         assert await readiness(daemon, 200) == dict.fromkeys(names, "ok")
 

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from pricecache.background import BackgroundTasks
+from pricecache.core.instruments import Instrument
 from tests.clock import START, RunningClock
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 from tests.integration.test_live_values import tick
@@ -192,3 +193,29 @@ async def test_a_hundred_prices_in_a_moment_are_a_handful_of_values_and_the_last
         assert daemon.parts.realtime.follower.valuer.counts.passes - before <= 5
         await socket.close()
         await background.end()
+
+
+async def test_a_price_put_in_by_hand_comes_on_the_prices_of_every_daemon(daemons: Pair) -> None:
+    one, other = daemons
+    background = BackgroundTasks()
+    for number, daemon in enumerate(daemons):
+        background.start(daemon.parts.realtime.bar_prices.run(), f"bar-prices-{number}")
+    key = {"X-API-Key": "ops-key"}
+
+    async def put(price: float) -> None:
+        bars = {"currency": "USD", "bars": [{"date": "2026-11-20", "close": price}]}
+        assert (await one.call("PUT", "/cache/historical/FUND?market=CUSTOM", json=bars, headers=key))[0] == 200
+
+    await put(10.5)
+    async with asyncio.timeout(PATIENCE):
+        while other.services.catalog.find(Instrument("FUND", "CUSTOM")) is None:
+            await asyncio.sleep(0)
+    sockets = [await daemon.session.ws_connect(daemon.base + "/ws/portfolio", headers=ANN) for daemon in daemons]
+    for socket in sockets:
+        await socket.send_json({"type": "subscribe", "channels": ["prices"], "symbols": ["FUND:CUSTOM"]})
+        await until(socket, has("price:updated", symbol="FUND", price=10.5, date="2026-11-20", stale=False))
+    await put(11.5)
+    for socket in sockets:
+        await until(socket, has("price:updated", symbol="FUND", price=11.5))
+        await socket.close()
+    await background.end()
