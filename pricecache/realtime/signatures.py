@@ -19,14 +19,15 @@ class Signature(NamedTuple):
     """All that figures of one instrument depend on but its latest price.
 
     `version`: of its catalog entry, so of its bars, actions, currency; `opened`, `due`: the last session of its market
-    that has opened, and the last one whose bar should be in; `session`: the one whose price the quote is, None when the
-    quote counts for none; `is_stale`: whether it is stale; `said`: what it says of a session, whether or not its price
-    counts.
+    that has opened, and the last one whose bar should be in; `is_open`: whether it is open; `session`: the one whose
+    price the quote is, None when the quote counts for none; `is_stale`: whether it is stale; `said`: what it says of a
+    session, whether or not its price counts.
     """
 
     version: int
     opened: int | None
     due: int | None
+    is_open: bool
     session: int | None
     is_stale: bool
     said: tuple[int | None, float | None, float | None, str] | None
@@ -50,18 +51,20 @@ class Signatures:
         running = hours.running
         opened = None if running is None else running.session
         if quote is None:
-            return Signature(entry.version, opened, hours.due, None, True, None, entry.currency), None
+            return Signature(entry.version, opened, hours.due, hours.is_open, None, True, None, entry.currency), None
         is_stale = now >= quote.stale_at
         counts = running is not None and not is_stale and quote.currency == entry.currency and running.has(quote)
         said = quote.session, quote.open, quote.previous_close, quote.currency
         session = opened if counts else None
-        return Signature(entry.version, opened, hours.due, session, is_stale, said, entry.currency), quote
+        times = entry.version, opened, hours.due, hours.is_open
+        return Signature(*times, session, is_stale, said, entry.currency), quote
 
     def _at(self, name: str, lag: float, now: float) -> _Hours:
         known = self._hours.get((name, lag))
         if known is None or not 0 <= now - known.at < _HOURS_SECONDS:
             calendar = self._calendars.get(name)
-            known = _Hours(now, running_at(calendar, now, lag), calendar.last_closed(now, lag))
+            times = running_at(calendar, now, lag), calendar.last_closed(now, lag), calendar.is_open(now)
+            known = _Hours(now, *times)
             self._hours[name, lag] = known
         return known
 
@@ -70,3 +73,4 @@ class _Hours(NamedTuple):
     at: float
     running: Running | None
     due: int | None
+    is_open: bool

@@ -36,7 +36,8 @@ class Watched:
     """One instrument that followed portfolios hold, or whose rate they need.
 
     `bases`: currencies in which the book has a column of it. `needs`: columns that its rate is in. `signature`: what
-    the facts of its columns were worked out by, with the quote since; `session` and `price` are of then. `present`: the
+    the facts of its columns were worked out by, with the quote since; `session` and `price` are of then, and
+    `ratio`: by what a split since the session of the quote divides its price. `present`: the
     same object for as long as nothing of it changes.
     """
 
@@ -47,6 +48,7 @@ class Watched:
     quote: Quote | None = None
     session: Session | None = None
     price: tuple[int, float] | None = None
+    ratio: float = 1.0
     present: PriceNow = _UNKNOWN
 
     def tell(self) -> None:
@@ -57,7 +59,9 @@ class Watched:
         quote, of_quote = self.quote, None if self.signature is None else self.signature.session
         market = session.day, session.previous
         if quote is not None and of_quote is not None:
-            self.present = PriceNow(quote.price, of_quote, quote.as_of, quote.source, session.stale, *market)
+            self.present = PriceNow(
+                quote.price / self.ratio, of_quote, quote.as_of, quote.source, session.stale, *market
+            )
         else:
             day, price = (None, None) if self.price is None else self.price
             self.present = PriceNow(price, day, session.price_at, session.source, session.stale, *market)
@@ -141,7 +145,7 @@ class WatchedPrices:
                 watched.tell()
                 own = self._numbers(self._own(watched))
                 numbers += own
-                prices += [current.price] * len(own)
+                prices += [current.price / watched.ratio] * len(own)
         if numbers:
             self._book.set_prices(np.array(numbers, np.int64), np.array(prices))
         return np.array([*numbers, *concerned], np.int64) if numbers or concerned else _NONE
@@ -205,7 +209,9 @@ class WatchedPrices:
         columns = np.array([numbers[at] for at in there], np.int64)
         self._rebuilt.update(self._book.set_columns(columns, facts[:, there]).tolist())
         for one in instruments:
-            self._worked_out(one, base, *seen[one], sessions[one], market.prices[one].price_on(end))
+            column, signature = market.prices[one], seen[one][0]
+            ratio = 1.0 if signature.session is None else column.ratio(signature.session, end)
+            self._worked_out(one, base, *seen[one], sessions[one], column.price_on(end), ratio)
 
     async def _told(
         self, instruments: Sequence[Instrument], currencies: Sequence[str], base: str
@@ -225,6 +231,7 @@ class WatchedPrices:
         quote: Quote | None,
         session: Session,
         price: tuple[int, float] | None,
+        ratio: float,
     ) -> None:
         watched = self._watched[instrument.key]
         present, current = self._signatures.of(watched.entry)
@@ -234,10 +241,11 @@ class WatchedPrices:
         if watched.session is None or watched.session.day != session.day:
             self._rolled |= self._own(watched)
         watched.signature, watched.quote, watched.session, watched.price = signature, current, session, price
+        watched.ratio = ratio
         watched.tell()
         if current is not quote and current is not None and signature.session is not None:
             numbers = np.array(self._numbers(self._own(watched)), np.int64)
-            self._book.set_prices(numbers, np.full(len(numbers), current.price))
+            self._book.set_prices(numbers, np.full(len(numbers), current.price / ratio))
 
     def _changed(self, watched: Watched) -> list[int]:
         if watched.signature is None:

@@ -17,7 +17,8 @@ from tests.integration.test_portfolio_summary import HOUR
 from tests.integration.test_portfolios import KEYS, add, made, priced
 
 MSFT, SAP, EURO = Instrument("MSFT"), Instrument("SAP", "DE"), Instrument("EURUSD=X", "FX")
-LAST = {AAPL: 110.0, MSFT: 50.0, SAP: 120.0, EURO: 1.1}
+DOLLAR = Instrument("USDEUR=X", "FX")
+LAST = {AAPL: 110.0, MSFT: 50.0, SAP: 120.0, EURO: 1.1, DOLLAR: 0.9}
 STEPS = 60
 _AS_MOVES = {"asOf", "dayHigh", "dayLow", "dayRangeSince"}
 """Of the moment of each answer."""
@@ -33,7 +34,7 @@ async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
 
 
 class Case:
-    """Two portfolios that somebody listens to, and what may happen to them."""
+    """Portfolios that somebody listens to, and what may happen to them."""
 
     def __init__(self, daemon: ApiDaemon, portfolios: list[str], chance: random.Random) -> None:
         self.daemon, self.portfolios, self.chance = daemon, portfolios, chance
@@ -47,7 +48,7 @@ class Case:
         now = self.daemon.clock.time()
         day = int(now // 86400)
         opened = {"open": round(before * 1.01, 2), "previous_close": before} if self.chance.random() < 0.8 else {}
-        currency = "EUR" if instrument == SAP else "USD"
+        currency = "EUR" if instrument in (SAP, DOLLAR) else "USD"
         quote = Quote(instrument, price, currency, now, now, "scripted", session=day, **opened)
         await self.daemon.parts.publisher.publish([quote], way="stream")
 
@@ -101,7 +102,7 @@ def differences(told: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 async def test_listeners_know_what_a_summary_says(daemon: ApiDaemon, seed: int) -> None:
     from pricecache.api.portfolio_summary import summary_fields
     from pricecache.realtime.shapes import values_of
@@ -109,16 +110,18 @@ async def test_listeners_know_what_a_summary_says(daemon: ApiDaemon, seed: int) 
     chance = random.Random(seed)
     for instrument, price in LAST.items():
         await priced(daemon, instrument, {TODAY - 18: price * 0.9, TODAY - 2: price * 0.98, TODAY - 1: price})
-    await daemon.services.instruments.set_facts(daemon.services.catalog.require(SAP), currency="EUR")
+    for instrument in (SAP, DOLLAR):
+        await daemon.services.instruments.set_facts(daemon.services.catalog.require(instrument), currency="EUR")
     plain, tracking = await made(daemon), await made(daemon, cashTracking=True, costBasis="average")
+    in_euro = await made(daemon, baseCurrency="EUR")
     buys = [
         {"date": "2026-11-02", "type": "buy", "symbol": one.symbol, "market": one.market, "quantity": 7, "price": 80}
         for one in (AAPL, MSFT, SAP)
     ]
-    for portfolio in (plain, tracking):
+    for portfolio in (plain, tracking, in_euro):
         assert (await add(daemon, portfolio, *buys))[0] == 201
     await add(daemon, tracking, {"date": "2026-11-02", "type": "deposit", "amount": 5000, "currency": "EUR"})
-    realtime, case = daemon.parts.realtime, Case(daemon, [plain, tracking], chance)
+    realtime, case = daemon.parts.realtime, Case(daemon, [plain, tracking, in_euro], chance)
     for portfolio in case.portfolios:
         state = await realtime.hub._register._feeds.snapshot(portfolio)
         assert state.values
@@ -133,5 +136,8 @@ async def test_listeners_know_what_a_summary_says(daemon: ApiDaemon, seed: int) 
                 summarised = await daemon.parts.summaries.of(await daemon.parts.portfolios.find(portfolio))
                 now = values_of(summary_fields(summarised, realtime.follower.valuer.noted(summarised)))
                 wrong = differences(found.values, now)
+                account = found.values["account"]
+                if account["dayHigh"] is not None and account["totalValue"] is not None:
+                    assert account["dayLow"] <= account["totalValue"] <= account["dayHigh"]
                 assert not wrong, (step, daemon.clock.now(), found.row is not None, wrong)
     assert realtime.follower.valuer.counts.valued
