@@ -306,6 +306,14 @@ class RefreshBody(Input):
     )
 
 
+def require_instrument(symbol: str, market: str | None, field: str = "symbol") -> None:
+    """Raises `PydanticCustomError`, with the code of `Invalid`, when these name no instrument."""
+    try:
+        Instrument.parse(symbol, market)
+    except Invalid as exc:
+        raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": field}) from exc
+
+
 class BackfillBody(Input):
     symbol: SymbolText = Field(description="With its market behind a colon, SAP:DE, when `market` is not given.")
     market: MarketCode | None = Field(None, description="Market of the symbol; US when the symbol names none.")
@@ -313,10 +321,7 @@ class BackfillBody(Input):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        try:
-            Instrument.parse(self.symbol, self.market)
-        except Invalid as exc:
-            raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": "symbol"}) from exc
+        require_instrument(self.symbol, self.market)
         return self
 
     @property

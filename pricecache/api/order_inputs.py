@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from pricecache.api.inputs import Currency, Input, MarketCode, SymbolText
+from pricecache.api.inputs import Currency, Input, MarketCode, SymbolText, require_instrument
 from pricecache.api.ledger_inputs import Amount, Identifier
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
 from pricecache.core.orders import OrderReport, OrderSide, OrderStatus, OrderType
 from pricecache.core.stream_events import CHANNELS, Channel
-from pricecache.errors import Invalid
 
 MOST_ORDERS = 500
 MOST_EVENTS = 1000
@@ -70,10 +69,7 @@ class OrderBody(Input):
 
     @model_validator(mode="after")
     def _names_one(self) -> OrderBody:
-        try:
-            Instrument.parse(self.symbol, self.market)
-        except Invalid as exc:
-            raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": "symbol"}) from exc
+        require_instrument(self.symbol, self.market)
         return self
 
     @property

@@ -7,10 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pricecache.api.inputs import Day, Input, MarketCode, Period, SymbolText
+from pricecache.api.inputs import Day, Input, MarketCode, Period, SymbolText, require_instrument
 from pricecache.api.ledger_inputs import ValueRangeQuery, WhoseQuery
-from pricecache.core.instruments import Instrument
-from pricecache.errors import Invalid
 
 
 class PerformanceQuery(ValueRangeQuery):
@@ -30,7 +28,8 @@ class PerformanceQuery(ValueRangeQuery):
         if self.symbol is None and self.market is not None:
             raise PydanticCustomError("invalid_symbol", "a market without a symbol", {"field": "symbol"})
         for field, symbol, market in (("symbol", self.symbol, self.market), ("benchmark", self.benchmark, None)):
-            _check(field, symbol, market)
+            if symbol is not None:
+                require_instrument(symbol, market, field)
         return self
 
 
@@ -40,11 +39,3 @@ class SummaryQuery(WhoseQuery):
 
 class RefreshQuery(Input):
     prices: bool = Field(False, description="true: ask the providers for the prices of what it holds first.")
-
-
-def _check(field: str, symbol: str | None, market: str | None) -> None:
-    try:
-        if symbol is not None:
-            Instrument.parse(symbol, market)
-    except Invalid as exc:
-        raise PydanticCustomError(exc.code, "{detail}", {"detail": exc.detail, "field": field}) from exc
