@@ -1,6 +1,6 @@
 """Imports point one way.
 
-errors, clock ← core ← {providers, stores, cache} ← {sync, portfolio, realtime} ← {jobs, api} ← app ← cli
+errors, clock ← core ← {providers, brokers, stores, cache} ← {sync, portfolio, realtime} ← {jobs, api} ← app ← cli
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock"}),
     frozenset({"core"}),
     frozenset({"calendars", "metrics", "logs", "loopwatch", "garbage", "background"}),
-    frozenset({"providers", "stores", "cache"}),
+    frozenset({"providers", "brokers", "stores", "cache"}),
     frozenset({"sync", "portfolio", "realtime"}),
     frozenset({"health", "jobs", "api"}),
-    frozenset({"app", "daemon", "parts", "realtime_parts", "vendors", "offline"}),
+    frozenset({"app", "daemon", "parts", "realtime_parts", "broker_parts", "vendors", "offline"}),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
@@ -33,23 +33,24 @@ LEAVES = frozenset({"metrics", "logs", "loopwatch", "garbage", "background"})
 """Modules that may import nothing of ours but the clock, and that core may not see."""
 
 APART = {
-    "stores": {"providers", "cache"},
-    "providers": {"stores", "cache"},
-    "cache": {"providers"},
+    "stores": {"providers", "brokers", "cache"},
+    "providers": {"stores", "cache", "brokers"},
+    "brokers": {"stores", "cache", "providers"},
+    "cache": {"providers", "brokers"},
     "portfolio": {"realtime"},
     "sync": {"realtime"},
 }
 """Rooms of one layer that may not see each other."""
 
 ONLY_FOR = {
-    "settings": {"app", "daemon", "parts", "realtime_parts", "vendors", "offline", "cli", "doctor"},
+    "settings": {"app", "daemon", "parts", "realtime_parts", "broker_parts", "vendors", "offline", "cli", "doctor"},
     "logs": {"app", "daemon", "cli"},
     "commands": {"cli"},
     "doctor": {"cli"},
 }
 """Modules that only some may import."""
 
-HEAVY = frozenset({"pandas", "yfinance", "scipy", "exchange_calendars", "pyarrow", "bokeh_sampledata", "fiftyone"})
+HEAVY = frozenset({"pandas", "yfinance", "scipy", "exchange_calendars", "pyarrow", "bokeh_sampledata", "fiftyone", "plaid", "rapidfuzz"})
 """Vendor packages that are imported inside functions only, off the start path."""
 
 IMPURE = frozenset(
