@@ -42,6 +42,7 @@ from pricecache.api import (
     transactions,
 )
 from pricecache.api.routing import Route
+from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
 
 def _cache_routes() -> tuple[Route, ...]:
@@ -467,4 +468,5 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *SNAPSHOT_ROUTES,
 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -101,4 +102,5 @@ class Services:
     summaries: Summaries
     realtime: Realtime
     streams: Streams
+    snapshots: Snapshots
     stream: StreamFeed | None = None
