@@ -26,6 +26,8 @@ from pricecache.stores.snapshots import Examined
 
 AT_ONCE = 100
 """Instruments that are looked at before the event loop gets its turn."""
+RATES = "FX"
+"""The market of exchange rates, whose days are no sessions of what is valued by them."""
 HOME = "XNYS"
 """Whose sessions count for a portfolio that names no instrument."""
 
@@ -170,8 +172,8 @@ class SnapshotMarket:
 
 
 def closed_on(calendars: CalendarBook, instruments: Iterable[Instrument], days: Iterable[int], now: float) -> list[int]:
-    """Those of `days` on which a session of one of them, or of the home exchange, closed by `now`."""
-    names = {one.place.calendar for one in instruments} | {HOME}
+    """Those of `days` on which a session of one of them, or of the home exchange, closed by `now`. Rates have none."""
+    names = {one.place.calendar for one in instruments if one.market != RATES} | {HOME}
     found = []
     for day in days:
         if any(_has_closed(calendars, name, day, now) for name in names):

@@ -24,7 +24,7 @@ from pricecache.core.stamps import ALWAYS, SeriesFacts
 from pricecache.core.valuation import CASH, COST, VALUE
 from pricecache.errors import Corrupt, NotFound, PricecacheError
 from pricecache.portfolio.ledger import Ledgers
-from pricecache.portfolio.snapshot_market import digest_of
+from pricecache.portfolio.snapshot_market import RATES, digest_of
 from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.portfolios import PortfolioStore
@@ -34,7 +34,6 @@ log = structlog.get_logger(__name__)
 TOGETHER = 25
 """Portfolios whose ledgers and histories are read with one query."""
 _SHOWN = (VALUE, CASH, COST)
-_RATES = "FX"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +168,7 @@ class _Maker:
                 counts += [len(some), len(cash)]
                 columns += [code for code, _ in (*some, *cash)]
                 quantities += [amount for _, amount in (*some, *cash)]
-        known = [(facts.series, key.endswith(f":{_RATES}")) for key, facts in self.facts.items() if facts is not None]
+        known = [(facts.series, key.endswith(f":{RATES}")) for key, facts in self.facts.items() if facts is not None]
         return Member(
             self.portfolio.id,
             self.whole.state.generation,
