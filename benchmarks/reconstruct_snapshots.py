@@ -1,4 +1,4 @@
-"""What the close of a day costs for 100,000 portfolios, beside the bare sparse product and the bare bulk write of it."""
+"""What the close of a day costs for 100,000 portfolios, beside the bare sparse product and the bare bulk write."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ class SnapshotMarket:
         shape = (0, len(days))
         self.prices = Prices(none, np.empty(shape), np.empty(shape, np.bool_))
         self.signs = Signs(none, none, none, np.empty(shape, np.bool_))
+        self._closed_by: dict[str, Flags] = {}
         self.home = self._closed(HOME)
 
     async def learn(self, codes: Numbers, series: Numbers, is_rate: Flags) -> None:
@@ -156,10 +157,14 @@ class SnapshotMarket:
 
     def _closed(self, name: str) -> Flags:
         """On which of the days a session of this calendar closed, by now."""
-        calendar = self._calendars.get(name)
-        last = calendar.last_closed(self._clock.time())
-        opened = calendar.between(int(self.days[0]), int(self.days[-1])) if len(self.days) else self.days
-        return np.isin(self.days, opened) & (self.days <= (-1 if last is None else last))
+        found = self._closed_by.get(name)
+        if found is None:
+            calendar = self._calendars.get(name)
+            last = calendar.last_closed(self._clock.time())
+            opened = calendar.between(int(self.days[0]), int(self.days[-1]))
+            found = np.isin(self.days, opened) & (self.days <= (-1 if last is None else last))
+            self._closed_by[name] = found
+        return found
 
     # what was looked at
 

@@ -63,7 +63,7 @@ ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
     *("orders", "stream_events"),
-    *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days"),
+    *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days", "snapshot_gone"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -101,6 +101,7 @@ INDEXES = (
     Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
     Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
     Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("ledger_state", (("unseen", ASCENDING),), only_with="unseen"),
     Index("snapshot_rosters", (("portfolios", ASCENDING),)),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]

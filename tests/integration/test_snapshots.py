@@ -88,7 +88,9 @@ class World:
     async def morning(self, day: int) -> dict[str, Any]:
         """Prices of the day before, and the job of that morning."""
         for instrument in (AAPL, MSFT, PAIR, GONE):
-            if instrument in self.closes and (days := self.sessions(instrument, max(self.closes[instrument]) + 1, day - 1)):
+            if instrument in self.closes and (
+                days := self.sessions(instrument, max(self.closes[instrument]) + 1, day - 1)
+            ):
                 await self.trade(instrument, days[0], days[-1])
         self.at(day)
         return await self.capture()
