@@ -149,6 +149,12 @@ class Block:
         return tuple(names[low:high] for low, high in pairwise(at))
 
     @property
+    def latest(self) -> int:
+        """The last day since which one of them only holds."""
+        since = self.arrays["since"]
+        return int(since[since < NEVER].max(initial=-NEVER))
+
+    @property
     def scopes(self) -> int:
         """Portfolios and their accounts, counted."""
         return len(self.ids) + len(self.arrays["account_ids"])

@@ -58,19 +58,26 @@ class Gathered:
         of = {name: _joined(blocks, name) for name in ("generation", "since", "costs")}
         return cls(tuple(blocks), accounts=_joined(blocks, "accounts").astype(np.int64), **of)
 
-    @property
-    def codes(self) -> Numbers:
-        """Every column that something is held in."""
-        return _every([block.arrays["codes"] for block in self.blocks])
+    def codes_beside(self, known: Numbers) -> Numbers:
+        """Every column that something is held in, but for those `known` (ascending)."""
+        return _every([_beside(block.arrays["codes"], known) for block in self.blocks])
 
-    @property
-    def series(self) -> tuple[Numbers, Flags]:
-        """Every series that is named, and which of these are rates."""
-        held = _every([block.held for block in self.blocks])
-        held = held[held >= 0]
-        ids, first = np.unique(np.concatenate([held, _joined(self.blocks, "watched")]), return_index=True)
-        is_rate = np.concatenate([np.zeros(len(held), np.bool_), _joined(self.blocks, "is_rate")])
+    def series_beside(self, known: Numbers) -> tuple[Numbers, Flags]:
+        """Every series that is named, but for those `known` (ascending), and which of these are rates."""
+        held = _every([_beside(block.held, known) for block in self.blocks])
+        held, watched = held[held >= 0], _joined(self.blocks, "watched")
+        is_new = _is_beside(watched, known)
+        ids, first = np.unique(np.concatenate([held, watched[is_new]]), return_index=True)
+        is_rate = np.concatenate([np.zeros(len(held), np.bool_), _joined(self.blocks, "is_rate")[is_new]])
         return ids, is_rate[first]
+
+    def named(self, ids: Numbers) -> Flags:
+        """Which of these series (ascending, and all that are named among them) any portfolio names."""
+        found = np.zeros(len(ids) + 1, np.bool_)
+        for block in self.blocks:
+            found[_places(block.held, ids)] = True
+            found[_places(block.arrays["watched"], ids)] = True
+        return found[:-1]
 
     def by_portfolio(self, of_series: NDArray[Any], ids: Numbers, how: np.ufunc, nothing: Any) -> NDArray[Any]:
         """`of_series` (by series, as `ids` are) of all the series of each portfolio taken together; `nothing` where it
@@ -170,6 +177,17 @@ def _joined(blocks: Sequence[Block], name: str) -> NDArray[Any]:
 def _places(series: Numbers, ids: Numbers) -> Numbers:
     """Where each of them is among `ids`; behind them all for one that is none."""
     return np.where(series >= 0, np.searchsorted(ids, series), len(ids))
+
+
+def _is_beside(numbers: Numbers, known: Numbers) -> Flags:
+    """Which of them are not among those `known`, which are ascending."""
+    if not len(known):
+        return np.ones(len(numbers), np.bool_)
+    return np.asarray(known[np.minimum(np.searchsorted(known, numbers), len(known) - 1)] != numbers)
+
+
+def _beside(numbers: Numbers, known: Numbers) -> Numbers:
+    return numbers[_is_beside(numbers, known)]
 
 
 def _every(parts: Sequence[Numbers]) -> Numbers:

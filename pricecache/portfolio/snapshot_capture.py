@@ -162,8 +162,9 @@ class SnapshotCapture:
         if is_all and heads:
             gone |= await asyncio.to_thread(_missing, heads, moved)
         examined = await self._store.examined()
+        latest = max((head.latest for head in heads), default=-FOR_EVER)
         market = SnapshotMarket(
-            self._markets, self._catalog, self._calendars, self._database, self._clock, days, examined
+            self._markets, self._catalog, self._calendars, self._database, self._clock, days, examined, latest
         )  # fmt: skip
         of = _Pass(
             run, days, is_again, self._clock.time(), moved, gone, market, {day: Counts() for day in days}
@@ -250,17 +251,22 @@ class SnapshotCapture:
         self._count(of, group, rows, written)
 
     async def _learn(self, of: _Pass, gathered: Gathered) -> None:
-        codes, (series, is_rate) = await asyncio.to_thread(lambda: (gathered.codes, gathered.series))
-        of.named.update(series.tolist())
-        for attempt in range(CALENDAR_TRIES):
+        for attempt in range(1, CALENDAR_TRIES + 1):
             try:
-                await of.market.learn(codes, series, is_rate)
-            except Unavailable as exc:
-                if attempt == CALENDAR_TRIES - 1:
+                await self._learn_once(of.market, gathered)
+            except Unavailable as exc:  # a calendar is being built
+                if attempt == CALENDAR_TRIES:
                     raise
                 await self._clock.sleep(exc.retry_after or 1.0)
             else:
-                return
+                break
+        ids = of.market.signs.ids
+        of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
+
+    async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
+        series, is_rate = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
+        codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
+        await market.learn(codes, series, is_rate)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}

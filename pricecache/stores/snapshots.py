@@ -28,17 +28,21 @@ KNOWN, CLOSED, FINAL, ESTIMATED = 1, 2, 4, 8
 it; it holds something without a price of that day."""
 BLOCKS_READ = 16
 """Blocks that are decoded before the event loop gets its turn."""
+LEDGERS_READ = 5000
+"""The same of ledgers."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _MARKET = "market"
 
 
 @dataclass(frozen=True, slots=True)
 class BlockHead:
-    """Which portfolios a block is of. `version` grows with every write of it."""
+    """Which portfolios a block is of. `version` grows with every write of it. `latest`: the last day since which one of
+    them only holds."""
 
     number: int
     version: int
     ids: Ids
+    latest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class DayRows:
         due = (self.flags & CLOSED) > 0
         known = (self.flags & KNOWN) > 0
         is_open = due & ((self.flags & FINAL) == 0)
-        return Counts(int(due.sum()) + self.failed, int((due & known).sum()), int(is_open.sum()) + self.failed)
+        all_due, captured, still_open = (int(np.count_nonzero(one)) for one in (due, due & known, is_open))
+        return Counts(all_due + self.failed, captured, still_open + self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +167,15 @@ class SnapshotStore:
 
     async def changed(self) -> dict[str, int]:
         """Of every portfolio that changed since it was captured last: the generation of its ledger."""
-        found = self._states.find({"unseen": True, "places": {"$gt": 0}}, {"generation": 1})
-        return {one["_id"]: one["generation"] async for one in found}
+        return await self._generations({"unseen": True, "places": {"$gt": 0}})
 
     async def everybody(self) -> dict[str, int]:
         """The same of all that ever had a transaction."""
-        found = self._states.find({"places": {"$gt": 0}}, {"generation": 1})
-        return {one["_id"]: one["generation"] async for one in found}
+        return await self._generations({"places": {"$gt": 0}})
+
+    async def _generations(self, key: Document) -> dict[str, int]:
+        found = await self._states.find(key, {"generation": 1}).batch_size(LEDGERS_READ).to_list()
+        return await asyncio.to_thread(lambda: {one["_id"]: one["generation"] for one in found})
 
     async def seen(self, generations: Mapping[str, int]) -> None:
         """What is captured now of these portfolios is what their ledgers say at these generations."""
@@ -185,8 +192,8 @@ class SnapshotStore:
 
     async def heads(self) -> list[BlockHead]:
         """Of all blocks, by number."""
-        found = self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1, "version": 1}, sort=[("_id", 1)])
-        return [BlockHead(one["_id"], one["version"], _ids_of(one)) async for one in found]
+        found = self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1, "version": 1, "latest": 1}, sort=[("_id", 1)])
+        return [BlockHead(one["_id"], one["version"], _ids_of(one), one["latest"]) async for one in found]
 
     async def blocks(self, numbers: Sequence[int]) -> dict[int, StoredBlock]:
         """By number."""
@@ -340,6 +347,7 @@ def _block_document(number: int, one: StoredBlock) -> Document:
         "_id": number,
         "version": one.version,
         "roster": one.roster,
+        "latest": block.latest,
         "ids": Binary(block.ids.tobytes()),
         "zones": list(block.zones),
         "arrays": Binary(block.pack()),
