@@ -15,6 +15,8 @@ from pydantic_core import core_schema
 from pricecache.api.problem import problem_fields
 from pricecache.core.bars import day_of
 from pricecache.errors import (
+    BrokerError,
+    BrokerUnavailable,
     Conflict,
     Forbidden,
     Invalid,
@@ -108,6 +110,8 @@ _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (ProviderUnavailable, 503),
     (ProviderAnswerBad, 502),
     (ProviderError, 502),
+    (BrokerUnavailable, 503),
+    (BrokerError, 502),
 )
 
 
