@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -101,4 +102,5 @@ class Services:
     summaries: Summaries
     realtime: Realtime
     streams: Streams
+    connections: Connections
     stream: StreamFeed | None = None

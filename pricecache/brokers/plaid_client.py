@@ -47,8 +47,8 @@ class LinkRequest:
     """Who links what. `user`: a name that says nothing of the person. `access_token`: of an item to log in to again.
     `webhook`, `redirect_uri`: URLs that Plaid calls or leads back to; the second must be known to it."""
 
-    user: str
-    client_name: str
+    user: str = ""
+    client_name: str = ""
     language: str = "en"
     countries: Sequence[str] = ("US",)
     webhook: str | None = None

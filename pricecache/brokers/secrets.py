@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,25 +20,35 @@ if TYPE_CHECKING:
 KEY_FILE = "secrets.key"
 
 
+def check_keys(keys: Sequence[str]) -> None:
+    """Raises `Misconfigured` with code `secrets_key_bad` when there is none, or one is no Fernet key; the error shows
+    none of it."""
+    for key in keys or ("",):
+        try:
+            is_good = len(base64.urlsafe_b64decode(key.encode("ascii", "replace"))) == 32
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise Misconfigured(
+                "A key of PRICECACHE_SECRETS_KEY is not 32 bytes in URL-safe base64. Make one with: "
+                "openssl rand -base64 32 | tr '+/' '-_'",
+                code="secrets_key_bad",
+            )
+
+
 class SecretBox:
     """Seals texts. Thread-safe; the cryptography library is loaded by the first use.
 
-    `keys`: Fernet keys (32 bytes in URL-safe base64), the one in use first, former ones behind it. Raises
-    `Misconfigured` with code `secrets_key_bad` when there is none or one is no such key; the error shows none of it.
+    `keys`: Fernet keys (32 bytes in URL-safe base64), the one in use first, former ones behind it. Raises what
+    `check_keys` does.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         from cryptography.fernet import Fernet, MultiFernet
 
-        try:
-            self._fernets = [Fernet(key) for key in keys]
-            self._all: MultiFernet = MultiFernet(self._fernets)
-        except ValueError:  # its words may quote the key
-            raise Misconfigured(
-                "A key of PRICECACHE_SECRETS_KEY is not 32 bytes in URL-safe base64. Make one with: "
-                "openssl rand -base64 32 | tr '+/' '-_'",
-                code="secrets_key_bad",
-            ) from None
+        check_keys(keys)
+        self._fernets = [Fernet(key) for key in keys]
+        self._all: MultiFernet = MultiFernet(self._fernets)
 
     def seal(self, text: str, bound_to: str) -> bytes:
         """`text` encrypted; it opens only as what it is `bound_to`."""
@@ -67,6 +79,20 @@ class SecretBox:
         except InvalidToken:
             return self._all.rotate(sealed)
         return None
+
+
+class Vault:
+    """The box of a daemon, which `make` makes, in a thread, by the first use. Loop-only."""
+
+    def __init__(self, make: Callable[[], SecretBox]) -> None:
+        self._make = make
+        self._box: SecretBox | None = None
+
+    async def box(self) -> SecretBox:
+        """Raises what `make` does."""
+        if self._box is None:
+            self._box = await asyncio.to_thread(self._make)
+        return self._box
 
 
 def key_in(folder: Path) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +18,7 @@ from pricecache.brokers.plaid_pages import gathered
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number, day_of
+from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_merge import merged
 from pricecache.errors import (
@@ -27,6 +27,7 @@ from pricecache.errors import (
     Conflict,
     LoginRequired,
     PricecacheError,
+    Unavailable,
 )
 from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore
 from pricecache.stores.leases import Lease, LeaseStore
@@ -165,6 +166,8 @@ class Fetcher:
         except PricecacheError as exc:
             await self._failed(connection, exc)
             raise
+        except PyMongoError:
+            raise  # nothing can be noted, so it stays due
         except Exception:
             # whatever it is, it must not be tried without end
             await self._fetch_again(connection, self._later(self._interval))
@@ -195,7 +198,7 @@ class Fetcher:
     async def _store(self, connection_id: str, fetched: BrokerData) -> BrokerData:
         found = await self._data.load(connection_id)
         kept = fetched if found is None else await asyncio.to_thread(merged, found[0], fetched)
-        await self._data.save(connection_id, kept, None if found is None else found[1])
+        await self._data.save(connection_id, kept, 0 if found is None else found[1])
         return kept
 
     async def _token(self, connection: Connection) -> str:
@@ -210,10 +213,8 @@ class Fetcher:
 
     async def take_back(self, connection: Connection) -> None:
         """End the access at Plaid, then forget the connection, what opens it, and what it brought."""
-        try:
+        with contextlib.suppress(AccessRevoked):  # it has ended there already
             await self._plaid.client.remove(await self._token(connection))
-        except AccessRevoked:
-            pass  # it has ended there already
         await self._data.delete(connection.id)
         await self._connections.delete(connection.id)
 
@@ -232,10 +233,10 @@ class Fetcher:
         await self._fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
-        if isinstance(error, LoginRequired | AccessRevoked):
+        if isinstance(error, AccessRevoked):
             return None
-        if not isinstance(error, BrokerUnavailable | Conflict):
-            return self._interval
+        if not isinstance(error, BrokerUnavailable | Unavailable | Conflict):
+            return self._interval  # a login that was mended elsewhere is noticed too
         first = 30.0 if error.code == "plaid_not_ready" else 60.0
         wait = min(first * 2.0 ** min(attempts - 1, 16), _LONGEST_WAIT)
         return max(wait, getattr(error, "retry_after", None) or 0.0)

@@ -35,10 +35,10 @@ class FetchFailure:
 class Connection:
     """One user's connection. Times are seconds since 1970-01-01T00:00Z.
 
-    `portfolio`: where its rows go, None until one is made, `portfolio_name` then being what it is to be called, if that
-    was said. `provider`: `plaid` is fetched, `posted` is what somebody
-    posts under the name `source`. `item`: Plaid's name of it. `state`: `new` (nothing came since it was made), `active`,
-    `login_required` (the user has to log in at the institution again), `revoked` (access is gone, connect again),
+    `portfolio`: where its rows go, None until one is made; `portfolio_name`: what that is to be called, if it was said.
+    `provider`: `plaid` is fetched, `posted` is what somebody posts under the name `source`. `item`: Plaid's name of it.
+    `state`: `new` (nothing came since it was made), `active`, `login_required` (the user has to log in at the
+    institution again), `revoked` (access is gone, connect again),
     `removing` (deleted here, not yet at Plaid; users do not see it). `accounts`: the ledger's account for each of the
     broker's. `first_day`: from when on all rows are known, days since 1970-01-01. `fetched_at`: when the broker last
     said how things stand; `next_fetch_at`: when it is asked again, None where that has no use. `wants` counts who
