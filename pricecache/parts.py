@@ -368,9 +368,15 @@ class Parts:
             start_run=self.jobs.run,
         )
         if (fetcher := self.connections.fetcher) is not None:
-            kept = RUNS_KEPT * FETCH_SECONDS
             self.jobs.define(
-                JobDefinition(FETCH_JOB, fetcher.run, every=FETCH_SECONDS, concurrency=4, uneventful_kept_seconds=kept)
+                JobDefinition(
+                    FETCH_JOB,
+                    fetcher.run,
+                    every=FETCH_SECONDS,
+                    first_after=FETCH_SECONDS / 2,
+                    concurrency=4,
+                    uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
+                )
             )
 
     def _define_tracking(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pricecache.core.broker import BrokerData
+from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.stores.connections import Connection
@@ -645,6 +646,23 @@ async def test_without_keys_of_plaid_it_says_so(database: Any) -> None:
         assert FETCH_JOB not in [job["id"] for job in daemon.services.jobs.status()["jobs"]]
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"plaid_client_id": "only"}, "plaid_keys_incomplete"),
+        ({"plaid_secret_key": "only"}, "plaid_keys_incomplete"),
+        ({"plaid_client_id": "a", "plaid_secret_key": "b", "secrets_key": "c"}, "secrets_key_bad"),
+    ],
+)
+async def test_settings_that_cannot_work_are_told_at_the_start(
+    database: Any, settings: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(Misconfigured) as raised:
+        async with api_daemon(database, settings=settings):
+            pass
+    assert raised.value.code == code
+
+
 async def test_without_a_key_to_encrypt_with_no_token_is_asked_for(database: Any, plaid: FakePlaid) -> None:
     shared = settings_of(plaid, secrets_key="", mongodb_uri="mongodb://127.0.0.1/")
     async with api_daemon(database, keys=KEYS, settings=shared) as daemon:
@@ -662,6 +680,11 @@ async def test_with_a_private_mongod_the_key_is_a_file_of_the_data_directory(
     async with api_daemon(database, keys=KEYS, settings=private) as daemon:
         await connect(daemon)
         assert (tmp_path / "secrets.key").stat().st_mode & 0o777 == 0o600
+        await connections(daemon).close()
+    (tmp_path / "secrets.key").chmod(0o640)
+    async with api_daemon(database, keys=KEYS, settings=private) as daemon:
+        status, problem = await daemon.call("POST", BASE, json={"publicToken": "public-sandbox-2"}, headers=ANN)
+        assert (status, problem["code"]) == (503, "secrets_key_bad")
         await connections(daemon).close()
 
 
