@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
 
@@ -76,7 +75,7 @@ class _Reading:
         waypoints = list(self._waypoints(body, latest))
         self.faults.raise_any()
         kept = without_taken_back(rows, self.remarks)
-        found = tuple(replace(row, place=place) for place, row in enumerate(one.row for one in kept if one.row))
+        found = tuple(one.row for one in kept if one.row is not None)
         day = min(latest, self.today)
         first = min((row.day for row in found), default=day)
         for key, amount in money.items():
@@ -170,14 +169,13 @@ class _Reading:
         seen: dict[str, Fields] = {}
         for place, given in enumerate(body.objects("transactions", MOST_TRANSACTIONS)):
             row = read_row(given, latest, place, self._check)
-            name = given.id("id") if row is None else row.id
-            if name is not None and (before := seen.get(name)) is not None:
-                if not given.is_same_as(before):
-                    given.fault("id", "duplicate_id", f"{before.path} has this id and says something else")
+            if row is None:
                 continue
-            if row is not None:
-                seen[row.id] = given
+            before = seen.setdefault(row.id, given)
+            if before is given:
                 yield row
+            elif not given.is_same_as(before):
+                given.fault("id", "duplicate_id", f"{before.path} has this id and says something else")
 
     def _waypoints(self, body: Fields, latest: int) -> Iterator[Waypoint]:
         for given in body.objects("balances", MOST_BALANCES):

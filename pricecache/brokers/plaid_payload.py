@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from pricecache.brokers.cancelled import without_cancelled
-from pricecache.brokers.fields import Faults, Fields
+from pricecache.brokers.fields import Faults, Fields, let_go
 from pricecache.brokers.holdings import HoldingPart, holdings_and_money
 from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
@@ -219,17 +219,16 @@ class _Reading:
         for page in pages:
             for given in page.objects("investment_transactions", room, required=True):
                 name = given.id("investment_transaction_id")
-                if name is not None and (before := seen.get(name)) is not None:
-                    if not given.is_same_as(before):
-                        detail = f"{before.path} has this id and says something else"
-                        given.fault("investment_transaction_id", "duplicate_id", detail)
-                    continue
-                row = self._row(given, name, len(rows))
-                if name is not None:
-                    seen[name] = given
-                if row is not None:
-                    rows.append(row)
-                    room -= 1
+                before = None if name is None else seen.setdefault(name, given)
+                if before is None or before is given:
+                    row = self._row(given, name, len(rows))
+                    if row is not None:
+                        rows.append(row)
+                elif not given.is_same_as(before):
+                    detail = f"{before.path} has this id and says something else"
+                    given.fault("investment_transaction_id", "duplicate_id", detail)
+            room = MOST_TRANSACTIONS - len(rows)
+        let_go(seen)
         return rows
 
     def _row(self, given: Fields, name: str | None, place: int) -> PlaidRow | None:
@@ -260,13 +259,15 @@ class _Reading:
             if name in self.sweeps or (at_one and (priced or one.kind == "cash")):
                 self.securities[name] = replace(one, is_money=True)
 
-    def _translated(self, rows: Sequence[PlaidRow]) -> list[BrokerTransaction]:
+    def _translated(self, rows: list[PlaidRow]) -> list[BrokerTransaction]:
         kept = without_cancelled(rows, self.remarks)
+        kept.reverse()
         found: list[BrokerTransaction] = []
-        for row in kept:
+        while kept:  # each is given back as soon as it is read
+            row = kept.pop()
             security = None if row.security is None else self.securities[row.security]
             found += translated(row, security, self.remarks)
-        return [replace(row, place=place) for place, row in enumerate(_once_paid(found))]
+        return list(_once_paid(found))
 
 
 def _once_paid(rows: Sequence[BrokerTransaction]) -> Iterator[BrokerTransaction]:
@@ -276,9 +277,10 @@ def _once_paid(rows: Sequence[BrokerTransaction]) -> Iterator[BrokerTransaction]
         if row.action in ("dividend", "interest") and not row.id.endswith(f"/{REINVESTED}"):
             paid[row.account, row.currency, row.cash].append(row.day)
     for row in rows:
-        days = paid.get((row.account, row.currency, row.cash), [])
-        near = next((day for day in days if abs(day - row.day) <= 3), None)
-        if near is None or not row.id.endswith(f"/{REINVESTED}"):
-            yield row
-        else:
-            days.remove(near)
+        if row.id.endswith(f"/{REINVESTED}"):
+            days = paid.get((row.account, row.currency, row.cash), [])
+            near = next((day for day in days if abs(day - row.day) <= 3), None)
+            if near is not None:
+                days.remove(near)
+                continue
+        yield row
