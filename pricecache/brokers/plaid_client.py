@@ -62,7 +62,7 @@ class PlaidClient:
 
     `secret` and access tokens go into requests and nowhere else: into no log, no error, no `repr`. `url` takes the
     place of Plaid's own scheme and host. `deadline`: seconds until a call counts as failed. Answers are decoded from
-    what Plaid sent, and not by the library's models: those take a millisecond a row, and refuse a word that Plaid has
+    what Plaid sent, and not by the library's models: those take half a millisecond a row, and refuse a word that Plaid has
     added since.
 
     Raises `BrokerUnavailable` for what passes (no answer, 429, 5xx, `PRODUCT_NOT_READY`), `LoginRequired`,

@@ -29,7 +29,8 @@ KEY = base64.urlsafe_b64encode(b"1" * 32).decode()
 PUBLIC = "public-sandbox-0001"
 BASE = "/api/portfolio/connections"
 NOW = date(2026, 11, 20)
-HELD = {
+CURRENCY: dict[str, Any] = {"iso_currency_code": "USD", "unofficial_currency_code": None}
+HELD: dict[str, Any] = {
     "accounts": [
         {
             "account_id": "acc1",
@@ -38,7 +39,7 @@ HELD = {
             "mask": "1111",
             "type": "investment",
             "subtype": "brokerage",
-            "balances": {"available": None, "current": 1000.0, "limit": None, "iso_currency_code": "USD"},
+            "balances": {"available": None, "current": 1000.0, "limit": None, "margin_loan_amount": None, **CURRENCY},
         }
     ],
     "securities": [
@@ -48,9 +49,17 @@ HELD = {
             "name": "Apple Inc.",
             "type": "equity",
             "is_cash_equivalent": False,
-            "iso_currency_code": "USD",
             "close_price": 100.0,
             "close_price_as_of": "2026-11-19",
+            "isin": "US0378331005",
+            "market_identifier_code": "XNAS",
+            **CURRENCY,
+            **dict.fromkeys(
+                [
+                    *("cusip", "sedol", "institution_security_id", "institution_id", "proxy_security_id", "sector"),
+                    *("industry", "cfi_code", "figi", "option_contract", "fixed_income"),
+                ]
+            ),
         }
     ],
     "holdings": [
@@ -61,8 +70,7 @@ HELD = {
             "institution_price": 100.0,
             "institution_value": 1000.0,
             "cost_basis": 900.0,
-            "iso_currency_code": "USD",
-            "unofficial_currency_code": None,
+            **CURRENCY,
         }
     ],
 }
@@ -81,8 +89,7 @@ def row(number: int, day: date = NOW - timedelta(days=3)) -> dict[str, Any]:
         "fees": 0.0,
         "type": "buy",
         "subtype": "buy",
-        "iso_currency_code": "USD",
-        "unofficial_currency_code": None,
+        **CURRENCY,
         "cancel_transaction_id": None,
     }
 
@@ -160,6 +167,25 @@ def windows(plaid: FakePlaid) -> list[str]:
 
 
 # ---- made
+
+
+def test_what_the_fake_says_is_what_the_library_knows_of_plaid(plaid: FakePlaid) -> None:
+    import plaid as library
+    from plaid.api.plaid_api import PlaidApi
+    from plaid.model.investments_holdings_get_request import InvestmentsHoldingsGetRequest
+    from plaid.model.investments_transactions_get_request import InvestmentsTransactionsGetRequest
+    from plaid.model.item_public_token_exchange_request import ItemPublicTokenExchangeRequest
+    from plaid.model.webhook_verification_key_get_request import WebhookVerificationKeyGetRequest
+
+    keys = {"clientId": plaid.client_id, "secret": plaid.secret}
+    api = PlaidApi(library.ApiClient(library.Configuration(host=plaid.url, api_key=keys)))
+    access = api.item_public_token_exchange(ItemPublicTokenExchangeRequest(public_token=PUBLIC))["access_token"]
+    held = api.investments_holdings_get(InvestmentsHoldingsGetRequest(access_token=access))
+    assert held["securities"][0]["ticker_symbol"] == "AAPL"
+    wanted = InvestmentsTransactionsGetRequest(access_token=access, start_date=date(2026, 1, 1), end_date=NOW)
+    assert api.investments_transactions_get(wanted)["total_investment_transactions"] == 1203
+    key = api.webhook_verification_key_get(WebhookVerificationKeyGetRequest(key_id="key-1"))["key"]
+    assert key["alg"] == "ES256"
 
 
 async def test_link_is_opened_without_telling_who_the_user_is(daemon: ApiDaemon, plaid: FakePlaid) -> None:
