@@ -12,9 +12,8 @@ from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, made, priced
 
 HOUR = 3600
-MSFT, BITCOIN, EUROS = Instrument("MSFT"), Instrument("BTC-USD", "CRYPTO"), Instrument("EURUSD=X", "FX")
+MSFT, EUROS = Instrument("MSFT"), Instrument("EURUSD=X", "FX")
 TARGET = "/api/portfolio/account-breakdown"
-SUMS = ("value", "cost", "unrealizedGainLoss", "realizedGainLoss", "dividends", "previousValue", "dayFlow", "dayChange")
 
 
 @pytest.fixture
@@ -184,8 +183,10 @@ async def test_cash_is_in_its_account(daemon: ApiDaemon) -> None:
     portfolio = await made(daemon, cashTracking=True)
     euros, dollars = [await account(daemon, portfolio, name=name) for name in ("Euros", "Dollars")]
     deposit = {"date": "2026-11-02", "type": "deposit", "amount": 100}
-    await add(daemon, portfolio, {**deposit, "currency": "EUR", "accountId": euros},
-              {**deposit, "accountId": dollars}, {**deposit, "type": "withdrawal", "amount": 150, "accountId": dollars})  # fmt: skip
+    taken = {**deposit, "type": "withdrawal", "amount": 150, "accountId": dollars}
+    await add(
+        daemon, portfolio, {**deposit, "currency": "EUR", "accountId": euros}, {**deposit, "accountId": dollars}, taken
+    )
     found = await breakdown(daemon)
     first, second = found["accounts"]
     assert (first["cash"], first["value"], first["dayChange"]) == (110, 110, 10)
@@ -225,7 +226,7 @@ async def test_what_has_no_price_says_so(daemon: ApiDaemon) -> None:
 
 
 async def test_a_stale_price_makes_its_account_an_estimate(daemon: ApiDaemon) -> None:
-    portfolio, ira, plan = await with_two_accounts(daemon)
+    portfolio, _, plan = await with_two_accounts(daemon)
     await priced(daemon, MSFT, {TODAY - 18: 50.0, TODAY - 3: 50.0})
     await add(daemon, portfolio, {**BUY, "symbol": "MSFT", "price": 50, "accountId": plan})
     found = await breakdown(daemon)
@@ -318,9 +319,13 @@ async def test_its_tag_stays_until_it_says_something_else(daemon: ApiDaemon) -> 
 
 @pytest.mark.parametrize(
     ("query", "code"),
-    [("start=2026-11-20&end=2026-11-19", "start_after_end"), ("format=xml", "invalid_value"), ("by=kind", "unknown_parameter"),
-     ("date=yesterday", "bad_date")],
-)  # fmt: skip
+    [
+        ("start=2026-11-20&end=2026-11-19", "start_after_end"),
+        ("format=xml", "invalid_value"),
+        ("by=kind", "unknown_parameter"),
+        ("date=yesterday", "bad_date"),
+    ],
+)
 async def test_a_question_that_makes_no_sense_is_refused(daemon: ApiDaemon, query: str, code: str) -> None:
     status, problem = await daemon.get(f"{TARGET}?{query}", headers=ANN)
     assert (status, problem["code"]) == (422, code)
