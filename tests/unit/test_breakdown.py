@@ -132,7 +132,7 @@ def test_the_days_of_a_portfolio_alone_are_those_of_a_total_of_one(
         if scope[0] is not None
     ]
     got = account_days_of_all(parts, "USD", whole.start + later)
-    if whole.start + later > whole.end:
+    if not parts or whole.start + later > whole.end:
         assert got is None
         return
     own = account_days(whole, whole.start + later, whole.end)
