@@ -106,8 +106,9 @@ def breakdown_on(found: History | None, day: int, currency: str, *, tracks_cash:
     rows = between(found, max(day - 1, found.start), day)
     shown = rounded(rows)
     parts = {scope[0]: _settled(rows, shown, place) for place, scope in enumerate(rows.scopes) if scope[0] is not None}
-    summed = together(list(parts.values()), digits(currency), tracks_cash=tracks_cash)
-    return Breakdown(day, day - 1, currency, parts, replace(summed, base=_settled(rows, shown, 0).base))
+    summed, whole = together(list(parts.values()), digits(currency), tracks_cash=tracks_cash), _settled(rows, shown, 0)
+    whole = replace(whole, before=summed.before, flow=summed.flow, change=summed.change, incomplete=summed.incomplete)
+    return Breakdown(day, day - 1, currency, parts, whole)
 
 
 def _settled(rows: History, shown: NDArray[np.float64], place: int) -> Portion:
@@ -116,12 +117,12 @@ def _settled(rows: History, shown: NDArray[np.float64], place: int) -> Portion:
     before = known(float(shown[VALUE, place, 0])) if rows.days > 1 else 0.0
     assert rows.gross is not None
     inflow, outflow = (float(flows[0]) for flows in rows.gross.of(place, day, 1))
-    # what gets its first price today comes in at its worth: it is no gain
-    flow = None if now[NET_FLOW] is None else round(inflow - outflow, places) + 0.0
+    flow, partly = now[NET_FLOW], partly_valued(rows.values[:, place], rows.estimated[place]).tolist()
+    if flow is not None and any(partly):  # what gets its first price today comes in at its worth: it is no gain
+        flow = round(inflow - outflow, places) + 0.0
     value, change = now[VALUE], None
     if value is not None and before is not None and flow is not None:
         change = round(value - before - flow, places) + 0.0
-    partly = partly_valued(rows.values[:, place], rows.estimated[place]).tolist()
     incomplete = {"value"} if partly[-1] and value is not None else set()
     incomplete |= {"change"} if any(partly) and change is not None else set()
     return Portion(

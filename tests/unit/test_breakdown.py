@@ -81,7 +81,7 @@ def test_a_day_is_the_row_of_the_history_and_its_change_leads_from_the_day_befor
         return
     shown, column = rounded(whole), day - whole.start
     for name, field in IN_ROWS.items():
-        assert same(getattr(found.whole, name), shown[field, 0, column]), name
+        assert same(getattr(found.whole, name), shown[field, 0, column]), (name, found.whole, shown[field, :, column])
     if not np.isnan(shown[VALUE, 1:, column]).any():
         assert same(found.whole.unrealized, shown[UNREALIZED, 0, column])
     for account, portion in found.accounts.items():
@@ -98,7 +98,7 @@ def test_a_day_is_the_row_of_the_history_and_its_change_leads_from_the_day_befor
                 flow = shown[NET_FLOW, place, column]
                 assert portion.change == pytest.approx(portion.value - before - flow, abs=0.011)
     for name in ("value", "before", "flow", "change"):
-        assert sum_of(found, name) in (None, getattr(found.whole, name))
+        assert sum_of(found, name) in (None, getattr(found.whole, name)), name
 
 
 @settings(max_examples=100, deadline=None)
