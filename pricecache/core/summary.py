@@ -85,6 +85,7 @@ class Summing:
         one = object.__new__(Summing)
         one.__dict__.update({name: getattr(self, name) for name in _PASSES})
         one.account = account
+        one._cells = [cell for cell in self._cells if cell.account == account]
         return one
 
     @cached_property
