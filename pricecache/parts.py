@@ -35,6 +35,7 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.breakdown import Breakdowns
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
@@ -339,6 +340,7 @@ class Parts:
         self.returns = Returns(self.ledgers, markets, self.wholes)
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
+        self.breakdowns = Breakdowns(self.summaries, self.histories, markets)
         self._make_materialiser(ledgers, markets)
         self.realtime = self._realtime(markets, latest)
         self._define_tracking()
@@ -491,6 +493,7 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),

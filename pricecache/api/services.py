@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.breakdown import Breakdowns
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -99,6 +100,7 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
     stream: StreamFeed | None = None
