@@ -19,6 +19,7 @@ from pricecache.api.services import Services
 from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
+from pricecache.broker_parts import connections_of
 from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.intraday import IntradayReader
@@ -36,6 +37,7 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.breakdown import Breakdowns
+from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
@@ -55,6 +57,8 @@ from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
+from pricecache.stores.broker_data import BrokerDataStore
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
@@ -88,6 +92,8 @@ REFRESHES_KEPT = 96
 """Runs of `live_price_update` that are kept when nothing happened in them: a day of them by default."""
 RUNS_KEPT = 144
 """The same of `materialize_history`."""
+FETCH_SECONDS = 60.0
+"""How often it is looked which connections are due; each is fetched by its own time."""
 MATERIALIZE_AFTER_SECONDS = 60.0
 """After the start, when the first sync has brought what was missing."""
 
@@ -122,6 +128,7 @@ class Parts:
         self._make_caches()
         self._make_jobs()
         self._make_portfolios()
+        self._make_connections()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -350,6 +357,30 @@ class Parts:
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
         self.watcher.on_portfolio_deleted = self.realtime.on_deleted
 
+    def _make_connections(self) -> None:
+        self.broker_data = BrokerDataStore(self._database)
+        self.connections = connections_of(
+            self._settings,
+            self._clock,
+            store=ConnectionStore(self._database),
+            data=self.broker_data,
+            portfolios=self.portfolios,
+            ledgers=self.ledgers,
+            leases=LeaseStore(self._database, self._owner),
+            start_run=self.jobs.run,
+        )
+        if (fetcher := self.connections.fetcher) is not None:
+            self.jobs.define(
+                JobDefinition(
+                    FETCH_JOB,
+                    fetcher.run,
+                    every=FETCH_SECONDS,
+                    first_after=FETCH_SECONDS / 2,
+                    concurrency=4,
+                    uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
+                )
+            )
+
     def _define_tracking(self) -> None:
         settings = self._settings
         if not settings.enable_realtime_portfolio:
@@ -496,5 +527,6 @@ class Parts:
             breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
+            connections=self.connections,
             search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
         )

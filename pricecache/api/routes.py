@@ -43,6 +43,7 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.routing import Route
 
 
@@ -474,4 +475,5 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *CONNECTION_ROUTES,
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
     from pricecache.portfolio.breakdown import Breakdowns
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -103,4 +104,5 @@ class Services:
     breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
     stream: StreamFeed | None = None
