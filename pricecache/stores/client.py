@@ -100,6 +100,10 @@ INDEXES = (
     Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
     Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
     Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("symbol_mappings", (("keys", ASCENDING),), unique=True),
+    Index("symbol_mappings", (("changedAt", ASCENDING),)),
+    Index("user_mappings", (("user", ASCENDING), ("keys", ASCENDING)), unique=True),
+    Index("user_mappings", (("shared", ASCENDING),), only_with="shared"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 
