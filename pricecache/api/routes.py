@@ -41,6 +41,7 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.mappings import MAPPING_ROUTES
 from pricecache.api.routing import Route
 
 
@@ -468,4 +469,5 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *MAPPING_ROUTES,
 )

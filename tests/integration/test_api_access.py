@@ -150,6 +150,12 @@ EXPECTED = {
     "GET /api/stream": "user",
     "POST /api/stream/ticket": "user",
     "GET /api/admin/websocket-stats": "ops",
+    "GET /api/portfolio/mappings": "user",
+    "PUT /api/portfolio/mappings/{id}": "user",
+    "DELETE /api/portfolio/mappings/{id}": "user",
+    "GET /api/admin/mappings": "ops",
+    "PUT /api/admin/mappings/{id}": "ops",
+    "DELETE /api/admin/mappings/{id}": "ops",
 }
 
 
