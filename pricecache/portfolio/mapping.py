@@ -294,8 +294,9 @@ class Mapper:
     def _of_user(self, work: _Work, user: str) -> SymbolMapping:
         security, mine = work.case.security, work.mine
         verdict = work.verdict or (mine.verdict if mine is not None else Verdict())
-        facts = replace(security, is_money=False, option=None)
-        shared = None if work.shared is None else work.shared.id
+        facts, shared = _facts_of(security), None if work.shared is None else work.shared.id
+        if mine is not None and (mine.security, mine.shared) == (facts, shared) and mine.verdict is verdict:
+            return mine  # nearly all of them
         if mine is None:
             named = _digest(user, security).hex()[:24]  # the same whoever makes it first
             return SymbolMapping(named, facts, (own_key(security),), None, verdict, user=user, shared=shared)
@@ -409,12 +410,17 @@ def _case(one: BrokerSecurity, prices: Mapping[str, tuple[int, Decimal]], used_f
 
 
 def _is_same(one: BrokerSecurity, other: BrokerSecurity) -> bool:
-    return one == replace(other, is_money=False, option=None)
+    return one == _facts_of(other)
+
+
+def _facts_of(security: BrokerSecurity) -> BrokerSecurity:
+    """What is kept of it."""
+    return security if security.option is None else replace(security, option=None)
 
 
 def _without_private(security: BrokerSecurity) -> BrokerSecurity:
     """What others may know of it: not the id that only one user's broker gave it."""
-    public = replace(security, is_money=False, option=None)
+    public = _facts_of(security)
     return public if security.scope in SHARED_SCOPES else replace(public, id="", scope="")
 
 

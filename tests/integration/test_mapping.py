@@ -186,6 +186,61 @@ async def test_a_provider_that_fails_is_asked_again_later(
     assert found.instrument == Instrument("VFIAX"), (found.reasons, found.state, providers.asked)
 
 
+async def test_one_number_in_another_form_is_the_same_security(
+    mapper: Mapper, providers: Providers, daemon: ApiDaemon
+) -> None:
+    await one(mapper, replace(APPLE, scope="x", cusip=None))
+    await one(mapper, replace(APPLE, scope="y", isin=None), "bob")
+    assert len(await mapper.of_everybody()) == 1
+    await one(mapper, replace(APPLE, scope="z", currency="MXN", exchange="XMEX"), "carol")
+    assert len(await mapper.of_everybody()) == 2  # the same shares, traded in another currency
+
+
+async def test_what_others_know_of_a_security_has_no_id_of_a_users_own(mapper: Mapper) -> None:
+    await one(mapper, replace(APPLE, id="account-4711", scope="alice-1"))
+    (seen,) = await mapper.of_everybody()
+    assert (seen.security.id, seen.security.scope) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("ticker", "currency", "instrument"),
+    [("BTC", "USD", "BTC-USD"), ("CUR:ETH", "EUR", "ETH-EUR"), ("DOGE-USD", "USD", "DOGE-USD")],
+)
+async def test_a_coin_is_priced_in_its_currency(mapper: Mapper, ticker: str, currency: str, instrument: str) -> None:
+    coin = BrokerSecurity("b", "crypto", None, ticker, currency=currency, scope="x")
+    found = await one(mapper, coin)
+    assert (found.candidate or found.instrument) == Instrument(instrument, "CRYPTO")
+
+
+async def test_a_ticker_on_an_exchange_that_is_none_of_ours_is_not_taken_for_one_of_ours(mapper: Mapper) -> None:
+    foreign = BrokerSecurity("h", "equity", "Hamburger Hafen", "AAPL", "XHAM", currency="EUR", scope="x")
+    found = await one(mapper, foreign)
+    assert (found.state, found.candidate) == ("unmapped", None)
+
+
+async def test_a_listing_elsewhere_is_found_by_its_number(mapper: Mapper, providers: Providers) -> None:
+    sap = Instrument("SAP", "DE")
+    providers.found.append(Found(sap, "SAP SE", "equity", "EUR", "DE0007164600"))
+    found = await one(
+        mapper, BrokerSecurity("s", "equity", "SAP", None, isin="DE0007164600", currency="EUR", scope="x")
+    )
+    assert (found.instrument, found.state) == (sap, "mapped")
+
+
+async def test_sample_prices_are_held_against_nothing(mapper: Mapper, daemon: ApiDaemon) -> None:
+    entry = await daemon.stored(AAPL)
+    await daemon.services.instruments.set_facts(entry, source="sample", name="Google and Apple (sample prices)")
+    found = await one(mapper, APPLE, price="999")
+    assert (found.state, found.instrument) == ("mapped", AAPL)
+    assert not any("differs" in reason for reason in found.reasons)
+
+
+async def test_a_number_with_a_wrong_digit_counts_for_nothing(mapper: Mapper, providers: Providers) -> None:
+    await one(mapper, APPLE)
+    wrong = BrokerSecurity("w", "equity", "Other", isin="US0378331006", currency="USD", scope="x")
+    assert (await one(mapper, wrong)).state == "unmapped"
+
+
 # decisions of persons
 
 
