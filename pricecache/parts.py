@@ -37,11 +37,14 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.breakdown import Breakdowns
+from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.mapping import Mapper
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
@@ -73,6 +76,7 @@ from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
 from pricecache.stores.stream_events import StreamEventStore
+from pricecache.stores.symbol_mappings import SymbolMappingStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
@@ -129,6 +133,7 @@ class Parts:
         self._make_jobs()
         self._make_portfolios()
         self._make_connections()
+        self._make_mapping()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -381,6 +386,14 @@ class Parts:
                 )
             )
 
+    def _make_mapping(self) -> None:
+        database, clock = self._database, self._clock
+        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
+        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
+        mappings = SymbolMappingStore(database, clock)
+        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
+        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+
     def _define_tracking(self) -> None:
         settings = self._settings
         if not settings.enable_realtime_portfolio:
@@ -528,5 +541,6 @@ class Parts:
             realtime=self.realtime,
             streams=self.streams,
             connections=self.connections,
-            search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
+            search=self.search,
+            mapper=self.mapper,
         )
