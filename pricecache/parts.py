@@ -36,17 +36,24 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.breakdown import Breakdowns
+from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.mapping import Mapper
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.price_origins import PriceOrigins
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_CRON, SNAPSHOT_JOB, SNAPSHOT_ZONE, SnapshotCapture
+from pricecache.portfolio.snapshot_members import MemberBuilder
+from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
@@ -71,7 +78,9 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
+from pricecache.stores.snapshots import SnapshotStore
 from pricecache.stores.stream_events import StreamEventStore
+from pricecache.stores.symbol_mappings import SymbolMappingStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
@@ -129,6 +138,7 @@ class Parts:
         self._make_jobs()
         self._make_portfolios()
         self._make_connections()
+        self._make_mapping()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -347,7 +357,9 @@ class Parts:
         self.returns = Returns(self.ledgers, markets, self.wholes)
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
+        self.breakdowns = Breakdowns(self.summaries, self.histories, markets)
         self._make_materialiser(ledgers, markets)
+        self._make_snapshots(markets)
         self.realtime = self._realtime(markets, latest)
         self._define_tracking()
         self.publisher.subscribe(self.realtime.on_quotes)
@@ -379,6 +391,14 @@ class Parts:
                     uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
                 )
             )
+
+    def _make_mapping(self) -> None:
+        database, clock = self._database, self._clock
+        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
+        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
+        mappings = SymbolMappingStore(database, clock)
+        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
+        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -440,6 +460,22 @@ class Parts:
                 uneventful_kept_seconds=RUNS_KEPT * settings.materialize_seconds,
             )
         )
+
+    def _make_snapshots(self, markets: Markets) -> None:
+        store = SnapshotStore(self._database)
+        builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
+        self.snapshots = Snapshots(store, self.wholes)
+        self.snapshot_stats = SnapshotStats(store, self._clock)
+        self.snapshot_capture = SnapshotCapture(
+            store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
+        )
+        self.jobs.define(
+            JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
+        )
+
+    async def _extend_histories(self) -> None:
+        if self._settings.use_materialized:
+            await self.jobs.run(MATERIALIZE_JOB, {}, SNAPSHOT_JOB)
 
     # ---- the API
 
@@ -523,8 +559,11 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
             connections=self.connections,
-            search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
+            search=self.search,
+            mapper=self.mapper,
+            snapshots=self.snapshots,
         )

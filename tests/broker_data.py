@@ -39,7 +39,7 @@ def accounts(name: str) -> st.SearchStrategy[BrokerAccount]:
 def securities(name: str) -> st.SearchStrategy[BrokerSecurity]:
     optional = st.none() | _TEXT
     return st.builds(
-        BrokerSecurity, st.just(name), st.sampled_from(SECURITY_KINDS), optional, optional, optional, optional, optional,
+        BrokerSecurity, st.just(name), st.sampled_from(SECURITY_KINDS), *[optional] * 5,
         optional, _CURRENCY, st.booleans(), _OPTIONS, _TEXT,
     )  # fmt: skip
 

@@ -213,6 +213,14 @@ class Fields:
             else:
                 self.faults.add(f"{place}[{number}]", "invalid_value", "this is an object")
 
+    def ends(self, name: str, field: str) -> list[str]:
+        """What the first and the last object of a list have as the text `field`, where they have one."""
+        value = self._given.get(name)
+        if not isinstance(value, list) or not value:
+            return []
+        found = [one.get(field) for one in (value[0], value[-1]) if isinstance(one, Mapping)]
+        return [str(one) for one in found if isinstance(one, str | date)]
+
     def is_same_as(self, other: Fields) -> bool:
         """Whether both say the same."""
         return self._given == other._given

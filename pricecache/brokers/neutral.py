@@ -75,7 +75,7 @@ class _Reading:
         waypoints = list(self._waypoints(body, latest))
         self.faults.raise_any()
         kept = without_taken_back(rows, self.remarks)
-        found = tuple(one.row for one in kept if one.row is not None)
+        found = sorted((one.row for one in kept if one.row is not None), key=lambda row: (row.day, row.place))
         day = min(latest, self.today)
         first = min((row.day for row in found), default=day)
         for key, amount in money.items():
@@ -87,7 +87,7 @@ class _Reading:
             securities=self.securities,
             holdings=holdings,
             money=self.money,
-            transactions=found,
+            transactions=tuple(found),
             waypoints=tuple(sorted(waypoints, key=lambda one: one.day)),
             remarks=tuple(self.remarks),
         )

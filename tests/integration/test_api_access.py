@@ -116,6 +116,8 @@ EXPECTED = {
     "GET /docs/{name}": None,
     "GET /static/stream.js": None,
     "GET /": None,
+    "POST /api/portfolio/daily-snapshots/capture": "ops",
+    "GET /api/portfolio/daily-snapshots": "user",
     "POST /api/portfolios": "user",
     "GET /api/portfolios": "user",
     "GET /api/portfolios/{id}": "user",
@@ -137,6 +139,7 @@ EXPECTED = {
     "GET /api/portfolio/history-data/{period}": "user",
     "GET /api/portfolio/performance": "user",
     "GET /api/portfolio/summary": "user",
+    "GET /api/portfolio/account-breakdown": "user",
     "POST /api/portfolios/{id}/refresh": "user",
     "POST /api/portfolio/live-tracking/start": "user",
     "DELETE /api/portfolio/live-tracking/stop": "user",
@@ -157,6 +160,12 @@ EXPECTED = {
     "POST /api/portfolio/connections/{id}/fetch": "user",
     "DELETE /api/portfolio/connections/{id}": "user",
     "POST /api/plaid/webhook": None,
+    "GET /api/portfolio/mappings": "user",
+    "PUT /api/portfolio/mappings/{id}": "user",
+    "DELETE /api/portfolio/mappings/{id}": "user",
+    "GET /api/admin/mappings": "ops",
+    "PUT /api/admin/mappings/{id}": "ops",
+    "DELETE /api/admin/mappings/{id}": "ops",
 }
 
 
