@@ -8,18 +8,21 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.stores.connections import Connection
 from tests.clock import START
+from tests.documents import ROOT
 from tests.fakes.plaid import FakePlaid, Item
 from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolios import ANN, BOB, KEYS, listed, made
@@ -227,6 +230,22 @@ async def test_a_public_token_becomes_a_connection_whose_rows_are_all_fetched(
     assert plaid.requests()["investments/transactions/get"] == 3
     assert [name for name, _ in told] == ["connected", "fetched"]
     assert (told[1][1].state, told[1][1].portfolio) == ("active", portfolio)
+
+
+async def test_what_is_fetched_is_read_as_if_it_had_been_posted(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    example = json.loads((ROOT / "docs" / "examples" / "plaid.json").read_text())
+    rows = sorted(example.pop("investment_transactions"), key=lambda row: row["date"], reverse=True)
+    plaid.add("public-sandbox-example", holdings=example, transactions=rows)
+    daemon.clock.set(datetime(2026, 11, 28, 12, tzinfo=UTC))
+    connection = (await connect(daemon, "public-sandbox-example"))["id"]
+    posted = {**example, "investment_transactions": rows}
+    today = int(daemon.clock.time() // 86400)
+    expected = read_plaid(posted, [posted], today=today, first_day=today - 730, institution="First Broker")
+    fetched_ = await kept(daemon, connection)
+    assert replace(fetched_, transactions=()) == replace(expected, transactions=())
+    assert {row.id: replace(row, place=0) for row in fetched_.transactions} == {
+        row.id: replace(row, place=0) for row in expected.transactions
+    }
 
 
 async def test_the_same_public_token_is_the_same_connection(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -518,6 +537,45 @@ async def test_when_all_of_the_past_is_there_all_of_it_is_fetched(daemon: ApiDae
     starts = list(dict.fromkeys(windows(plaid)))
     assert starts == ["2024-11-20", "2026-10-21"]
     assert windows(plaid).count("2024-11-20") == 6
+
+
+async def test_all_of_the_past_is_fetched_however_often_that_fails(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    await connect(daemon)
+    await hook(daemon, plaid, webhook_type="INVESTMENTS_TRANSACTIONS", webhook_code="HISTORICAL_UPDATE")
+    plaid.fail("server_error", "investments/holdings/get", times=2)
+    for _ in range(3):
+        daemon.clock.advance(600)
+        await due(daemon)
+    assert windows(plaid) == ["2024-11-20"] * 6
+
+
+async def test_what_was_lost_here_is_fetched_anew(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await daemon.parts.broker_data.delete(connection)
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await kept(daemon, connection)).first_day == TODAY + 1 - 730
+
+
+async def test_one_that_is_deleted_while_it_is_fetched_is_ended_soon(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    connection = (await connect(daemon))["id"]
+    fetcher = connections(daemon).fetcher
+    assert fetcher is not None
+
+    async def meanwhile(found: Connection) -> None:
+        status, _ = await daemon.call("DELETE", f"{BASE}/{connection}", headers=ANN)
+        assert status == 200
+        await fetched(daemon)
+
+    fetcher.on_fetched = meanwhile
+    await fetcher.fetch(connection)
+    assert len(plaid.tokens()) == 1
+    daemon.clock.advance(10)
+    assert await due(daemon) == {"removed": 1}
+    assert plaid.tokens() == []
+    assert await database["broker_data"].count_documents({}) == 0
 
 
 async def test_a_webhook_says_how_the_login_stands(daemon: ApiDaemon, plaid: FakePlaid) -> None:
