@@ -199,6 +199,7 @@ class _Reading:
             is_coin = currency is not None and currency not in ISO and self.securities[security].kind == "crypto"
             if is_coin:
                 price = value = cost = currency = None
+            day = None if day is None else min(day, self.today)
             yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
 
     def _known(self, given: Fields, account: str | None, security: str | None) -> None:
