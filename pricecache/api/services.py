@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.breakdown import Breakdowns
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.mapping import Mapper
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
@@ -99,6 +102,9 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
+    mapper: Mapper
     stream: StreamFeed | None = None

@@ -101,6 +101,14 @@ INDEXES = (
     Index("broker_data", (("connection", ASCENDING), ("number", ASCENDING)), only_with="connection"),
     Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
     Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("connections", (("user", ASCENDING), ("_id", ASCENDING))),
+    Index("connections", (("postedAs", ASCENDING),), unique=True, only_with="postedAs"),
+    Index("connections", (("item", ASCENDING),), unique=True, only_with="item"),
+    Index("connections", (("nextFetchAt", ASCENDING),), only_with="nextFetchAt"),
+    Index("symbol_mappings", (("keys", ASCENDING),), unique=True),
+    Index("symbol_mappings", (("changedAt", ASCENDING),)),
+    Index("user_mappings", (("user", ASCENDING), ("keys", ASCENDING)), unique=True),
+    Index("user_mappings", (("shared", ASCENDING),), only_with="shared"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 

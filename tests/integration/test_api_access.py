@@ -137,6 +137,7 @@ EXPECTED = {
     "GET /api/portfolio/history-data/{period}": "user",
     "GET /api/portfolio/performance": "user",
     "GET /api/portfolio/summary": "user",
+    "GET /api/portfolio/account-breakdown": "user",
     "POST /api/portfolios/{id}/refresh": "user",
     "POST /api/portfolio/live-tracking/start": "user",
     "DELETE /api/portfolio/live-tracking/stop": "user",
@@ -150,6 +151,19 @@ EXPECTED = {
     "GET /api/stream": "user",
     "POST /api/stream/ticket": "user",
     "GET /api/admin/websocket-stats": "ops",
+    "POST /api/portfolio/connections/link-token": "user",
+    "POST /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections/{id}": "user",
+    "POST /api/portfolio/connections/{id}/fetch": "user",
+    "DELETE /api/portfolio/connections/{id}": "user",
+    "POST /api/plaid/webhook": None,
+    "GET /api/portfolio/mappings": "user",
+    "PUT /api/portfolio/mappings/{id}": "user",
+    "DELETE /api/portfolio/mappings/{id}": "user",
+    "GET /api/admin/mappings": "ops",
+    "PUT /api/admin/mappings/{id}": "ops",
+    "DELETE /api/admin/mappings/{id}": "ops",
 }
 
 
