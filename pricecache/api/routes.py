@@ -46,6 +46,7 @@ from pricecache.api import (
 from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.mappings import MAPPING_ROUTES
 from pricecache.api.routing import Route
+from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
 
 def _cache_routes() -> tuple[Route, ...]:
@@ -479,4 +480,5 @@ ROUTES: tuple[Route, ...] = (
     *_stream_routes(),
     *CONNECTION_ROUTES,
     *MAPPING_ROUTES,
+    *SNAPSHOT_ROUTES,
 )

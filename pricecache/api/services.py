@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -107,4 +108,5 @@ class Services:
     streams: Streams
     connections: Connections
     mapper: Mapper
+    snapshots: Snapshots
     stream: StreamFeed | None = None
