@@ -213,13 +213,13 @@ class _Reading:
         """The code as it stands; a coin that money is not counted in here too."""
         if given.has("iso_currency_code"):
             return given.currency("iso_currency_code")
-        code = given.text("unofficial_currency_code", 16)
-        if code is None or is_known(code):
-            return code
-        code = code.upper()
-        if not (code.isalnum() and code.isascii() and 2 <= len(code) <= 10):
+        coin = given.text("unofficial_currency_code", 16)
+        if coin is None or is_known(coin):
+            return coin
+        coin = coin.upper()
+        if not (coin.isalnum() and coin.isascii() and 2 <= len(coin) <= 10):
             given.fault("unofficial_currency_code", "bad_currency", "a coin is named by 2 to 10 letters and digits")
-        return code
+        return coin
 
     def _rows(self, pages: Sequence[Fields]) -> list[PlaidRow]:
         seen: dict[str, Fields] = {}
