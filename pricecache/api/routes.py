@@ -5,6 +5,8 @@ from __future__ import annotations
 from pricecache.api import (
     access,
     answers,
+    breakdown,
+    breakdown_answers,
     cache,
     changes,
     corrections,
@@ -41,8 +43,10 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.mappings import MAPPING_ROUTES
 from pricecache.api.routing import Route
+from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
 
 def _cache_routes() -> tuple[Route, ...]:
@@ -406,6 +410,11 @@ def _portfolio_routes() -> tuple[Route, ...]:
             query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
             summary="What portfolios are worth now, and how they changed since the last close.",
         ),
+        Route(
+            "GET", "/api/portfolio/account-breakdown", breakdown.breakdown, scope="user",
+            query=breakdown_answers.BreakdownQuery, answers={200: breakdown_answers.BreakdownOut}, tags=tags,
+            summary="The same by account, institution and kind, on any day too, with the shares of each day.",
+        ),
     )  # fmt: skip
 
 
@@ -469,5 +478,7 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *CONNECTION_ROUTES,
     *MAPPING_ROUTES,
+    *SNAPSHOT_ROUTES,
 )

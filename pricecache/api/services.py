@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.breakdown import Breakdowns
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -100,7 +103,10 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
     mapper: Mapper
+    snapshots: Snapshots
     stream: StreamFeed | None = None
