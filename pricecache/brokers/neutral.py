@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
 from pricecache.brokers.fields import Faults, Fields
@@ -24,6 +25,7 @@ from pricecache.core.broker import (
     BrokerAccount,
     BrokerData,
     BrokerSecurity,
+    BrokerTransaction,
     OptionContract,
     Remark,
     SecurityKind,
@@ -31,6 +33,7 @@ from pricecache.core.broker import (
 )
 from pricecache.core.currencies import major, unit
 
+_Dated = TypeVar("_Dated", BrokerTransaction, Waypoint)
 _TOP = frozenset(
     {"source", "asOf", "transactionsFrom", "accounts", "securities", "holdings", "transactions", "balances"}
 )
@@ -75,8 +78,8 @@ class _Reading:
         waypoints = list(self._waypoints(body, latest))
         self.faults.raise_any()
         kept = without_taken_back(rows, self.remarks)
-        found = sorted((one.row for one in kept if one.row is not None), key=lambda row: (row.day, row.place))
         day = min(latest, self.today)
+        found = sorted((_by(one.row, day) for one in kept if one.row is not None), key=lambda row: (row.day, row.place))
         first = min((row.day for row in found), default=day)
         for key, amount in money.items():
             self.money[key] = self.money.get(key, ZERO) + amount
@@ -88,7 +91,7 @@ class _Reading:
             holdings=holdings,
             money=self.money,
             transactions=tuple(found),
-            waypoints=tuple(sorted(waypoints, key=lambda one: one.day)),
+            waypoints=tuple(sorted((_by(one, day) for one in waypoints), key=lambda one: one.day)),
             remarks=tuple(self.remarks),
         )
 
@@ -163,6 +166,7 @@ class _Reading:
             day, currency = given.day("priceDate", self.today + 1), given.currency("currency")
             self._check(given, account, security)
             if given.is_sound and account is not None and security is not None and quantity is not None:
+                day = None if day is None else min(day, self.today)
                 yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
 
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
@@ -205,6 +209,11 @@ class _Reading:
             else:
                 given.fault("securityId", "unknown_security", "securities has no security of this id")
         return currency
+
+
+def _by(one: _Dated, day: int) -> _Dated:
+    """What is of tomorrow, which has come somewhere, is of today."""
+    return one if one.day <= day else replace(one, day=day)
 
 
 def _times(price: Decimal | None, own: Decimal) -> Decimal | None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Corrupt, VersionMismatch
+from pricecache.garbage import young_only
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.packed_broker_data import pack, unpack
 from tests.broker_data import LAST, broker_data, much
@@ -85,3 +86,28 @@ async def test_more_than_a_document_holds_is_kept_in_several(small: BrokerData, 
     await store.save("c", small, 0)
     assert await database["broker_data"].count_documents({"connection": "c"}) > 3
     assert await store.load("c") == (small, 1)
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_rows_are_read_and_kept_while_the_loop_goes_on(store: BrokerDataStore) -> None:
+    given = much(100_000)
+    loop = asyncio.get_running_loop()
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            gaps.append(loop.time() - before)
+
+    ticking = asyncio.create_task(tick())
+    started = loop.time()
+    with young_only():
+        data = await asyncio.to_thread(lambda: read_plaid(given, [given], today=LAST))
+        took = loop.time() - started
+        assert max(gaps) < took / 4
+        assert await store.save("c", data, 0) == 1
+        assert await store.load("c") == (data, 1)
+    ticking.cancel()
+    assert len(data.transactions) == 100_000
+    assert len(gaps) > 100

@@ -237,6 +237,11 @@ def test_a_row_of_after_the_holdings_is_refused() -> None:
     assert refused(given) == [("transactions[0].date", "date_in_the_future")]
 
 
+def test_what_is_of_tomorrow_counts_as_todays() -> None:
+    data = read(row(**{**BUY, "date": "2026-11-21"}), asOf="2026-11-21")
+    assert (data.day, data.transactions[0].day) == (TODAY, TODAY)
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_whatever_is_sent_is_read_or_refused_and_nothing_else(data: st.DataObject) -> None:
