@@ -98,7 +98,10 @@ class Daemon:
         ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
         ending.push_async_callback(parts.realtime.ranges.save)
-        for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
+        for part in (
+            *(parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher),
+            parts.connections,
+        ):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
         await parts.load()

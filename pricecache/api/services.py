@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
     from pricecache.portfolio.breakdown import Breakdowns
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.mapping import Mapper
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -103,4 +106,7 @@ class Services:
     breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
+    mapper: Mapper
+    snapshots: Snapshots
     stream: StreamFeed | None = None

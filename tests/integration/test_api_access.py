@@ -116,6 +116,8 @@ EXPECTED = {
     "GET /docs/{name}": None,
     "GET /static/stream.js": None,
     "GET /": None,
+    "POST /api/portfolio/daily-snapshots/capture": "ops",
+    "GET /api/portfolio/daily-snapshots": "user",
     "POST /api/portfolios": "user",
     "GET /api/portfolios": "user",
     "GET /api/portfolios/{id}": "user",
@@ -151,6 +153,19 @@ EXPECTED = {
     "GET /api/stream": "user",
     "POST /api/stream/ticket": "user",
     "GET /api/admin/websocket-stats": "ops",
+    "POST /api/portfolio/connections/link-token": "user",
+    "POST /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections/{id}": "user",
+    "POST /api/portfolio/connections/{id}/fetch": "user",
+    "DELETE /api/portfolio/connections/{id}": "user",
+    "POST /api/plaid/webhook": None,
+    "GET /api/portfolio/mappings": "user",
+    "PUT /api/portfolio/mappings/{id}": "user",
+    "DELETE /api/portfolio/mappings/{id}": "user",
+    "GET /api/admin/mappings": "ops",
+    "PUT /api/admin/mappings/{id}": "ops",
+    "DELETE /api/admin/mappings/{id}": "ops",
 }
 
 
