@@ -4,8 +4,6 @@ How many stocks a user holds follows the lognormal law through two figures of a 
 Jason Zweig's column of November 2014 in the Wall Street Journal gives them): of those that hold shares themselves 36 %
 hold those of one company, and 84 % those of nine at most. Rounded up, its mean is 7.1 and its median 2; 66,465
 households at a broker held 4.3 and 2.6 (Barber and Odean, Journal of Finance 55, 2000). Of funds the median is 4, as in
-the households that own any (Investment Company Institute, Fact Book 2019), with half that spread, an assumption. There are
-51,000 symbols to hold, as many as Financial Modeling Prep says it has. How often one is held falls with its rank as
 the households that own any (Investment Company Institute, Fact Book 2019), with half that spread, an assumption. There
 are 51,000 symbols to hold, as many as Financial Modeling Prep says it has. How often one is held falls with its rank as
 1 / rank (Zipf), also an assumption: no survey was found that tells the exponent, so 0.8 and 1.2 stand beside it.
