@@ -104,6 +104,11 @@ INDEXES = (
     Index("connections", (("postedAs", ASCENDING),), unique=True, only_with="postedAs"),
     Index("connections", (("item", ASCENDING),), unique=True, only_with="item"),
     Index("connections", (("nextFetchAt", ASCENDING),), only_with="nextFetchAt"),
+    Index("reconstructions", (("user", ASCENDING), ("_id", ASCENDING))),
+    Index("reconstructions", (("portfolio", ASCENDING),)),
+    Index("reconstructions", (("state", ASCENDING), ("queuedAt", ASCENDING))),
+    Index("reconstructions", (("running", ASCENDING),), unique=True, only_with="running"),
+    Index("reconstructions", (("slot", ASCENDING),), unique=True, only_with="slot"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 
