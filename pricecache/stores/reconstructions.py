@@ -284,20 +284,19 @@ class ReconstructionStore:
         return record_of(document)
 
     async def reap(self, owner: str, now: float, most_attempts: int) -> int:
-        """Give back what daemons that are gone have begun, and count it. One that was begun `most_attempts` times and
-        never ended is given up: it may be what ends them."""
-        running: Document = {"state": "running", "owner": {"$ne": owner}}
+        """Give back what was begun by daemons that are gone, or that nobody speaks of any more, and count it. One that
+        was begun `most_attempts` times and never ended is given up: it may be what ends them. `owner`: who asks."""
+        running: Document = {"state": "running"}
         gone = [other for other in await self._records.distinct("owner", running) if is_gone(other, owner)]
         is_silent = {"$expr": {"$lt": ["$heartbeatAt", {"$subtract": ["$$NOW", ABANDONED_AFTER_MS]}]}}
         left = {**running, "$or": [{"owner": {"$in": gone}}, is_silent]}
-        code = {
+        why = {
             "code": "reconstruction_abandoned",
-            "detail": "Every daemon that began it ended.",
+            "detail": "Whoever began it ended, each time.",
             "at": instant_of(now),
         }
-        failed = {"attempts": {"$gte": most_attempts}}
         given_up = await self._records.update_many(
-            {**left, **failed}, _ended("failed", now, now, {"failure": {"$literal": code}})
+            {**left, "attempts": {"$gte": most_attempts}}, _ended("failed", now, now, {"failure": {"$literal": why}})
         )
         back = await self._records.update_many(left, _ended("queued", now, now, {}))
         return given_up.modified_count + back.modified_count
