@@ -157,7 +157,7 @@ def _exchanged(row: PlaidRow, security: BrokerSecurity) -> Iterator[BrokerTransa
 def _of_shares(
     row: PlaidRow, security: BrokerSecurity, action: BrokerAction, remarks: list[Remark]
 ) -> Iterator[BrokerTransaction]:
-    quantity, price = in_units(row.quantity, row.price, row.amount, security)
+    quantity, price = in_units(row.quantity, row.price, row.amount, security, row.fees)
     if action in _TRADES:
         right = abs(quantity) if action in _IN else -abs(quantity)
         if quantity != right:

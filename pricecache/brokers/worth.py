@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker import ZERO, BrokerSecurity
 
 CENT = Decimal("0.01")
 OPTIONS_IN_ONE = 100
@@ -24,13 +24,19 @@ def unit_price(quantity: Decimal, price: Decimal | None, worth: Decimal | None) 
 
 
 def in_units(
-    quantity: Decimal, price: Decimal | None, worth: Decimal | None, security: BrokerSecurity
+    quantity: Decimal,
+    price: Decimal | None,
+    worth: Decimal | None,
+    security: BrokerSecurity,
+    fees: Decimal = ZERO,
 ) -> tuple[Decimal, Decimal | None]:
-    """Quantity and price of options in options, where they are in contracts; of anything else as they are."""
+    """Quantity and price of options in options, where they are in contracts; of anything else as they are. `fees` may
+    be within `worth` or not."""
     if security.option is None or price is None or not worth:
         return quantity, price
     contracts = quantity * price * OPTIONS_IN_ONE
-    return (quantity * OPTIONS_IN_ONE, price) if agree(contracts, worth) else (quantity, price)
+    fits = any(agree(contracts, abs(worth) + beside) for beside in (ZERO, fees, -fees))
+    return (quantity * OPTIONS_IN_ONE, price) if fits else (quantity, price)
 
 
 def fee_is_within(quantity: Decimal, price: Decimal | None, cash: Decimal, fees: Decimal) -> bool:

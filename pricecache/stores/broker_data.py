@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Corrupt, VersionMismatch
@@ -20,13 +20,14 @@ BYTES_IN_ONE = 4 << 20
 """Of a document: well below MongoDB's 16 MB, so that the driver never holds the event loop for long."""
 LOOKS = 4
 """How often a reader looks again when what it read was being written."""
+_MOVED = ("TransientTransactionError", "UnknownTransactionCommitResult")
 
 
 class BrokerDataStore:
     """The collection `broker_data`. Loop-only; safe against writers in any process.
 
-    A head has the id of its connection; a document of pieces has `connection/version/number`, is written before the
-    head of that version, and goes once a later head stands: who reads a head finds all of its pieces, or a later head.
+    A head has the id of its connection; the documents of its pieces carry its version, and are replaced with it in one
+    transaction: who reads a head finds all of its pieces, or by then a later head.
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
@@ -55,11 +56,16 @@ class BrokerDataStore:
         """Put `data` in the place of the version that was read, 0 for none; the new version. All of it or nothing.
         Raises `VersionMismatch` when another one stands there by now."""
         documents = _documents(connection, expected_version + 1, await asyncio.to_thread(pack, data))
-        async with self._client.start_session() as session, await session.start_transaction():
-            await self._move_on(connection, expected_version, len(documents), session)
-            await self._stored.delete_many({"connection": connection}, session=session)
-            for document in documents:
-                await self._stored.insert_one(document, session=session)
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                await self._move_on(connection, expected_version, len(documents), session)
+                await self._stored.delete_many({"connection": connection}, session=session)
+                for document in documents:
+                    await self._stored.insert_one(document, session=session)
+        except PyMongoError as exc:
+            if any(map(exc.has_error_label, _MOVED)):
+                raise VersionMismatch from exc
+            raise
         return expected_version + 1
 
     async def delete(self, connection: str) -> None:

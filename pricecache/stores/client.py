@@ -62,7 +62,7 @@ class Index:
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
-    *("orders", "stream_events"),
+    *("orders", "stream_events", "broker_data"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -98,6 +98,7 @@ INDEXES = (
     Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
     Index("orders", (("portfolio", ASCENDING), ("number", DESCENDING))),
     Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
+    Index("broker_data", (("connection", ASCENDING), ("number", ASCENDING)), only_with="connection"),
     Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
     Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
     Index("connections", (("user", ASCENDING), ("_id", ASCENDING))),
