@@ -35,10 +35,13 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.mapping import Mapper
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
@@ -68,6 +71,7 @@ from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
 from pricecache.stores.stream_events import StreamEventStore
+from pricecache.stores.symbol_mappings import SymbolMappingStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
@@ -121,6 +125,7 @@ class Parts:
         self._make_caches()
         self._make_jobs()
         self._make_portfolios()
+        self._make_mapping()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -348,6 +353,14 @@ class Parts:
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
         self.watcher.on_portfolio_deleted = self.realtime.on_deleted
 
+    def _make_mapping(self) -> None:
+        database, clock = self._database, self._clock
+        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
+        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
+        mappings = SymbolMappingStore(database, clock)
+        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
+        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+
     def _define_tracking(self) -> None:
         settings = self._settings
         if not settings.enable_realtime_portfolio:
@@ -493,5 +506,6 @@ class Parts:
             summaries=self.summaries,
             realtime=self.realtime,
             streams=self.streams,
-            search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
+            search=self.search,
+            mapper=self.mapper,
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.mapping import Mapper
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
@@ -101,4 +102,5 @@ class Services:
     summaries: Summaries
     realtime: Realtime
     streams: Streams
+    mapper: Mapper
     stream: StreamFeed | None = None

@@ -74,7 +74,7 @@ class Entry:
     the stored version of `state`. `kind` and `name`: what a provider said it is. `aliases`: symbols it had before.
     `spellings`: by provider, the symbol to ask that one for instead. `currencies`: `(since, currency)` ascending, of
     an instrument whose prices changed their currency; empty where they never did. `fixed`: names of facts that a person
-    set, which no provider changes.
+    set, which no provider changes. `owner`: the user whose own it is, None of what is everybody's.
     """
 
     id: int
@@ -100,6 +100,7 @@ class Entry:
     spellings: Mapping[str, str] = field(default_factory=dict)
     currencies: tuple[tuple[int, str], ...] = ()
     fixed: frozenset[str] = frozenset()
+    owner: str | None = None
 
     def touch(self) -> None:
         self.version += 1
@@ -163,6 +164,10 @@ class Catalog:
         if on is not None and (then := next((e for e in former if _had(e, instrument, on)), None)) is not None:
             return then
         return present or max(former, key=lambda entry: _had_until(entry, instrument))
+
+    def had(self, instrument: Instrument, on: int) -> Entry | None:
+        """The one that is known to have had this symbol on that day, and has another now."""
+        return next((entry for entry in self._by_alias.get(instrument, ()) if _had(entry, instrument, on)), None)
 
     def by_id(self, series_id: int) -> Entry | None:
         return self._by_id.get(series_id)

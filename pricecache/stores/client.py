@@ -110,6 +110,10 @@ INDEXES = (
     Index("reconstructions", (("state", ASCENDING), ("queuedAt", ASCENDING))),
     Index("reconstructions", (("running", ASCENDING),), unique=True, only_with="running"),
     Index("reconstructions", (("slot", ASCENDING),), unique=True, only_with="slot"),
+    Index("symbol_mappings", (("keys", ASCENDING),), unique=True),
+    Index("symbol_mappings", (("changedAt", ASCENDING),)),
+    Index("user_mappings", (("user", ASCENDING), ("keys", ASCENDING)), unique=True),
+    Index("user_mappings", (("shared", ASCENDING),), only_with="shared"),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 

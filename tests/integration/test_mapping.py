@@ -1,0 +1,192 @@
+"""Securities of brokers: which instrument each is priced by, how sure that is, and that nobody borrows another's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pricecache.core.asking import Found
+from pricecache.core.bars import day_number, day_of
+from pricecache.core.broker import BrokerSecurity
+from pricecache.core.instruments import Instrument
+from pricecache.errors import ProviderError, RateLimited
+from pricecache.portfolio.candidates import Assessor
+from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
+from pricecache.stores.searches import SearchStore
+from pricecache.stores.symbol_mappings import SymbolMappingStore
+from pricecache.sync.searching import ProviderSearch
+from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
+
+AAPL, META, FB = Instrument("AAPL"), Instrument("META"), Instrument("FB")
+APPLE = BrokerSecurity(
+    "a1", "equity", "Apple Inc", "AAPL", "XNAS", "US0378331005", "037833100", currency="USD", scope="plaid"
+)
+FUND = BrokerSecurity("f1", "mutual_fund", "Stable Value Trust Class R", currency="USD", scope="plaid")
+OPTION = BrokerSecurity("o1", "derivative", "AAPL Jan 2027 200 Call", "AAPL270115C00200000", scope="plaid")
+CASH = BrokerSecurity("c1", "cash", "US Dollar", "CUR:USD", is_money=True, scope="plaid")
+
+
+class Providers:
+    """Finds what has the text in its symbol or name; and counts."""
+
+    name = "one"
+
+    def __init__(self, *found: Found) -> None:
+        self.found = list(found)
+        self.failures: dict[str, ProviderError] = {}
+        self.asked: list[str] = []
+
+    async def search(self, text: str, limit: int) -> tuple[list[Found], dict[str, ProviderError]]:
+        self.asked.append(text)
+        hits = [one for one in self.found if text in f"{one.instrument.symbol} {one.name} {one.source}".upper()]
+        return hits[:limit], self.failures
+
+
+@pytest.fixture
+def providers() -> Providers:
+    return Providers(
+        Found(AAPL, "Apple Inc.", "equity", "USD", "one"),
+        Found(Instrument("AAPL", "MX"), "Apple Inc.", "equity", "MXN", "one"),
+        Found(Instrument("VFIAX"), "Vanguard 500 Index Fund Admiral Shares", "fund", "USD", "one"),
+    )
+
+
+@pytest.fixture
+async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
+    async with api_daemon(database) as started:
+        yield started
+
+
+@pytest.fixture
+def mapper(daemon: ApiDaemon, database: Any, providers: Providers) -> Mapper:
+    return mapper_on(daemon, database, providers)
+
+
+def mapper_on(daemon: ApiDaemon, database: Any, providers: Providers) -> Mapper:
+    parts, search = daemon.parts, ProviderSearch(providers, SearchStore(database, daemon.clock))
+    assessor = Assessor(parts.catalog, parts.columns, search, lambda: True)
+    store = SymbolMappingStore(database, daemon.clock)
+    return Mapper(store, parts.catalog, parts.instruments, assessor, daemon.clock)
+
+
+async def one(mapper: Mapper, security: BrokerSecurity, user: str = "alice", **facts: Any) -> Mapped:
+    price, used = facts.get("price"), facts.get("used_from")
+    prices = {} if price is None else {security.id: (facts.get("day", TODAY - 1), Decimal(price))}
+    found = await mapper.map(
+        [security], user=user, prices=prices, used_from={} if used is None else {security.id: used}
+    )
+    return found[security.id]
+
+
+async def named(daemon: ApiDaemon, instrument: Instrument, name: str | None, **facts: Any) -> None:
+    entry = await daemon.stored(instrument, **facts)
+    await daemon.services.instruments.set_facts(entry, name=name, kind="equity")
+
+
+async def test_a_ticker_on_its_exchange_with_the_same_name_is_mapped(mapper: Mapper, providers: Providers) -> None:
+    found = await one(mapper, APPLE)
+    assert (found.instrument, found.state, found.is_brokers_own) == (AAPL, "mapped", False)
+    assert found.confidence == 1.0
+    assert providers.asked == ["AAPL"]
+    assert any(reason.startswith("ticker_on_exchange (+0.70)") for reason in found.reasons)
+
+
+async def test_every_security_but_money_gets_an_instrument_and_the_users_own_is_named(
+    mapper: Mapper, daemon: ApiDaemon
+) -> None:
+    found = await mapper.map([APPLE, FUND, OPTION, CASH], user="alice")
+    assert set(found) == {"a1", "f1", "o1"}
+    own = found["f1"]
+    assert (own.state, own.is_brokers_own, own.instrument) == ("unmapped", True, own_instrument("alice", FUND))
+    assert found["o1"].is_brokers_own
+    entry = daemon.services.catalog.require(own.instrument)
+    assert (entry.owner, entry.currency, entry.name, entry.tracked) == ("alice", "USD", FUND.name, False)
+    assert own_instrument("bob", FUND) != own.instrument
+
+
+async def test_what_is_mapped_is_asked_for_once_for_everybody(
+    mapper: Mapper, providers: Providers, daemon: ApiDaemon, database: Any
+) -> None:
+    await one(mapper, APPLE)
+    await one(mapper, APPLE, "bob")
+    await one(mapper_on(daemon, database, providers), replace(APPLE, id="x", scope="bob-1"), "carol")
+    assert providers.asked == ["AAPL"]
+
+
+async def test_a_price_far_off_is_never_mapped(mapper: Mapper, daemon: ApiDaemon) -> None:
+    await named(daemon, AAPL, "Apple Inc.")  # closes at 107.25
+    found = await one(mapper, APPLE, price="210.00")
+    assert (found.state, found.is_brokers_own, found.candidate) == ("review", True, AAPL)
+    assert any(reason.startswith("price_differs") for reason in found.reasons)
+    assert (await one(mapper, APPLE, "bob", price="107.00")).state == "mapped"
+
+
+async def test_a_mapping_is_held_against_the_price_once_there_is_one(mapper: Mapper, daemon: ApiDaemon) -> None:
+    assert (await one(mapper, APPLE, price="210.00")).state == "mapped"
+    await named(daemon, AAPL, "Apple Inc.")
+    assert (await one(mapper, APPLE, price="210.00")).state == "review"
+
+
+async def test_another_currency_is_never_mapped(mapper: Mapper) -> None:
+    found = await one(mapper, replace(APPLE, currency="EUR", exchange=None, scope="x", isin=None, cusip=None))
+    assert found.state != "mapped"
+
+
+async def test_a_renamed_ticker_leads_to_the_same_instrument(mapper: Mapper, daemon: ApiDaemon) -> None:
+    await named(daemon, FB, "Facebook")
+    await daemon.call("POST", "/cache/symbols/FB/rename", json={"to": "META", "on": "2022-06-09"})
+    await named(daemon, META, "Meta Platforms")
+    old = BrokerSecurity("m", "equity", "Facebook Inc", "FB", "XNAS", scope="x")
+    assert (await one(mapper, old, used_from=day_number(day_of(TODAY).replace(year=2021)))).instrument == META
+
+
+async def test_a_ticker_used_again_does_not_borrow_the_history_of_another(
+    mapper: Mapper, daemon: ApiDaemon, providers: Providers
+) -> None:
+    await named(daemon, FB, "Facebook")
+    await daemon.call("POST", "/cache/symbols/FB/rename", json={"to": "META", "on": "2022-06-09"})
+    await named(daemon, META, "Meta Platforms")
+    providers.found.append(Found(FB, "ProShares Dynamic Buffer ETF", "etf", "USD", "one"))
+    new = BrokerSecurity("n", "etf", "ProShares Dynamic Buffer ETF", "FB", "BATS", scope="x")
+    assert (await one(mapper, new, used_from=TODAY - 100)).instrument == FB
+    unknown = BrokerSecurity("u", "etf", "Fantastic Bonds", "FB", "BATS", scope="x")
+    found = await one(mapper, unknown, used_from=TODAY - 100)
+    assert (found.state, found.is_brokers_own) == ("review", True)
+
+
+async def test_two_securities_with_one_ticker_are_not_one(mapper: Mapper, providers: Providers) -> None:
+    await one(mapper, APPLE)
+    other = BrokerSecurity("z", "equity", "Appalachian Power", "AAPL", "XNAS", scope="x")
+    assert (await one(mapper, other)).state == "review"
+
+
+async def test_what_contradicts_what_is_known_of_its_number_is_judged_by_itself(
+    mapper: Mapper, providers: Providers
+) -> None:
+    providers.found.append(Found(Instrument("MSFT"), "Microsoft", "equity", "USD", "one"))
+    planted = replace(APPLE, ticker="MSFT", name="Microsoft")
+    assert (await one(mapper, planted, "mallory")).instrument == Instrument("MSFT")
+    assert (await one(mapper, APPLE)).instrument == AAPL
+
+
+async def test_a_provider_that_fails_is_asked_again_later(
+    mapper: Mapper, providers: Providers, daemon: ApiDaemon
+) -> None:
+    fund = BrokerSecurity("v", "mutual_fund", "Vanguard 500 Index Admiral", "VFIAX", scope="x")
+    providers.failures, found = {"one": RateLimited()}, providers.found
+    providers.found = []
+    assert (await one(mapper, fund)).state == "review"
+    providers.failures, providers.found = {}, found
+    daemon.clock.advance(3601)
+    found = await one(mapper, fund)
+    assert found.instrument == Instrument("VFIAX"), (found.reasons, found.state, providers.asked)
+
+
+def securities(count: int) -> Sequence[BrokerSecurity]:
+    return [
+        replace(APPLE, id=f"s{n}", ticker=f"S{n}", name=f"Security {n}", isin=None, cusip=None) for n in range(count)
+    ]
