@@ -19,6 +19,7 @@ from pricecache.api.services import Services
 from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
+from pricecache.broker_parts import brokers_of
 from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.intraday import IntradayReader
@@ -46,6 +47,7 @@ from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.price_origins import PriceOrigins
+from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.summary import Summaries
@@ -57,6 +59,7 @@ from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
@@ -126,6 +129,7 @@ class Parts:
         self._make_jobs()
         self._make_portfolios()
         self._make_mapping()
+        self._make_brokers()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -317,6 +321,7 @@ class Parts:
 
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
+        self.markets = markets
         self.portfolios = PortfolioStore(self._database, self.heads)
         self.stream_events = StreamEventStore(self._database, self._owner, self._settings.stream_event_days)
         ledgers = LedgerStore(self._database, self.heads, self.stream_events)
@@ -360,6 +365,30 @@ class Parts:
         mappings = SymbolMappingStore(database, clock)
         self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
         self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+
+    def _make_brokers(self) -> None:
+        settings = self._settings
+        self.brokers = brokers_of(
+            self._database,
+            self._clock,
+            self._owner,
+            concurrency=settings.reconstruction_concurrency,
+            connections=ConnectionStore(self._database),
+            mapper=self.mapper,
+            own_prices=self.broker_prices,
+            tracker=self.tracker,
+            start_run=self.jobs.run,
+            catalog=self.catalog,
+            instruments=self.instruments,
+            markets=self.markets,
+            ledgers=self.ledgers,
+            portfolios=self.portfolios,
+            materialiser=self.materialiser if settings.use_materialized else None,
+            dollars=lambda: sum(pool.account.dollars for pool in self._chain.pools),
+        )
+        told = ReconstructionNews(self.brokers.queue, self.realtime.hub.publish_values)
+        self.brokers.queue.on_progress = told.tell
+        self.watcher.on_reconstruction = told.look
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -436,6 +465,7 @@ class Parts:
             most_of_user=self._settings.stream_connections_per_user,
         )
         self.watcher.on_portfolio_created = self.streams.newcomers.created
+        self.brokers.homes.on_created = self.streams.newcomers.created
         self.watcher.on_reopened = self._look_again
         self.services = self._services()
         return Dispatcher(
@@ -508,4 +538,5 @@ class Parts:
             streams=self.streams,
             search=self.search,
             mapper=self.mapper,
+            brokers=self.brokers,
         )

@@ -41,6 +41,7 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
 
 
@@ -467,4 +468,5 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *RECONSTRUCTION,
 )

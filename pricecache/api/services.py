@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.broker_intake import BrokerIntake
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
+    from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
+    from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
     from pricecache.portfolio.summary import Summaries
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pricecache.providers.pool import ProviderPool
     from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
+    from pricecache.stores.connections import ConnectionStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
@@ -45,6 +49,19 @@ if TYPE_CHECKING:
     from pricecache.sync.review import Reviewer
     from pricecache.sync.searching import ProviderSearch
     from pricecache.sync.streamfeed import StreamFeed
+
+
+class Brokers(Protocol):
+    """Broker connections and what is made of them."""
+
+    @property
+    def connections(self) -> ConnectionStore: ...
+    @property
+    def queue(self) -> ReconstructionQueue: ...
+    @property
+    def intake(self) -> BrokerIntake: ...
+    @property
+    def metrics(self) -> ReconstructionMetrics: ...
 
 
 class Status(Protocol):
@@ -103,4 +120,5 @@ class Services:
     realtime: Realtime
     streams: Streams
     mapper: Mapper
+    brokers: Brokers
     stream: StreamFeed | None = None

@@ -21,7 +21,7 @@ class RowCounts:
 
 def prefix_of(connection: str) -> str:
     """What the external ids of its rows begin with, a slash after it."""
-    return f"broker:{connection}"
+    return connection
 
 
 def incoming_of(rows: Sequence[Transaction]) -> list[Incoming]:

@@ -104,10 +104,12 @@ class ReconstructionQueue:
         self._owner = owner
         self._random = randomness
         self._wakers = [asyncio.Event() for _ in range(concurrency)]
-        self._attempts: set[asyncio.Task[None]] = set()
+        self._attempts: dict[str, asyncio.Task[None]] = {}
         self._is_stopping = False
         self._is_failing = False
         self._is_away = False
+        self.pending = 0
+        self.retried = 0
         self.failed = 0
         self.done = 0
         self.on_progress: Callable[[ReconstructionRecord], object] = lambda record: None
@@ -116,6 +118,9 @@ class ReconstructionQueue:
     def running(self) -> int:
         """Those that are being done here."""
         return len(self._attempts)
+
+    def is_doing(self, connection: str) -> bool:
+        return connection in self._attempts
 
     async def request(
         self,
@@ -150,13 +155,15 @@ class ReconstructionQueue:
     async def stop(self) -> None:
         """Begin nothing more, and hand back what was begun: another daemon, or the next start, goes on. Idempotent."""
         self._is_stopping = True
-        await cancelled(list(self._attempts))
+        await cancelled(list(self._attempts.values()))
 
     async def _keep_reaping(self) -> None:
         while True:
             with suppress(PyMongoError):  # told by the workers
                 if await self.store.reap(self._owner, self._clock.time(), MOST_ATTEMPTS):
                     self.wake()
+                counts = await self.store.counts()
+                self.pending = counts["queued"] + counts["waiting"]
             await self._clock.sleep(REAP_SECONDS)
 
     async def _keep_working(self, slot: int) -> None:
@@ -175,12 +182,12 @@ class ReconstructionQueue:
                 await self._idle(waker, pause)
                 continue
             task = asyncio.create_task(self._do(claim), name=f"reconstruction {claim.connection}")
-            self._attempts.add(task)
+            self._attempts[claim.connection] = task
             try:
                 await asyncio.wait([task])
             finally:  # else somebody ends this worker
                 await cancelled([task])
-                self._attempts.discard(task)
+                del self._attempts[claim.connection]
             self.wake()
 
     async def _pause(self) -> float:
@@ -263,6 +270,7 @@ class ReconstructionQueue:
             self._tell_away(away)
         else:
             self.failed += not retries
+            self.retried += retries
             self._tell(record)
             await self._count(**{"retried" if retries else "failed": 1})
 

@@ -161,6 +161,11 @@ class ReconstructionStore:
         key: Document = {"user": user} if portfolio is None else {"user": user, "portfolio": portfolio}
         return [record_of(found) for found in await self._records.find(key).sort("_id", 1).to_list()]
 
+    async def unfinished(self, portfolio: str) -> list[ReconstructionRecord]:
+        """Of one portfolio, those that are not done."""
+        found = await self._records.find({"portfolio": portfolio, "state": {"$ne": "done"}}).sort("_id", 1).to_list()
+        return [record_of(one) for one in found]
+
     async def place(self, record: ReconstructionRecord) -> int | None:
         """How many users' turn comes before or at this one's, from 1 on; None when it does not wait in the queue."""
         if record.state != "queued":
