@@ -1,82 +1,86 @@
-"""The parts of broker connections, named and put together for `parts`."""
+"""What connects users' accounts at brokers, put together from the settings; nothing here is started."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pymongo.asynchronous.database import AsyncDatabase
+from pricecache.brokers.plaid_client import PlaidClient
+from pricecache.brokers.plaid_webhooks import WebhookVerifier
+from pricecache.brokers.secrets import SecretBox, Vault, check_keys, key_in
+from pricecache.errors import Misconfigured, Unavailable
+from pricecache.portfolio.connections import Connections, StartRun
+from pricecache.portfolio.fetching import Fetcher, Plaid
 
-from pricecache.clock import Clock
-from pricecache.core.catalog import Catalog
-from pricecache.portfolio.broker_homes import BrokerHomes
-from pricecache.portfolio.broker_intake import BrokerIntake
-from pricecache.portfolio.broker_prices import BrokerPrices
-from pricecache.portfolio.ledger import Ledgers
-from pricecache.portfolio.mapping import Mapper
-from pricecache.portfolio.market import Markets
-from pricecache.portfolio.materialiser import Materialiser
-from pricecache.portfolio.reconstructing import Reconstructor, Sources
-from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
-from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
-from pricecache.portfolio.security_prices import SecurityPrices
-from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import ConnectionStore
-from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.portfolios import PortfolioStore
-from pricecache.stores.reconstruction_days import ReconstructionDays
-from pricecache.stores.reconstructions import ReconstructionStore
-from pricecache.sync.backfill import Tracker
+if TYPE_CHECKING:
+    from pricecache.clock import Clock
+    from pricecache.portfolio.ledger import Ledgers
+    from pricecache.settings import Settings
+    from pricecache.stores.broker_data import BrokerDataStore
+    from pricecache.stores.connections import ConnectionStore
+    from pricecache.stores.leases import LeaseStore
+    from pricecache.stores.portfolios import PortfolioStore
+
+PLAID_URLS = {"sandbox": "https://sandbox.plaid.com", "production": "https://production.plaid.com"}
 
 
-@dataclass(frozen=True, slots=True)
-class Brokers:
-    """What the API sees of broker connections."""
-
-    connections: ConnectionStore
-    data: BrokerDataStore
-    homes: BrokerHomes
-    queue: ReconstructionQueue
-    intake: BrokerIntake
-    metrics: ReconstructionMetrics
-
-
-def brokers_of(
-    database: AsyncDatabase[dict[str, Any]],
+def connections_of(
+    settings: Settings,
     clock: Clock,
-    owner: str,
     *,
-    concurrency: int,
-    connections: ConnectionStore,
-    mapper: Mapper,
-    own_prices: BrokerPrices,
-    tracker: Tracker[Any],
-    start_run: Callable[[str, Mapping[str, Any], str], Awaitable[Any]],
-    catalog: Catalog,
-    instruments: InstrumentStore,
-    markets: Markets,
-    ledgers: Ledgers,
+    store: ConnectionStore,
+    data: BrokerDataStore,
     portfolios: PortfolioStore,
-    materialiser: Materialiser | None,
-    dollars: Callable[[], float],
-) -> Brokers:
-    """Reconstructions on these parts of a daemon; nothing is started. `dollars`: what providers have cost so far."""
-    data, homes = BrokerDataStore(database), BrokerHomes(connections, portfolios, clock)
-    reconstructor = Reconstructor(
-        Sources(connections, data, homes),
-        mapper,
-        SecurityPrices(tracker, catalog, markets, start_run),
-        own_prices,
-        instruments,
-        markets,
-        ledgers,
+    ledgers: Ledgers,
+    leases: LeaseStore,
+    start_run: StartRun,
+) -> Connections:
+    """Raises `Misconfigured` with code `plaid_keys_incomplete` or `secrets_key_bad`."""
+    plaid = _plaid(settings)
+    if plaid is None:
+        return Connections(store, data, portfolios, ledgers, clock, start_run)
+    interval = settings.broker_fetch_hours * 3600
+    return Connections(
+        store,
+        data,
         portfolios,
-        materialiser,
+        ledgers,
         clock,
+        start_run,
+        plaid=plaid,
+        verifier=WebhookVerifier(plaid.client.verification_key, clock),
+        fetcher=Fetcher(plaid, store, data, leases, clock, random.Random(), interval=interval),
+        client_name=settings.plaid_client_name,
+        webhook_url=settings.plaid_webhook_url,
     )
-    store, days = ReconstructionStore(database), ReconstructionDays(database)
-    queue = ReconstructionQueue(store, days, reconstructor, clock, owner, random.Random(), concurrency=concurrency)
-    intake = BrokerIntake(connections, data, homes, queue, clock)
-    return Brokers(connections, data, homes, queue, intake, ReconstructionMetrics(store, days, clock, dollars))
+
+
+def _plaid(settings: Settings) -> Plaid | None:
+    client_id, secret = settings.plaid_client_id or None, settings.plaid_secret_key
+    if client_id is None and secret is None:
+        return None
+    if client_id is None or secret is None or not secret.get_secret_value():
+        raise Misconfigured("Plaid needs both PLAID_CLIENT_ID and PLAID_SECRET_KEY.", code="plaid_keys_incomplete")
+    url = settings.plaid_url or PLAID_URLS[settings.plaid_env]
+    return Plaid(PlaidClient(client_id, secret.get_secret_value(), url), _vault(settings).box)
+
+
+def _vault(settings: Settings) -> Vault:
+    keys = [key.get_secret_value() for key in settings.secrets_key]
+    if keys:
+        check_keys(keys)
+
+    def make() -> SecretBox:
+        if keys:
+            return SecretBox(keys)
+        if settings.mongodb_uri is None:
+            return SecretBox([key_in(settings.data_dir)])
+        # a key beside the database of others would be one that not all daemons have
+        raise Unavailable(
+            "Access tokens are kept encrypted only, and there is no key: set PRICECACHE_SECRETS_KEY to the output of "
+            "openssl rand -base64 32 | tr '+/' '-_', the same for all daemons.",
+            code="secrets_key_missing",
+            retry_after=3600.0,
+        )
+
+    return Vault(make)

@@ -19,7 +19,7 @@ from pricecache.api.services import Services
 from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
-from pricecache.broker_parts import brokers_of
+from pricecache.broker_parts import connections_of
 from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.intraday import IntradayReader
@@ -38,6 +38,7 @@ from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.broker_prices import BrokerPrices
 from pricecache.portfolio.candidates import Assessor
+from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
@@ -57,8 +58,10 @@ from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.realtime.realtime import Realtime
 from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
+from pricecache.reconstruction_parts import reconstructions_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
+from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
@@ -94,6 +97,8 @@ REFRESHES_KEPT = 96
 """Runs of `live_price_update` that are kept when nothing happened in them: a day of them by default."""
 RUNS_KEPT = 144
 """The same of `materialize_history`."""
+FETCH_SECONDS = 60.0
+"""How often it is looked which connections are due; each is fetched by its own time."""
 MATERIALIZE_AFTER_SECONDS = 60.0
 """After the start, when the first sync has brought what was missing."""
 
@@ -129,7 +134,8 @@ class Parts:
         self._make_jobs()
         self._make_portfolios()
         self._make_mapping()
-        self._make_brokers()
+        self._make_connections()
+        self._make_reconstructions()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -366,14 +372,33 @@ class Parts:
         self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
         self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
 
-    def _make_brokers(self) -> None:
+    def _make_connections(self) -> None:
+        self.broker_data = BrokerDataStore(self._database)
+        self.connections = connections_of(
+            self._settings,
+            self._clock,
+            store=ConnectionStore(self._database),
+            data=self.broker_data,
+            portfolios=self.portfolios,
+            ledgers=self.ledgers,
+            leases=LeaseStore(self._database, self._owner),
+            start_run=self.jobs.run,
+        )
+        if (fetcher := self.connections.fetcher) is not None:
+            kept = RUNS_KEPT * FETCH_SECONDS
+            self.jobs.define(
+                JobDefinition(FETCH_JOB, fetcher.run, every=FETCH_SECONDS, concurrency=4, uneventful_kept_seconds=kept)
+            )
+
+    def _make_reconstructions(self) -> None:
         settings = self._settings
-        self.brokers = brokers_of(
+        self.reconstructions = reconstructions_of(
             self._database,
             self._clock,
             self._owner,
             concurrency=settings.reconstruction_concurrency,
-            connections=ConnectionStore(self._database),
+            connections=self.connections,
+            data=self.broker_data,
             mapper=self.mapper,
             own_prices=self.broker_prices,
             tracker=self.tracker,
@@ -386,9 +411,9 @@ class Parts:
             materialiser=self.materialiser if settings.use_materialized else None,
             dollars=lambda: sum(pool.account.dollars for pool in self._chain.pools),
         )
-        told = ReconstructionNews(self.brokers.queue, self.realtime.hub.publish_values)
-        self.brokers.queue.on_progress = told.tell
-        self.watcher.on_reconstruction = told.look
+        news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
+        self.reconstructions.queue.on_progress = news.tell
+        self.watcher.on_reconstruction = news.look
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -465,7 +490,7 @@ class Parts:
             most_of_user=self._settings.stream_connections_per_user,
         )
         self.watcher.on_portfolio_created = self.streams.newcomers.created
-        self.brokers.homes.on_created = self.streams.newcomers.created
+        self.reconstructions.homes.on_created = self.streams.newcomers.created
         self.watcher.on_reopened = self._look_again
         self.services = self._services()
         return Dispatcher(
@@ -538,5 +563,6 @@ class Parts:
             streams=self.streams,
             search=self.search,
             mapper=self.mapper,
-            brokers=self.brokers,
+            reconstructions=self.reconstructions,
+            connections=self.connections,
         )

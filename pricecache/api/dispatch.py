@@ -224,7 +224,7 @@ class Dispatcher:
             await asyncio.wait(self._changes, timeout=self._request_seconds)
             await cancelled(list(self._changes))
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | None:
+    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | bytes | None:
         most = route.max_body_bytes if route.takes_file else min(route.max_body_bytes, self._max_body_bytes)
         declared = request.content_length
         if declared is not None and declared > most:
@@ -246,6 +246,8 @@ class Dispatcher:
             raise Malformed("This takes a JSON body, and none was sent.", code="missing_body")
         if request.content_type != "application/json":
             raise UnsupportedBody
+        if route.keeps_bytes:
+            return raw
         try:
             body: BaseModel = await _maybe_in_thread(
                 len(raw), partial(route.body.model_validate_json, raw), _BODY_INLINE

@@ -42,7 +42,7 @@ async def _request(call: Call) -> Answer:
 
 
 async def _taken(call: Call, user: str, given: Request) -> Sequence[Taken]:
-    intake, asked, by = call.services.brokers.intake, given.asked, call.principal.name
+    intake, asked, by = call.services.reconstructions.intake, given.asked, call.principal.name
     portfolio = None
     if asked.portfolio_id is not None:
         portfolio = await call.services.portfolios.get(user, asked.portfolio_id)
@@ -55,12 +55,12 @@ async def _taken(call: Call, user: str, given: Request) -> Sequence[Taken]:
 
 
 async def status(call: Call) -> Answer:
-    user, query, brokers = user_of(call), call.query, call.services.brokers
+    user, query = user_of(call), call.query
     if query.portfolio_id is not None:
         await call.services.portfolios.get(user, query.portfolio_id)
     if query.connection_id is not None:
-        await brokers.connections.get(user, query.connection_id)
-    found = await brokers.queue.store.all_of(user, query.portfolio_id)
+        await call.services.connections.store.get(user, query.connection_id)
+    found = await call.services.reconstructions.queue.store.all_of(user, query.portfolio_id)
     wanted = [one for one in found if query.connection_id in (None, one.connection)]
     return Answer({"reconstructions": [await _status(call, one) for one in wanted]})
 
@@ -69,7 +69,7 @@ async def _status(call: Call, record: ReconstructionRecord) -> dict[str, Any]:
     fields = await _fields(call, record)
     if record.result is None:
         return {**fields, "result": None}
-    store, query = call.services.brokers.queue.store, call.query
+    store, query = call.services.reconstructions.queue.store, call.query
     total, findings = await store.findings(record.connection, query.offset, query.findings)
     result = {name: value for name, value in record.result.items() if name != "portfolio_id"}
     listed = [_finding(one) for one in findings]
@@ -82,8 +82,8 @@ def _finding(found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _fields(call: Call, record: ReconstructionRecord) -> dict[str, Any]:
-    return {**progress_data(record), "position": await call.services.brokers.queue.store.place(record)}
+    return {**progress_data(record), "position": await call.services.reconstructions.queue.store.place(record)}
 
 
 async def metrics(call: Call) -> Answer:
-    return Answer(await call.services.brokers.metrics(METRICS_DAYS))
+    return Answer(await call.services.reconstructions.metrics(METRICS_DAYS))

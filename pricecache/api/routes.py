@@ -41,6 +41,7 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
 
@@ -469,4 +470,5 @@ ROUTES: tuple[Route, ...] = (
     *_materialized_routes(),
     *_stream_routes(),
     *RECONSTRUCTION,
+    *CONNECTION_ROUTES,
 )

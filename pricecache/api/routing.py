@@ -31,7 +31,8 @@ class Route:
     `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
     `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
     `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does
-    instead of a credential.
+    instead of a credential. `keeps_bytes`: the handler is given the body as the bytes that came, of which `body` says
+    what is in them.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Route:
     takes_file: bool = False
     more_seconds: float = 0.0
     takes_ticket: bool = False
+    keeps_bytes: bool = False
 
 
 class MethodNotAllowed(PricecacheError):

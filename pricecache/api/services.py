@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
     from pricecache.portfolio.broker_intake import BrokerIntake
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pricecache.providers.pool import ProviderPool
     from pricecache.realtime.realtime import Realtime
     from pricecache.stores.bars import BarStore
-    from pricecache.stores.connections import ConnectionStore
     from pricecache.stores.history import HistoryStore
     from pricecache.stores.instruments import InstrumentStore
     from pricecache.stores.keys import KeyStore
@@ -51,11 +51,9 @@ if TYPE_CHECKING:
     from pricecache.sync.streamfeed import StreamFeed
 
 
-class Brokers(Protocol):
-    """Broker connections and what is made of them."""
+class Reconstructions(Protocol):
+    """What is made of what brokers say."""
 
-    @property
-    def connections(self) -> ConnectionStore: ...
     @property
     def queue(self) -> ReconstructionQueue: ...
     @property
@@ -120,5 +118,6 @@ class Services:
     realtime: Realtime
     streams: Streams
     mapper: Mapper
-    brokers: Brokers
+    reconstructions: Reconstructions
+    connections: Connections
     stream: StreamFeed | None = None

@@ -120,7 +120,8 @@ class Reconstructor:
         if stored is None:
             raise Unavailable("The broker has not said anything yet.", code="nothing_received")
         data = stored[0]
-        connection, portfolio = await self._sources.homes.settle(connection, data.accounts.values())
+        accounts, name = data.accounts.values(), connection.portfolio_name
+        connection, portfolio = await self._sources.homes.settle(connection, accounts, name=name)
         return connection, portfolio, data
 
     # what the securities are, and their prices

@@ -150,6 +150,13 @@ EXPECTED = {
     "GET /api/stream": "user",
     "POST /api/stream/ticket": "user",
     "GET /api/admin/websocket-stats": "ops",
+    "POST /api/portfolio/connections/link-token": "user",
+    "POST /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections": "user",
+    "GET /api/portfolio/connections/{id}": "user",
+    "POST /api/portfolio/connections/{id}/fetch": "user",
+    "DELETE /api/portfolio/connections/{id}": "user",
+    "POST /api/plaid/webhook": None,
 }
 
 

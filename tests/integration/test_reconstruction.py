@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -79,9 +78,9 @@ async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
     async with api_daemon(database, keys=KEYS) as started:
         for symbol in SYMBOLS:
             started.truth(Instrument(symbol), 60)
-        queue = asyncio.create_task(started.parts.brokers.queue.run(), name="queue")
+        queue = asyncio.create_task(started.parts.reconstructions.queue.run(), name="queue")
         yield started
-        await started.parts.brokers.queue.stop()
+        await started.parts.reconstructions.queue.stop()
         await cancelled([queue])
 
 
