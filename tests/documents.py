@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from pricecache.api.openapi import OWNER_TOO
 from pricecache.api.routes import ROUTES
 from pricecache.api.routing import Route
 from pricecache.client import ClientSettings
@@ -304,7 +305,8 @@ def _endpoints_table() -> str:
 
 
 def _parameters(route: Route) -> str:
-    said = f"Scope: {route.scope or 'none, it is open to everybody'}."
+    own = OWNER_TOO if route.owner_may else ""
+    said = f"Scope: {route.scope or 'none, it is open to everybody'}{own}."
     if route.body is not None and route.body_optional:
         said += " The body may be left out."
     rows = [*_fields(route.query, "query"), *_fields(route.body, "body")]

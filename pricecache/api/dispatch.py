@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 from pricecache.api.auth import CHALLENGE
 from pricecache.api.call import Answer, Call, Document, Stream
 from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
+from pricecache.api.ownership import names_own
 from pricecache.api.problem import SERVER, problem_response
 from pricecache.api.routing import MethodNotAllowed, Route, Router
 from pricecache.api.uploads import Upload, read_upload
@@ -191,7 +192,8 @@ class Dispatcher:
                 call.principal = await self._identity.authenticate(
                     request.headers, request.method, request.remote or ""
                 )
-        call.principal.require(route.scope)
+        if not (route.owner_may and "user" in call.principal.scopes and _names_own(call, request)):
+            call.principal.require(route.scope)
 
     async def _begun(self, request: web.BaseRequest, stream: Stream) -> web.StreamResponse:
         if request.method == "HEAD":
@@ -359,6 +361,10 @@ def _tell_late_end(change: asyncio.Task[Any]) -> None:
         log.debug("late change refused", error=f"{error!r}")
     else:
         log.error("request failed", exc_info=error)
+
+
+def _names_own(call: Call, request: web.BaseRequest) -> bool:
+    return names_own(call.path["symbol"], request.rel_url.query.get("market"))
 
 
 def as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:

@@ -141,13 +141,14 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Another symbol from a day on; the former one leads to it.",
         ),
         Route(
-            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", query=inputs.MarketQuery,
-            body=inputs.BarsBody, max_body_bytes=1 << 20, answers={200: answers.StoredOut}, tags=tags,
+            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", owner_may=True,
+            query=inputs.MarketQuery, body=inputs.BarsBody, max_body_bytes=1 << 20,
+            answers={200: answers.StoredOut}, tags=tags,
             summary="Bars by hand: they beat a provider's.",
         ),
         Route(
-            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", query=inputs.RangeQuery,
-            answers={200: answers.RetractedOut}, tags=tags,
+            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", owner_may=True,
+            query=inputs.RangeQuery, answers={200: answers.RetractedOut}, tags=tags,
             summary="Take back bars put in by hand; the provider's show again.",
         ),
         Route(
@@ -161,8 +162,8 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Do not believe it; the same values are not parked again.",
         ),
         Route(
-            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", query=inputs.MarketQuery,
-            body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
+            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", owner_may=True,
+            query=inputs.MarketQuery, body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
             summary="Splits and dividends by hand.",
         ),
         Route(
@@ -171,7 +172,7 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Close the breaker of a provider and end its cool-down.",
         ),
         Route(
-            "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops",
+            "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops", owner_may=True,
             query=inputs.RetractActionsQuery, answers={200: answers.ActionsOut}, tags=tags,
             summary="Take back splits and dividends put in by hand.",
         ),

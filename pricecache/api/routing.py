@@ -32,7 +32,8 @@ class Route:
     `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
     `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does
     instead of a credential. `keeps_bytes`: the handler is given the body as the bytes that came, of which `body` says
-    what is in them.
+    what is in them. `owner_may`: a user may too where the instrument could be of their own; the handler asks whose it
+    is.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Route:
     more_seconds: float = 0.0
     takes_ticket: bool = False
     keeps_bytes: bool = False
+    owner_may: bool = False
 
 
 class MethodNotAllowed(PricecacheError):

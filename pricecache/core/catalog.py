@@ -187,15 +187,7 @@ class Catalog:
         """What `find` finds. Raises `NotFound` with code `unknown_symbol` and what to do next."""
         entry = self.find(instrument)
         if entry is None:
-            named = f'{{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}'
-            by_hand = f"Put its prices with PUT /cache/historical/{instrument.symbol}?market={instrument.market}."
-            asked = f"Track it with POST /cache/symbols, or POST /cache/backfill-symbol with {named}."
-            raise NotFound(
-                f"{instrument} is not known here. {asked if instrument.place.has_provider else by_hand}",
-                code="unknown_symbol",
-                symbol=instrument.symbol,
-                market=instrument.market,
-            )
+            raise unknown_symbol(instrument)
         return entry
 
     def tracked(self) -> list[Entry]:
@@ -235,6 +227,19 @@ class Catalog:
                 self._by_alias[instrument] = holders
             else:
                 self._by_alias.pop(instrument, None)
+
+
+def unknown_symbol(instrument: Instrument) -> NotFound:
+    """The error of an instrument that is not known here, with what to do next."""
+    named = f'{{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}'
+    by_hand = f"Put its prices with PUT /cache/historical/{instrument.symbol}?market={instrument.market}."
+    asked = f"Track it with POST /cache/symbols, or POST /cache/backfill-symbol with {named}."
+    return NotFound(
+        f"{instrument} is not known here. {asked if instrument.place.has_provider else by_hand}",
+        code="unknown_symbol",
+        symbol=instrument.symbol,
+        market=instrument.market,
+    )
 
 
 def _had(entry: Entry, instrument: Instrument, on: int) -> bool:
