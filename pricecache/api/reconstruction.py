@@ -43,12 +43,12 @@ async def _request(call: Call) -> Answer:
 
 async def _taken(call: Call, user: str, given: Request) -> Sequence[Taken]:
     intake, asked, by = call.services.reconstructions.intake, given.asked, call.principal.name
-    portfolio = None
-    if asked.portfolio_id is not None:
-        portfolio = await call.services.portfolios.get(user, asked.portfolio_id)
+    wanted, portfolio = asked.portfolio_id or call.query.portfolio_id, None
+    if wanted is not None:
+        portfolio = await call.services.portfolios.get(user, wanted)
     if given.posted is not None:
-        name = asked.portfolio_name
-        return [await intake.post(user, given.posted, by, portfolio=portfolio, name=name, force=asked.force)]
+        name, force = asked.portfolio_name or call.query.portfolio_name, asked.force or call.query.force
+        return [await intake.post(user, given.posted, by, portfolio=portfolio, name=name, force=force)]
     if asked.connection_id is not None:
         return [await intake.again(user, asked.connection_id, by)]
     return await intake.all_again(user, by, portfolio)

@@ -24,6 +24,12 @@ class Asked(Input):
     force: bool = Field(False, description="true: do it though the payload is the one it was made of last.")
 
 
+class RequestQuery(Input):
+    portfolio_id: Identifier | None = Field(None, description="As in the body, for payloads that are all of it.")
+    portfolio_name: Name | None = Field(None, description="Likewise.")
+    force: bool = Field(False, description="Likewise.")
+
+
 class ReconstructionBody(Asked):
     """A payload, or a connection, or neither: then all connections of the user. A payload may also be the whole body:
     Plaid's object, or the neutral one."""

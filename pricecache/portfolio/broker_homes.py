@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
-
 from pricecache.clock import Clock
 from pricecache.core.broker import BrokerAccount
 from pricecache.core.portfolios import Portfolio
@@ -81,10 +79,7 @@ class BrokerHomes:
         return connection, await self._made(connection.user, connection.portfolio, portfolio_facts(accounts, name))
 
     async def _made(self, user: str, portfolio_id: str, facts: dict[str, Any]) -> Portfolio:
-        try:
-            made = await self._portfolios.create(user, facts, self._clock.time(), portfolio_id)
-        except DuplicateKeyError:  # somebody else was about it too
-            return await self._portfolios.get(user, portfolio_id)
+        made = await self._portfolios.create(user, facts, self._clock.time(), portfolio_id)
         self.on_created(user, portfolio_id)
         return made
 

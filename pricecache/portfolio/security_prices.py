@@ -120,7 +120,9 @@ def _is_untried(entry: Entry) -> bool:
 def _has_none(entry: Entry) -> bool:
     """Whether those who could be asked have said that there is nothing."""
     state = entry.state
-    return bool(state.not_found) or state.empty_since is not None or state.quarantined_at is not None
+    if state.code == "symbol_not_found" or state.not_found:
+        return True
+    return state.empty_since is not None or state.quarantined_at is not None
 
 
 def broker_prices(data: BrokerData) -> dict[str, dict[int, Decimal]]:

@@ -48,12 +48,23 @@ class PortfolioStore:
         self, owner: str, facts: Mapping[str, Any], now: float, portfolio_id: str | None = None
     ) -> Portfolio:
         """`facts`: the stored fields of a portfolio but for ids, version and times. `portfolio_id`: a new id that
-        somebody has noted already; raises `DuplicateKeyError` when there is one of it."""
+        somebody has noted already; where there is one of it, that is given."""
         document = {"_id": portfolio_id or new_id(), "owner": owner, **facts, **_born(now)}
-        async with self._client.start_session() as session, await session.start_transaction():
-            await self._portfolios.insert_one(document, session=session)
-            await self._states.insert_one({"_id": document["_id"], "generation": 0, "places": 0}, session=session)
-        return _portfolio(document)
+        for attempt in range(RACES):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    await self._portfolios.insert_one(document, session=session)
+                    state = {"_id": document["_id"], "generation": 0, "places": 0}
+                    await self._states.insert_one(state, session=session)
+            except PyMongoError as exc:
+                if portfolio_id is None:
+                    raise
+                await _again(exc, attempt)
+                if (found := await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})) is not None:
+                    return _portfolio(found)
+            else:
+                return _portfolio(document)
+        raise gave_up()
 
     async def all_of(self, owner: str) -> list[Portfolio]:
         """Oldest first."""
