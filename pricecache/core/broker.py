@@ -63,6 +63,11 @@ class BrokerSecurity:
     option: OptionContract | None = None
     scope: str = ""
 
+    @property
+    def is_contract(self) -> bool:
+        """Whether it is one that may be written, as an option: then less than none of it may be held."""
+        return self.kind == "derivative" or self.option is not None
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerHolding:
