@@ -13,10 +13,12 @@ from pricecache.core.broker import Remark
 _Alike = Mapping[tuple[Any, ...], Sequence[PlaidRow]]
 
 
-def without_cancelled(rows: Sequence[PlaidRow], remarks: list[Remark]) -> list[PlaidRow]:
+def without_cancelled(rows: list[PlaidRow], remarks: list[Remark]) -> list[PlaidRow]:
     """`rows` without those of type `cancel` and what each of them cancels: the row it names, else the latest one up to
     its day with the opposite quantity and amount, else the latest with the same ones. One that cancels nothing here
     goes too, and a remark says so."""
+    if not any(row.type == "cancel" for row in rows):
+        return rows
     by_id = {row.id: row for row in rows}
     alike: dict[tuple[Any, ...], list[PlaidRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda one: one.day):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
 from pricecache.brokers.fields import Faults, Fields
@@ -25,6 +25,7 @@ from pricecache.core.broker import (
     BrokerAccount,
     BrokerData,
     BrokerSecurity,
+    BrokerTransaction,
     OptionContract,
     Remark,
     SecurityKind,
@@ -32,6 +33,7 @@ from pricecache.core.broker import (
 )
 from pricecache.core.currencies import major, unit
 
+_Dated = TypeVar("_Dated", BrokerTransaction, Waypoint)
 _TOP = frozenset(
     {"source", "asOf", "transactionsFrom", "accounts", "securities", "holdings", "transactions", "balances"}
 )
@@ -76,8 +78,8 @@ class _Reading:
         waypoints = list(self._waypoints(body, latest))
         self.faults.raise_any()
         kept = without_taken_back(rows, self.remarks)
-        found = tuple(replace(row, place=place) for place, row in enumerate(one.row for one in kept if one.row))
         day = min(latest, self.today)
+        found = sorted((_by(one.row, day) for one in kept if one.row is not None), key=lambda row: (row.day, row.place))
         first = min((row.day for row in found), default=day)
         for key, amount in money.items():
             self.money[key] = self.money.get(key, ZERO) + amount
@@ -88,8 +90,8 @@ class _Reading:
             securities=self.securities,
             holdings=holdings,
             money=self.money,
-            transactions=found,
-            waypoints=tuple(sorted(waypoints, key=lambda one: one.day)),
+            transactions=tuple(found),
+            waypoints=tuple(sorted((_by(one, day) for one in waypoints), key=lambda one: one.day)),
             remarks=tuple(self.remarks),
         )
 
@@ -164,20 +166,20 @@ class _Reading:
             day, currency = given.day("priceDate", self.today + 1), given.currency("currency")
             self._check(given, account, security)
             if given.is_sound and account is not None and security is not None and quantity is not None:
+                day = None if day is None else min(day, self.today)
                 yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
 
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
         seen: dict[str, Fields] = {}
         for place, given in enumerate(body.objects("transactions", MOST_TRANSACTIONS)):
             row = read_row(given, latest, place, self._check)
-            name = given.id("id") if row is None else row.id
-            if name is not None and (before := seen.get(name)) is not None:
-                if not given.is_same_as(before):
-                    given.fault("id", "duplicate_id", f"{before.path} has this id and says something else")
+            if row is None:
                 continue
-            if row is not None:
-                seen[row.id] = given
+            before = seen.setdefault(row.id, given)
+            if before is given:
                 yield row
+            elif not given.is_same_as(before):
+                given.fault("id", "duplicate_id", f"{before.path} has this id and says something else")
 
     def _waypoints(self, body: Fields, latest: int) -> Iterator[Waypoint]:
         for given in body.objects("balances", MOST_BALANCES):
@@ -207,6 +209,11 @@ class _Reading:
             else:
                 given.fault("securityId", "unknown_security", "securities has no security of this id")
         return currency
+
+
+def _by(one: _Dated, day: int) -> _Dated:
+    """What is of tomorrow, which has come somewhere, is of today."""
+    return one if one.day <= day else replace(one, day=day)
 
 
 def _times(price: Decimal | None, own: Decimal) -> Decimal | None:

@@ -12,14 +12,16 @@ from decimal import Decimal
 from typing import Any
 
 from pricecache.brokers.cancelled import without_cancelled
-from pricecache.brokers.fields import Faults, Fields
-from pricecache.brokers.holdings import HoldingPart, holdings_and_money
+from pricecache.brokers.fields import Faults, Fields, let_go
+from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
 from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
+from pricecache.brokers.worth import CENT
 from pricecache.core.broker import (
     ZERO,
     BrokerAccount,
     BrokerData,
+    BrokerHolding,
     BrokerSecurity,
     BrokerTransaction,
     OptionContract,
@@ -72,7 +74,7 @@ class _Reading:
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
-        self.available: dict[str, Decimal] = {}
+        self.available: dict[str, tuple[Decimal, str]] = {}
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
@@ -91,15 +93,18 @@ class _Reading:
         ]
         other = [page for page in pages if not page.is_same_as(held)]
         start = held.day("start_date", self.today)
+        item = held.object("item")
+        name = institution or (item.text("institution_name") if item is not None else None)
         for part in (held, *other):
-            self._accounts(part, institution)
+            self._accounts(part, name)
             self._securities(part)
         parts = list(self._holdings(held))
         rows = self._rows(pages)
         self.faults.raise_any()
         self._settle_money()
-        by_account = holdings_and_money(parts, self.securities, self.faults, self.remarks)
+        held_now, money = holdings_and_money(parts, self.securities, self.faults, self.remarks)
         self.faults.raise_any()
+        self._add_unlisted_cash(held_now, money)
         translated_rows = self._translated(rows)
         day = self.today
         first = min((row.day for row in translated_rows), default=day)
@@ -110,8 +115,8 @@ class _Reading:
             first_day=min(first, stated if stated is not None else first),
             accounts={name: one for name, one in self.accounts.items() if one.kind is not None or name in used},
             securities=self.securities,
-            holdings=by_account[0],
-            money=by_account[1],
+            holdings=held_now,
+            money=money,
             transactions=tuple(translated_rows),
             remarks=tuple(self.remarks),
         )
@@ -120,10 +125,10 @@ class _Reading:
         for given in part.objects("accounts", MOST_ACCOUNTS):
             name = given.id("account_id")
             balances = given.object("balances")
-            currency, balance = "USD", None
+            currency, balance, available = "USD", None, None
             if balances is not None:
                 currency = self._currency(balances) or "USD"
-                balance = balances.amount("current")
+                balance, available = balances.amount("current"), balances.amount("available")
                 if not is_known(currency):
                     currency, balance = "USD", None
             kind = given.word("subtype")
@@ -133,6 +138,8 @@ class _Reading:
                 title = given.text("name") or given.text("official_name") or name
                 own = None if balance is None else balance * unit(currency)
                 self.accounts[name] = BrokerAccount(name, title, institution, kind, major(currency), own)
+                if available and own is not None:
+                    self.available[name] = available * unit(currency), given.path
 
     def _securities(self, part: Fields) -> None:
         for given in part.objects("securities", MOST_SECURITIES):
@@ -192,6 +199,7 @@ class _Reading:
             is_coin = currency is not None and currency not in ISO and self.securities[security].kind == "crypto"
             if is_coin:
                 price = value = cost = currency = None
+            day = None if day is None else min(day, self.today)
             yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
 
     def _known(self, given: Fields, account: str | None, security: str | None) -> None:
@@ -215,22 +223,29 @@ class _Reading:
     def _rows(self, pages: Sequence[Fields]) -> list[PlaidRow]:
         seen: dict[str, Fields] = {}
         rows: list[PlaidRow] = []
-        room = MOST_TRANSACTIONS
+        room, step = MOST_TRANSACTIONS, -1 if _is_newest_first(pages) else 1
         for page in pages:
             for given in page.objects("investment_transactions", room, required=True):
                 name = given.id("investment_transaction_id")
-                if name is not None and (before := seen.get(name)) is not None:
-                    if not given.is_same_as(before):
-                        detail = f"{before.path} has this id and says something else"
-                        given.fault("investment_transaction_id", "duplicate_id", detail)
-                    continue
-                row = self._row(given, name, len(rows))
-                if name is not None:
-                    seen[name] = given
-                if row is not None:
-                    rows.append(row)
-                    room -= 1
+                before = None if name is None else seen.setdefault(name, given)
+                if before is None or before is given:
+                    row = self._row(given, name, step * len(rows))
+                    if row is not None:
+                        rows.append(row)
+                elif not given.is_same_as(before):
+                    detail = f"{before.path} has this id and says something else"
+                    given.fault("investment_transaction_id", "duplicate_id", detail)
+            room = MOST_TRANSACTIONS - len(rows)
+        self._check_whole(pages, len(seen))
+        let_go(seen)
         return rows
+
+    def _check_whole(self, pages: Sequence[Fields], count: int) -> None:
+        """The smallest total counts: rows may be posted while the pages are fetched."""
+        totals = [total for page in pages if (total := page.amount("total_investment_transactions")) is not None]
+        if not self.faults.total and totals and min(totals) > count:
+            detail = f"{min(totals)} transactions there are, {count} are here: every page is needed"
+            pages[0].fault("investment_transactions", "pages_missing", detail)
 
     def _row(self, given: Fields, name: str | None, place: int) -> PlaidRow | None:
         account, security = given.id("account_id"), given.id("security_id", required=False)
@@ -252,6 +267,19 @@ class _Reading:
             currency, note, cancels, given.path, place, not is_known(currency),
         )  # fmt: skip
 
+    def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money) -> None:
+        """Some institutions list no cash: it is what an account is worth beyond its holdings, if that can be spent."""
+        listed = {account for account, _ in money}
+        for name, (available, path) in self.available.items():
+            one = self.accounts[name]
+            own = [held for held in holdings if held.account == name]
+            if name in listed or one.balance is None or any(held.price is None for held in own):
+                continue
+            worth = sum((held.quantity * held.price for held in own if held.price is not None), ZERO)
+            if abs(one.balance - worth - available) <= CENT:
+                money[name, one.currency] = available
+                self.remarks.append(Remark("cash_from_balance", path, "no holding of cash: taken from the balances"))
+
     def _settle_money(self) -> None:
         """Which securities are money is known once every price of them was seen."""
         for name, one in self.securities.items():
@@ -260,13 +288,21 @@ class _Reading:
             if name in self.sweeps or (at_one and (priced or one.kind == "cash")):
                 self.securities[name] = replace(one, is_money=True)
 
-    def _translated(self, rows: Sequence[PlaidRow]) -> list[BrokerTransaction]:
+    def _translated(self, rows: list[PlaidRow]) -> list[BrokerTransaction]:
         kept = without_cancelled(rows, self.remarks)
+        kept.reverse()
         found: list[BrokerTransaction] = []
-        for row in kept:
+        while kept:  # each is given back as soon as it is read
+            row = kept.pop()
             security = None if row.security is None else self.securities[row.security]
             found += translated(row, security, self.remarks)
-        return [replace(row, place=place) for place, row in enumerate(_once_paid(found))]
+        return sorted(_once_paid(found), key=lambda row: (row.day, row.place))
+
+
+def _is_newest_first(pages: Sequence[Fields]) -> bool:
+    """Plaid's own order; the rows of one day then are, too."""
+    ends = [end for page in pages for end in page.ends("investment_transactions", "date")]
+    return len(ends) > 1 and ends[0] > ends[-1]
 
 
 def _once_paid(rows: Sequence[BrokerTransaction]) -> Iterator[BrokerTransaction]:
@@ -276,9 +312,10 @@ def _once_paid(rows: Sequence[BrokerTransaction]) -> Iterator[BrokerTransaction]
         if row.action in ("dividend", "interest") and not row.id.endswith(f"/{REINVESTED}"):
             paid[row.account, row.currency, row.cash].append(row.day)
     for row in rows:
-        days = paid.get((row.account, row.currency, row.cash), [])
-        near = next((day for day in days if abs(day - row.day) <= 3), None)
-        if near is None or not row.id.endswith(f"/{REINVESTED}"):
-            yield row
-        else:
-            days.remove(near)
+        if row.id.endswith(f"/{REINVESTED}"):
+            days = paid.get((row.account, row.currency, row.cash), [])
+            near = next((day for day in days if abs(day - row.day) <= 3), None)
+            if near is not None:
+                days.remove(near)
+                continue
+        yield row

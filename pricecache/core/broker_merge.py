@@ -40,10 +40,8 @@ def _rows(before: BrokerData, after: BrokerData) -> tuple[BrokerTransaction, ...
         for row in before.transactions
         if row.id not in replaced and (row.day < after.first_day or row.account not in after.accounts)
     )
-    return tuple(
-        row if row.place == place else replace(row, place=place)
-        for place, row in enumerate((*kept, *after.transactions))
-    )
+    rows = sorted((*kept, *after.transactions), key=lambda row: row.day)
+    return tuple(row if row.place == place else replace(row, place=place) for place, row in enumerate(rows))
 
 
 def _waypoints(before: BrokerData, after: BrokerData) -> tuple[Waypoint, ...]:

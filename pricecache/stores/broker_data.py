@@ -30,7 +30,8 @@ class BrokerDataStore:
     transaction: who reads a head finds all of its pieces, or by then a later head.
     """
 
-    def __init__(self, database: AsyncDatabase[Document]) -> None:
+    def __init__(self, database: AsyncDatabase[Document], *, bytes_in_one: int = BYTES_IN_ONE) -> None:
+        self._bytes_in_one = bytes_in_one
         self._client = database.client
         self._stored = database["broker_data"]
 
@@ -55,7 +56,8 @@ class BrokerDataStore:
     async def save(self, connection: str, data: BrokerData, expected_version: int) -> int:
         """Put `data` in the place of the version that was read, 0 for none; the new version. All of it or nothing.
         Raises `VersionMismatch` when another one stands there by now."""
-        documents = _documents(connection, expected_version + 1, await asyncio.to_thread(pack, data))
+        pieces = await asyncio.to_thread(pack, data)
+        documents = _documents(connection, expected_version + 1, pieces, self._bytes_in_one)
         try:
             async with self._client.start_session() as session, await session.start_transaction():
                 await self._move_on(connection, expected_version, len(documents), session)
@@ -85,11 +87,11 @@ class BrokerDataStore:
             raise VersionMismatch from exc
 
 
-def _documents(connection: str, version: int, pieces: Sequence[bytes]) -> list[Document]:
+def _documents(connection: str, version: int, pieces: Sequence[bytes], most: int) -> list[Document]:
     documents: list[Document] = []
-    size = BYTES_IN_ONE
+    size = most
     for piece in pieces:
-        if size + len(piece) > BYTES_IN_ONE:
+        if size + len(piece) > most:
             number = len(documents)
             key = f"{connection}/{version}/{number}"
             documents.append({"_id": key, "connection": connection, "version": version, "number": number, "pieces": []})

@@ -62,12 +62,13 @@ def pack(data: BrokerData) -> list[bytes]:
 def unpack(pieces: Iterable[bytes]) -> BrokerData:
     """The inverse. Blocking. Raises `Corrupt` when anything of it is damaged."""
     try:
-        head, *rest = map(_opened, pieces)
+        rest = map(_opened, pieces)
+        head: dict[str, Any] = next(rest, {})
         if head["version"] != VERSION:
             raise Corrupt("What a broker said was stored by another version.")
         found: dict[int, list[Any]] = {number: [] for number in range(len(_KINDS))}
         for number, columns in rest:
-            found[number] += _rows(_KINDS[number], columns)
+            found[number].extend(_rows(_KINDS[number], columns))
         accounts, securities, holdings, transactions, waypoints, remarks = found.values()
         return BrokerData(
             day=head["day"],
