@@ -36,6 +36,7 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.breakdown import Breakdowns
 from pricecache.portfolio.broker_prices import BrokerPrices
 from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.fetching import FETCH_JOB
@@ -355,6 +356,7 @@ class Parts:
         self.returns = Returns(self.ledgers, markets, self.wholes)
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
+        self.breakdowns = Breakdowns(self.summaries, self.histories, markets)
         self._make_materialiser(ledgers, markets)
         self.realtime = self._realtime(markets, latest)
         self._define_tracking()
@@ -385,9 +387,15 @@ class Parts:
             start_run=self.jobs.run,
         )
         if (fetcher := self.connections.fetcher) is not None:
-            kept = RUNS_KEPT * FETCH_SECONDS
             self.jobs.define(
-                JobDefinition(FETCH_JOB, fetcher.run, every=FETCH_SECONDS, concurrency=4, uneventful_kept_seconds=kept)
+                JobDefinition(
+                    FETCH_JOB,
+                    fetcher.run,
+                    every=FETCH_SECONDS,
+                    first_after=FETCH_SECONDS / 2,
+                    concurrency=4,
+                    uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
+                )
             )
 
     def _make_reconstructions(self) -> None:
@@ -559,6 +567,7 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
             search=self.search,

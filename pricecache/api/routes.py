@@ -5,6 +5,8 @@ from __future__ import annotations
 from pricecache.api import (
     access,
     answers,
+    breakdown,
+    breakdown_answers,
     cache,
     changes,
     corrections,
@@ -406,6 +408,11 @@ def _portfolio_routes() -> tuple[Route, ...]:
             "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
             query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
             summary="What portfolios are worth now, and how they changed since the last close.",
+        ),
+        Route(
+            "GET", "/api/portfolio/account-breakdown", breakdown.breakdown, scope="user",
+            query=breakdown_answers.BreakdownQuery, answers={200: breakdown_answers.BreakdownOut}, tags=tags,
+            summary="The same by account, institution and kind, on any day too, with the shares of each day.",
         ),
     )  # fmt: skip
 

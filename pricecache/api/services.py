@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.breakdown import Breakdowns
     from pricecache.portfolio.broker_intake import BrokerIntake
     from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
@@ -115,6 +116,7 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
     mapper: Mapper

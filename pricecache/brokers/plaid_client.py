@@ -20,7 +20,8 @@ from pricecache.errors import BrokerError, BrokerUnavailable, Unavailable
 
 MOST_PER_PAGE = 500
 """Rows that Plaid answers with at most, from its documents."""
-_THREADS = 4
+_THREADS = 8
+"""More than are fetched side by side, so that who waits for a login is not held up."""
 _CONNECT_SECONDS = 5.0
 
 Json = dict[str, Any]

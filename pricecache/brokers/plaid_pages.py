@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -26,8 +27,10 @@ async def gathered(client: PlaidClient, access_token: str, start: date, end: dat
     for round_ in range(_ROUNDS):
         holdings = await client.holdings(access_token)
         pages = await _pages(client, access_token, start, end)
+        if pages is None:
+            continue
         # rows that are told twice for good make no difference at the last
-        if pages is not None and (round_ == _ROUNDS - 1 or _are_distinct(pages)):
+        if round_ == _ROUNDS - 1 or await asyncio.to_thread(_are_distinct, pages):
             return holdings, pages
     raise BrokerUnavailable("The accounts change while they are read.", code="plaid_unavailable")
 

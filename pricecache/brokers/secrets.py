@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from pricecache.errors import Corrupt, Misconfigured
+from pricecache.errors import Corrupt, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -89,9 +89,12 @@ class Vault:
         self._box: SecretBox | None = None
 
     async def box(self) -> SecretBox:
-        """Raises what `make` does."""
+        """Raises what `make` does, `Misconfigured` as `Unavailable`: the daemon has started without it."""
         if self._box is None:
-            self._box = await asyncio.to_thread(self._make)
+            try:
+                self._box = await asyncio.to_thread(self._make)
+            except Misconfigured as exc:
+                raise Unavailable(exc.detail, code=exc.code, retry_after=60.0) from exc
         return self._box
 
 

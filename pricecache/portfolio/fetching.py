@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
 from pricecache.brokers.plaid_client import PlaidClient
+from pricecache.brokers.plaid_errors import of_code
 from pricecache.brokers.plaid_pages import gathered
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.brokers.secrets import SecretBox
@@ -25,6 +26,7 @@ from pricecache.errors import (
     AccessRevoked,
     BrokerUnavailable,
     Conflict,
+    Invalid,
     LoginRequired,
     PricecacheError,
     Unavailable,
@@ -44,7 +46,10 @@ FIRST_DAYS = 730
 OVERLAP_DAYS = 30
 """How far back later fetches go: rows are posted late, and mended."""
 AT_ONCE = 4
+"""Side by side of those that are due; half as many more that somebody waits for."""
 MOST_AT_A_TIME = 1000
+ROUND_SECONDS = 40.0
+"""How long after its beginning a run begins to fetch one that is due: the rest is for the next run, a minute later."""
 SOON_SECONDS = 5.0
 """How long after it was asked for: Plaid tells of one change by several webhooks."""
 DAY_SECONDS = 86400.0
@@ -85,6 +90,7 @@ class Fetcher:
         self._chance = chance
         self._interval = interval
         self._going: set[str] = set()
+        self._slots, self._slots_asked = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE // 2)
         self.on_fetched: Callable[[Connection], Awaitable[object]] = _nobody
 
     async def run(self, handle: RunHandle) -> None:
@@ -95,12 +101,15 @@ class Fetcher:
         else:
             wanted = list(named)
         handle.progress(0, len(wanted))
-        slots = asyncio.Semaphore(AT_ONCE)
+        slots = self._slots if named is None else self._slots_asked
+        until = self._clock.monotonic() + ROUND_SECONDS
 
         async def one(connection_id: str) -> None:
             async with slots:
-                if not handle.stopping:
+                is_late = named is None and self._clock.monotonic() > until
+                if not handle.stopping and not is_late:
                     await self._one_of(handle, connection_id)
+                if not handle.stopping:
                     handle.progress(handle.run.done + 1, len(wanted))
 
         async with asyncio.TaskGroup() as tasks:
@@ -111,7 +120,7 @@ class Fetcher:
         try:
             handle.count(await self.fetch(connection_id))
         except PricecacheError as exc:
-            handle.fail_connection(connection_id, exc.code, exc.detail)
+            handle.fail_connection(connection_id, exc.code, _for_all(exc))
         except PyMongoError as exc:
             handle.fail_connection(connection_id, "database_unavailable", type(exc).__name__)
         except Exception as exc:  # a fault of ours in one user's data is no reason to leave out the others
@@ -194,6 +203,8 @@ class Fetcher:
         present = await self._connections.find(connection.id)
         if present is not None and present.state != "removing":
             await self.on_fetched(present)
+        if (error := _item_error(holdings)) is not None:
+            raise error
 
     async def _store(self, connection_id: str, fetched: BrokerData) -> BrokerData:
         found = await self._data.load(connection_id)
@@ -228,7 +239,7 @@ class Fetcher:
         if state is not None and connection.state != "removing":
             await self._connections.put_in(connection.id, state)
             tell = log.debug if tell == log.debug else log.info  # it is the user's to mend
-        tell("a connection cannot be fetched", connection=connection.id, code=error.code, detail=error.detail)
+        tell("a connection cannot be fetched", connection=connection.id, code=error.code, detail=_for_all(error))
         wait = self._wait(error, found.attempts)
         await self._fetch_again(connection, None if wait is None else self._later(wait))
 
@@ -258,7 +269,21 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _institution(holdings: dict[str, object]) -> str | None:
+def _for_all(error: PricecacheError) -> str:
+    """What others than the user may read: the faults of a payload quote what is in it."""
+    return "Its user is told what is wrong." if isinstance(error, Invalid) else error.detail
+
+
+def _item_error(holdings: Mapping[str, Any]) -> PricecacheError | None:
+    """What Plaid says is wrong with the login beside data that it has from before."""
+    item = holdings.get("item")
+    error = item.get("error") if isinstance(item, dict) else None
+    if not isinstance(error, dict):
+        return None
+    return of_code(str(error.get("error_code")), "", "")
+
+
+def _institution(holdings: Mapping[str, Any]) -> str | None:
     item = holdings.get("item")
     name = item.get("institution_name") if isinstance(item, dict) else None
     return name[:200] if isinstance(name, str) and name else None

@@ -53,13 +53,15 @@ _TYPES = {
 @dataclass
 class Item:
     """What is true of one item. `holdings`: as `/investments/holdings/get` has it, without `item`; `transactions`:
-    rows, newest first; `tokens`: the access tokens that open it. `between`: called after each page that is told."""
+    rows, newest first; `tokens`: the access tokens that open it. `error`: what is told to be wrong with the
+    login beside what is there. `between`: called after each page that is told."""
 
     id: str
     institution: str
     holdings: Json
     transactions: list[Json]
     tokens: list[str] = field(default_factory=list)
+    error: Json | None = None
     between: Callable[[Item], None] | None = None
 
 
@@ -289,7 +291,7 @@ def _told(body: Json) -> web.Response:
 
 
 def _item_fields(item: Item) -> Json:
-    return {"item_id": item.id, "institution_id": "ins_1", "institution_name": item.institution, "webhook": ""}
+    return {"item_id": item.id, "institution_id": "ins_1", "institution_name": item.institution, "error": item.error}
 
 
 def _base64(number: int) -> str:

@@ -137,6 +137,7 @@ EXPECTED = {
     "GET /api/portfolio/history-data/{period}": "user",
     "GET /api/portfolio/performance": "user",
     "GET /api/portfolio/summary": "user",
+    "GET /api/portfolio/account-breakdown": "user",
     "POST /api/portfolios/{id}/refresh": "user",
     "POST /api/portfolio/live-tracking/start": "user",
     "DELETE /api/portfolio/live-tracking/stop": "user",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pricecache.core.broker import BrokerData
+from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.stores.connections import Connection
@@ -346,6 +347,19 @@ async def test_a_login_that_is_needed_is_told_and_mended(daemon: ApiDaemon, plai
     assert (now["state"], now["failure"]) == ("active", None)
 
 
+async def test_what_plaid_has_from_before_a_login_was_needed_is_kept(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    item = plaid._public[PUBLIC]
+    item.error = {"error_code": "ITEM_LOGIN_REQUIRED", "error_type": "ITEM_ERROR"}
+    connection = (await connect(daemon))["id"]
+    now = await one(daemon, connection)
+    assert (now["state"], now["fetchedAt"]) == ("login_required", "2026-11-20T10:00:00Z")
+    assert len((await kept(daemon, connection)).transactions) == 1203
+    item.error = None
+    daemon.clock.advance(28 * 3600)
+    assert await due(daemon) == {"fetched": 1}
+    assert (await one(daemon, connection))["state"] == "active"
+
+
 async def test_access_that_is_gone_is_not_asked_for_any_more(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     connection = (await connect(daemon))["id"]
     plaid._public[PUBLIC].tokens.clear()
@@ -364,11 +378,14 @@ async def test_a_payload_with_faults_changes_nothing_and_is_told(daemon: ApiDaem
     connection = (await connect(daemon))["id"]
     item = plaid._public[PUBLIC]
     item.transactions = [{**row(1), "quantity": "much"}, *item.transactions]
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    _, begun = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
     await fetched(daemon)
     failure = (await one(daemon, connection))["failure"]
     assert failure["attempts"] == 1
     assert "quantity" in failure["detail"]
+    _, report = await daemon.get(f"/cache/runs/{begun['runId']}", headers=BOB)
+    assert report["failures"][0]["connectionId"] == connection
+    assert "quantity" not in str(report)  # runs are for everybody to read
     assert len((await kept(daemon, connection)).transactions) == 1203
 
 
@@ -383,6 +400,23 @@ async def test_one_that_fails_does_not_hold_up_the_others(daemon: ApiDaemon, pla
     assert (ticket.run.counts, ticket.run.failures_total) == ({"fetched": 1}, 1)
     assert ticket.run.failures[0]["connection_id"] == first
     assert (await one(daemon, second, BOB))["failure"] is None
+
+
+async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    for number in range(6):
+        plaid.add(f"public-sandbox-more-{number}", holdings=HELD)
+        await connect(daemon, f"public-sandbox-more-{number}")
+    fetcher = connections(daemon).fetcher
+    assert fetcher is not None
+
+    async def slow(connection: Connection) -> None:
+        daemon.clock.advance(20)
+
+    fetcher.on_fetched = slow
+    daemon.clock.advance(28 * 3600)
+    first = await due(daemon)
+    assert 0 < first["fetched"] < 6
+    assert (await due(daemon))["fetched"] == 6 - first["fetched"]
 
 
 async def test_a_fault_of_ours_in_one_is_logged_and_the_others_go_on(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -645,6 +679,23 @@ async def test_without_keys_of_plaid_it_says_so(database: Any) -> None:
         assert FETCH_JOB not in [job["id"] for job in daemon.services.jobs.status()["jobs"]]
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"plaid_client_id": "only"}, "plaid_keys_incomplete"),
+        ({"plaid_secret_key": "only"}, "plaid_keys_incomplete"),
+        ({"plaid_client_id": "a", "plaid_secret_key": "b", "secrets_key": "c"}, "secrets_key_bad"),
+    ],
+)
+async def test_settings_that_cannot_work_are_told_at_the_start(
+    database: Any, settings: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(Misconfigured) as raised:
+        async with api_daemon(database, settings=settings):
+            pass
+    assert raised.value.code == code
+
+
 async def test_without_a_key_to_encrypt_with_no_token_is_asked_for(database: Any, plaid: FakePlaid) -> None:
     shared = settings_of(plaid, secrets_key="", mongodb_uri="mongodb://127.0.0.1/")
     async with api_daemon(database, keys=KEYS, settings=shared) as daemon:
@@ -662,6 +713,11 @@ async def test_with_a_private_mongod_the_key_is_a_file_of_the_data_directory(
     async with api_daemon(database, keys=KEYS, settings=private) as daemon:
         await connect(daemon)
         assert (tmp_path / "secrets.key").stat().st_mode & 0o777 == 0o600
+        await connections(daemon).close()
+    (tmp_path / "secrets.key").chmod(0o640)
+    async with api_daemon(database, keys=KEYS, settings=private) as daemon:
+        status, problem = await daemon.call("POST", BASE, json={"publicToken": "public-sandbox-2"}, headers=ANN)
+        assert (status, problem["code"]) == (503, "secrets_key_bad")
         await connections(daemon).close()
 
 
