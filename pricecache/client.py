@@ -87,6 +87,9 @@ class Daemon:
     def post(self, path: str, body: object = None, **query: object) -> Any:
         return self._call("POST", path, query, body)
 
+    def put(self, path: str, body: object = None, **query: object) -> Any:
+        return self._call("PUT", path, query, body)
+
     def delete(self, path: str, body: object = None, **query: object) -> Any:
         return self._call("DELETE", path, query, body)
 

@@ -27,6 +27,10 @@ _TRANSACTION_COLUMNS = (
 )
 _RECONSTRUCTION = "/api/portfolio/reconstruction"
 _FINDING_COLUMNS = ("code", "date", "symbol", "quantity", "amount", "currency", "detail")
+_MAPPING_COLUMNS = (
+    *("id", "name", "ticker", "exchange", "currency", "state", "symbol", "market", "isBrokersOwn", "confidence"),
+    "candidate",
+)
 _MEDIA = {"csv": "text/csv", "json": "application/json"}
 _MOST_LISTED = 5000
 _JOB_COLUMNS = ("id", "nextRun", "lastRun", "lastOutcome", "durationMs", "missed", "running")
@@ -341,6 +345,46 @@ def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any
     }
 
 
+def _mappings(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get(path(*_mappings_path(options)), state=options.state, limit=_MOST_LISTED)
+    if options.json:
+        return _print_json(answer)
+    _show_mappings(answer["mappings"])
+    display.say(", ".join(f"{number} {state}" for state, number in answer["counts"].items()))
+    return DONE
+
+
+def _map_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    body: dict[str, Any] = {"symbol": None}
+    if options.symbol is not None:
+        body = _named([_instrument(options.symbol, options.market)])[0]
+    return _show_mapping(daemon.put(path(*_mappings_path(options), options.mapping), body), options)
+
+
+def _unmap_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    return _show_mapping(daemon.delete(path(*_mappings_path(options), options.mapping)), options)
+
+
+def _mappings_path(options: argparse.Namespace) -> tuple[str, ...]:
+    return "api", "admin" if options.all else "portfolio", "mappings"
+
+
+def _show_mapping(answer: dict[str, Any], options: argparse.Namespace) -> int:
+    if options.json:
+        return _print_json(answer)
+    _show_mappings([answer])
+    return DONE
+
+
+def _show_mappings(mappings: list[dict[str, Any]]) -> None:
+    rows = [{**row["security"], **row, "candidate": _plainly(row["candidate"])} for row in mappings]
+    display.show_rows(rows, _MAPPING_COLUMNS)
+
+
+def _plainly(named: dict[str, Any] | None) -> str | None:
+    return None if named is None else f"{named['symbol']}:{named['market']}"
+
+
 _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "status": _status,
     "coverage": _coverage,
@@ -353,6 +397,9 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "materialize": _materialize,
     "materialized": _materialized,
     "invalidate": _invalidate,
+    "mappings": _mappings,
+    "map-security": _map_security,
+    "unmap-security": _unmap_security,
     "keys": _keys,
     "reconstruct": _reconstruct,
     "reconstruction-status": _reconstruction_status,

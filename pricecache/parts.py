@@ -134,8 +134,8 @@ class Parts:
         self._make_caches()
         self._make_jobs()
         self._make_portfolios()
-        self._make_mapping()
         self._make_connections()
+        self._make_mapping()
         self._make_reconstructions()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
@@ -366,14 +366,6 @@ class Parts:
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
         self.watcher.on_portfolio_deleted = self.realtime.on_deleted
 
-    def _make_mapping(self) -> None:
-        database, clock = self._database, self._clock
-        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
-        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
-        mappings = SymbolMappingStore(database, clock)
-        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
-        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
-
     def _make_connections(self) -> None:
         self.broker_data = BrokerDataStore(self._database)
         self.connections = connections_of(
@@ -397,6 +389,14 @@ class Parts:
                     uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
                 )
             )
+
+    def _make_mapping(self) -> None:
+        database, clock = self._database, self._clock
+        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
+        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
+        mappings = SymbolMappingStore(database, clock)
+        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
+        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
 
     def _make_reconstructions(self) -> None:
         settings = self._settings
@@ -570,8 +570,8 @@ class Parts:
             breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
+            connections=self.connections,
             search=self.search,
             mapper=self.mapper,
             reconstructions=self.reconstructions,
-            connections=self.connections,
         )

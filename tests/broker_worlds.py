@@ -53,7 +53,9 @@ def markets(draw: Any, ratios: tuple[str, ...] = RATIOS) -> MarketData:
 
 
 shares = st.one_of(
-    st.integers(-40, 40).map(D), st.integers(-4000, 4000).map(lambda n: D(n) / 1000), st.sampled_from([D(0), D("1E-12")])
+    st.integers(-40, 40).map(D),
+    st.integers(-4000, 4000).map(lambda n: D(n) / 1000),
+    st.sampled_from([D(0), D("1E-12")]),
 )
 money = st.one_of(st.just(D(0)), st.integers(-5000_00, 5000_00).map(lambda n: D(n) / 100))
 charges = st.sampled_from([D(0), D(0), D(0), D("1.25"), D(-1)])

@@ -300,8 +300,12 @@ def _default(field: FieldInfo) -> str:
 
 
 def _endpoints_table() -> str:
-    rows = [(f"`{route.method} {route.path}`", route.scope or "(open)", route.summary) for route in ROUTES]
+    rows = [(f"`{route.method} {route.path}`", _scope(route), route.summary) for route in ROUTES]
     return _table(("endpoint", "scope", "what it is for"), rows)
+
+
+def _scope(route: Route) -> str:
+    return (route.scope or "(open)") + (", or the owner" if route.owner_may else "")
 
 
 def _parameters(route: Route) -> str:

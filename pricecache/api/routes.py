@@ -44,6 +44,7 @@ from pricecache.api import (
     transactions,
 )
 from pricecache.api.connections import CONNECTION_ROUTES
+from pricecache.api.mappings import MAPPING_ROUTES
 from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
 
@@ -479,4 +480,5 @@ ROUTES: tuple[Route, ...] = (
     *_stream_routes(),
     *RECONSTRUCTION,
     *CONNECTION_ROUTES,
+    *MAPPING_ROUTES,
 )

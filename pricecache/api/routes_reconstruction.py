@@ -12,7 +12,8 @@ _BASE, _TAGS = "/api/portfolio/reconstruction", ("reconstruction",)
 ROUTES: tuple[Route, ...] = (
     Route(
         "POST", _BASE + "/request", reconstruction.request, scope="user", query=inputs.RequestQuery,
-        body=inputs.ReconstructionBody, body_optional=True, takes_file=True, max_body_bytes=inputs.MOST_BYTES, more_seconds=inputs.SECONDS,
+        body=inputs.ReconstructionBody, body_optional=True, takes_file=True, max_body_bytes=inputs.MOST_BYTES,
+        more_seconds=inputs.SECONDS,
         answers={200: answers.RequestedOut, 202: answers.RequestedOut}, tags=_TAGS,
         summary="Make the history of what a broker says, posted or known already; an equal request joins.",
     ),

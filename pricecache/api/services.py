@@ -119,7 +119,7 @@ class Services:
     breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
     mapper: Mapper
     reconstructions: Reconstructions
-    connections: Connections
     stream: StreamFeed | None = None

@@ -51,6 +51,24 @@ class Mapped:
     mapping: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A mapping as it stands, for a person. `instrument`: None for one of everybody's that brokers price; `decision`:
+    what counts of what persons decided, `is_by_user` says whose; `looked_at`: seconds since 1970 UTC."""
+
+    id: str
+    security: BrokerSecurity
+    state: MappingState
+    instrument: Instrument | None
+    is_brokers_own: bool
+    confidence: float
+    reasons: tuple[str, ...]
+    candidate: Instrument | None
+    decision: Target | None
+    is_by_user: bool
+    looked_at: float
+
+
 @dataclass(slots=True)
 class _Work:
     """One security on its way. `mine`: what is kept of it for the user; `shared`: for everybody."""
@@ -110,6 +128,59 @@ class Mapper:
         kept = await self._keep(works, user)
         await self._make_own_known(works, user)
         return {work.case.security.id: self._mapped(work, user, kept) for work in works}
+
+    # for persons
+
+    async def of_user(self, user: str) -> list[Seen]:
+        """The securities of a user's brokers, those used first first."""
+        await self._store.refresh()
+        return [self._seen_by(user, one) for one in (await self._store.of_user(user)).values()]
+
+    async def of_everybody(self) -> list[Seen]:
+        """What is known for everybody, the least certain first."""
+        await self._store.refresh()
+        return sorted(map(self._seen, self._store.all()), key=lambda one: (one.confidence, one.id))
+
+    async def override(self, user: str | None, mapping_id: str, instrument: Instrument | None, *, by: str) -> Seen:
+        """Decide what a security is for a user, or with None for everybody who does not decide otherwise; it counts
+        from the next reconstruction on. `instrument`: None for the broker's own price.
+
+        Raises `NotFound` with code `unknown_mapping`.
+        """
+        entry = None if instrument is None else self._catalog.find(instrument)
+        target = Target(instrument, None if entry is None else entry.id, by, self._clock.time())
+        return await self._decided(user, mapping_id, target)
+
+    async def take_back(self, user: str | None, mapping_id: str) -> Seen:
+        """Let count again what was found by itself. Raises as `override`."""
+        return await self._decided(user, mapping_id, None)
+
+    async def users_of(self, mapping_id: str) -> list[str]:
+        """Who has a security that is this one of everybody's."""
+        return await self._store.users_of(mapping_id)
+
+    async def _decided(self, user: str | None, mapping_id: str, target: Target | None) -> Seen:
+        await self._store.refresh()
+        if user is None:
+            seen = self._seen(await self._store.override(mapping_id, target))
+        else:
+            seen = self._seen_by(user, await self._store.override_of_user(user, mapping_id, target))
+        self.on_overridden(user, mapping_id)
+        return seen
+
+    def _seen_by(self, user: str, mine: SymbolMapping) -> Seen:
+        shared = None if mine.shared is None else self._store.by_id(mine.shared)
+        work = _Work(Case(mine.security), mine, shared, mine.verdict)
+        work.override = _override_of(work)
+        one = self._mapped(work, user, {})
+        facts = (one.state, one.instrument, one.is_brokers_own, one.confidence, one.reasons, one.candidate)
+        return Seen(mine.id, mine.security, *facts, work.override, mine.override is not None, mine.verdict.at)
+
+    def _seen(self, shared: SymbolMapping) -> Seen:
+        work = _Work(Case(shared.security), None, shared, shared.verdict, shared.override)
+        one, provided = self._mapped(work, "", {}), self._provided(work)
+        facts = (one.state, provided, one.is_brokers_own, one.confidence, one.reasons, one.candidate)
+        return Seen(shared.id, shared.security, *facts, shared.override, False, shared.verdict.at)
 
     # deciding
 
@@ -223,8 +294,9 @@ class Mapper:
     def _of_user(self, work: _Work, user: str) -> SymbolMapping:
         security, mine = work.case.security, work.mine
         verdict = work.verdict or (mine.verdict if mine is not None else Verdict())
-        facts = replace(security, is_money=False, option=None)
-        shared = None if work.shared is None else work.shared.id
+        facts, shared = _facts_of(security), None if work.shared is None else work.shared.id
+        if mine is not None and (mine.security, mine.shared) == (facts, shared) and mine.verdict is verdict:
+            return mine  # nearly all of them
         if mine is None:
             named = _digest(user, security).hex()[:24]  # the same whoever makes it first
             return SymbolMapping(named, facts, (own_key(security),), None, verdict, user=user, shared=shared)
@@ -260,7 +332,8 @@ class Mapper:
         instrument = provided or own_instrument(user, security)
         mapping = ids.get(own_key(security))
         if override is not None:
-            reasons = (f"overridden (+1.00): by {override.by}",)
+            whom = "the user" if work.mine is not None and override is work.mine.override else "an operator"
+            reasons = (f"overridden (+1.00): decided by {whom}",)
             return Mapped(security, instrument, 1.0, reasons, "overridden", provided is None, None, mapping)
         likely = None if provided is not None or verdict.instrument is None else self._present(verdict)
         facts = (verdict.confidence, verdict.reasons, verdict.state, provided is None, likely, mapping)
@@ -337,12 +410,17 @@ def _case(one: BrokerSecurity, prices: Mapping[str, tuple[int, Decimal]], used_f
 
 
 def _is_same(one: BrokerSecurity, other: BrokerSecurity) -> bool:
-    return one == replace(other, is_money=False, option=None)
+    return one == _facts_of(other)
+
+
+def _facts_of(security: BrokerSecurity) -> BrokerSecurity:
+    """What is kept of it."""
+    return security if security.option is None else replace(security, option=None)
 
 
 def _without_private(security: BrokerSecurity) -> BrokerSecurity:
     """What others may know of it: not the id that only one user's broker gave it."""
-    public = replace(security, is_money=False, option=None)
+    public = _facts_of(security)
     return public if security.scope in SHARED_SCOPES else replace(public, id="", scope="")
 
 

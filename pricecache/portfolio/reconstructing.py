@@ -189,6 +189,7 @@ class Reconstructor:
                 market,
                 prefix_of(connection.id),
                 base=portfolio.rules.currency,
+                cost_basis=portfolio.rules.cost_basis,
             ),
         )
 

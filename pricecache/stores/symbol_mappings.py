@@ -74,6 +74,7 @@ class _Known:
     by_id: dict[str, SymbolMapping] = field(default_factory=dict)
     by_key: dict[str, SymbolMapping] = field(default_factory=dict)
     by_ticker: dict[str, dict[str, SymbolMapping]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
     until: datetime | None = None
 
 
@@ -98,7 +99,8 @@ class SymbolMappingStore:
         if known.until is not None:
             query = {"changedAt": {"$gt": instant_of(known.until.timestamp() - OVERLAP_SECONDS)}}
         async for document in self._shared.find(query):
-            self._take(document)
+            if known.versions.get(document["_id"]) != document["version"]:
+                self._take(document)
 
     def _take(self, document: Document) -> None:
         known, one = self._known, _mapping(document)
@@ -109,6 +111,7 @@ class SymbolMappingStore:
         known.by_key.update(dict.fromkeys(one.keys, one))
         if one.ticker is not None:
             known.by_ticker.setdefault(one.ticker, {})[one.id] = one
+        known.versions[one.id] = document["version"]
         known.until = max(known.until or document["changedAt"], document["changedAt"])
 
     def _forget(self, one: SymbolMapping) -> None:
@@ -195,16 +198,19 @@ def _unknown() -> NotFound:
     return NotFound("There is no such mapping.", code="unknown_mapping")
 
 
+_CHANGED: Document = {"$currentDate": {"changedAt": True}, "$inc": {"version": 1}}
+"""By the clock of the server, which is the same for all daemons."""
+
+
 def _update(one: SymbolMapping) -> UpdateOne:
-    return UpdateOne({"_id": one.id}, {"$set": _fields(one), "$currentDate": {"changedAt": True}}, upsert=True)
+    return UpdateOne({"_id": one.id}, {"$set": _fields(one), **_CHANGED}, upsert=True)
 
 
 def _decision(target: Target | None) -> Document:
-    now = {"$currentDate": {"changedAt": True}}
     if target is None:
-        return {"$unset": {"override": ""}, **now}
+        return {"$unset": {"override": ""}, **_CHANGED}
     fields = {**_named(target.instrument, target.series), "by": target.by, "at": instant_of(target.at)}
-    return {"$set": {"override": fields}, **now}
+    return {"$set": {"override": fields}, **_CHANGED}
 
 
 def _named(instrument: Instrument | None, series: int | None) -> Document:

@@ -158,6 +158,12 @@ EXPECTED = {
     "POST /api/portfolio/connections/{id}/fetch": "user",
     "DELETE /api/portfolio/connections/{id}": "user",
     "POST /api/plaid/webhook": None,
+    "GET /api/portfolio/mappings": "user",
+    "PUT /api/portfolio/mappings/{id}": "user",
+    "DELETE /api/portfolio/mappings/{id}": "user",
+    "GET /api/admin/mappings": "ops",
+    "PUT /api/admin/mappings/{id}": "ops",
+    "DELETE /api/admin/mappings/{id}": "ops",
 }
 
 

@@ -1,4 +1,4 @@
-"""Whatever a broker says: forward replay of the ledger made of it gives today's holdings exactly, and says every gap."""
+"""Whatever a broker says: forward replay of the ledger made of it gives its holdings exactly, and tells every gap."""
 
 from __future__ import annotations
 
