@@ -158,6 +158,7 @@ class Daemon:
             self.background.start(parts.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         self.background.start(parts.reconstructions.queue.run(), "reconstructions")
+        self.background.start(parts.reconstructions.remapping.run(), "remapping")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")
             self.background.start(parts.sampler.run(), "sampler")

@@ -22,6 +22,7 @@ from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.reconstructing import Reconstructor, Sources
 from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
+from pricecache.portfolio.remapping import Remapping
 from pricecache.portfolio.security_prices import SecurityPrices
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import Connection
@@ -34,12 +35,14 @@ from pricecache.sync.backfill import Tracker
 
 @dataclass(frozen=True, slots=True)
 class Reconstructions:
-    """What goes on around reconstructions: the queue, who takes in what is posted, where rows go, what is counted."""
+    """What goes on around reconstructions: the queue, who takes in what is posted, where rows go, what is counted,
+    and who hears of decisions about securities."""
 
     queue: ReconstructionQueue
     intake: BrokerIntake
     homes: BrokerHomes
     metrics: ReconstructionMetrics
+    remapping: Remapping
 
 
 def reconstructions_of(
@@ -87,7 +90,9 @@ def reconstructions_of(
     async def deleted(connection: Connection) -> None:
         await store.forget(connection.id)
 
+    remapping = Remapping(mapper.users_of, queue, clock)
+    mapper.on_overridden = remapping.decided
     connections.on_deleted = deleted
     if connections.fetcher is not None:
         connections.fetcher.on_fetched = fetched
-    return Reconstructions(queue, intake, homes, ReconstructionMetrics(store, days, clock, dollars))
+    return Reconstructions(queue, intake, homes, ReconstructionMetrics(store, days, clock, dollars), remapping)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pricecache.background import cancelled
 from pricecache.core.instruments import Instrument
+from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key", "reader:read:read-key")
@@ -79,10 +82,11 @@ async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
     async with api_daemon(database, keys=KEYS) as started:
         for symbol in SYMBOLS:
             started.truth(Instrument(symbol), 60)
-        queue = asyncio.create_task(started.parts.reconstructions.queue.run(), name="queue")
+        parts = started.parts.reconstructions
+        tasks = [asyncio.create_task(work, name="beside") for work in (parts.queue.run(), parts.remapping.run())]
         yield started
-        await started.parts.reconstructions.queue.stop()
-        await cancelled([queue])
+        await parts.queue.stop()
+        await cancelled(tasks)
 
 
 async def post(daemon: ApiDaemon, body: Any, headers: dict[str, str] = ANN, query: str = "") -> tuple[int, Any]:
@@ -377,15 +381,66 @@ async def test_a_deleted_portfolio_does_not_come_back_by_itself(daemon: ApiDaemo
 async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
     _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
     told: list[dict[str, Any]] = []
-    hub = daemon.parts.realtime.hub
-    publish = hub.publish_values
-    hub_values = daemon.parts.reconstructions.queue.on_progress
-    daemon.parts.reconstructions.queue.on_progress = lambda record: (told.append(record.progress), hub_values(record))
+    hub, publish = daemon.parts.realtime.hub, daemon.parts.realtime.hub.publish_values
+
+    def listening(portfolio_id: str, values: dict[str, dict[str, Any]]) -> None:
+        told.extend(event for key, event in values.items() if key.startswith("reconstruction:"))
+        publish(portfolio_id, values)
+
+    daemon.parts.reconstructions.queue.on_progress = ReconstructionNews(
+        daemon.parts.reconstructions.queue, listening
+    ).tell
     found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
-    assert publish == hub.publish_values
-    percents = [one.percent for one in told]
+    percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
-    stages = list(dict.fromkeys(one.stage for one in told))
-    assert stages[-6:] == ["mapping", "prices", "walking", "storing", "materialising", "done"]
-    assert any(one.message.startswith("Processing ") and "of 3 securities" in one.message for one in told)
+    stages = list(dict.fromkeys(one["stage"] for one in told))
+    assert stages == ["queued", "reading", "mapping", "prices", "walking", "storing", "materialising", "done"]
+    assert any(one["message"].startswith("Processing ") and " of 3 securities, " in one["message"] for one in told)
+    assert [one["type"] for one in told if one["stage"] == "done"] == ["reconstruction:finished"]
+    assert {one["type"] for one in told if one["stage"] != "done"} == {"reconstruction:progress"}
     assert found["securitiesDone"] == found["securitiesTotal"] == 3
+    assert hub.publish_values == publish
+
+
+async def test_a_new_listener_is_told_of_what_is_not_done(daemon: ApiDaemon) -> None:
+    await daemon.parts.reconstructions.queue.stop()
+    _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
+    status, answer = await post(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    assert status == 202
+    hub = asyncio.create_task(daemon.parts.realtime.hub.run(), name="hub")
+    async with daemon.session.ws_connect(f"{daemon.base}/ws/portfolio", headers=ANN) as socket:
+        await socket.send_json({"type": "subscribe", "portfolioId": made["id"], "channels": ["account"]})
+        messages = [await socket.receive_json(timeout=10) for _ in range(2)]
+    await cancelled([hub])
+    events = [event for message in messages for event in message.get("events", ())]
+    (event,) = [event for event in events if event["type"] == "reconstruction:progress"]
+    assert (event["connectionId"], event["state"]) == (answer["connectionId"], "queued")
+
+
+async def test_a_decision_about_a_security_makes_the_history_again(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    _, listed = await daemon.get("/api/portfolio/mappings", headers=ANN)
+    (fund,) = [one for one in listed["mappings"] if one["isBrokersOwn"]]
+    status, _ = await daemon.call("PUT", f"/api/portfolio/mappings/{fund['id']}", json={"symbol": "MSFT"}, headers=ANN)
+    assert status == 200
+    async with asyncio.timeout(20):
+        while {"AAPL", "MSFT"} != {symbol for symbol, _ in await holdings(daemon, found["portfolioId"])}:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_connection_that_is_deleted_leaves_no_reconstruction(daemon: ApiDaemon, database: Any) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    target = f"/api/portfolio/connections/{found['connectionId']}?deleteRows=true"
+    status, answer = await daemon.call("DELETE", target, headers=ANN)
+    assert status == 200, answer
+    assert await rows_of(daemon, found["portfolioId"]) == []
+    assert (await daemon.get(f"{BASE}/status", headers=ANN))[1] == {"reconstructions": []}
+    assert await database["reconstructions"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("name", ["plaid", "broker"])
+async def test_the_example_payloads_add_up(daemon: ApiDaemon, name: str) -> None:
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / f"{name}.json").read_text())
+    found = await done(daemon, payload)
+    assert found["result"]["adjustments"] == 0, found["result"]["findings"]
+    assert found["result"]["transactions"] > 20
