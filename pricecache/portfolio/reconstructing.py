@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
+from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
-from pricecache.core.broker import BrokerData, BrokerSecurity
+from pricecache.core.broker import BrokerData
+from pricecache.core.currencies import major
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
@@ -19,6 +22,7 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.errors import NotFound, PricecacheError, Unavailable
+from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_prices import BrokerPrices
 from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, prefix_of
@@ -29,7 +33,7 @@ from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.planning import LedgerView, Plan
 from pricecache.portfolio.reconstruction_progress import ProgressTeller
 from pricecache.portfolio.reconstruction_queue import Attempt, Outcome
-from pricecache.portfolio.security_prices import SecurityPrices, Supply, broker_prices, latest_of
+from pricecache.portfolio.security_prices import SecurityPrices, Supply
 from pricecache.portfolio.threads import aside
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
@@ -42,6 +46,8 @@ from pricecache.stores.portfolios import PortfolioStore
 log = structlog.get_logger(__name__)
 
 BY = "reconstruction"
+MANY_ROWS = 3000
+"""Of a broker: from so many on garbage is not looked for among all that is made of them."""
 _CALENDAR_LOOKS, _CALENDAR_SECONDS = 60, 0.5
 
 
@@ -97,20 +103,26 @@ class Reconstructor:
         teller = ProgressTeller(attempt.tell, self._clock)
         teller.stage("reading")
         connection, portfolio, data = await self._read(attempt.claim.connection)
-        priced = await self._priced(connection, portfolio, data, teller)
+        await attempt.go_into(portfolio.id)
+        with garbage.young_only() if len(data.transactions) >= MANY_ROWS else nullcontext():
+            return await self._reconstructed(attempt, teller, connection, portfolio, data)
+
+    async def _reconstructed(
+        self, attempt: Attempt, teller: ProgressTeller, connection: Connection, portfolio: Portfolio, data: BrokerData
+    ) -> Outcome:
+        rows = len(data.transactions)
+        facts = await aside(rows, lambda: BrokerFacts.of(data))
+        priced = await self._priced(connection, portfolio, facts, teller)
         teller.stage("walking")
-        found = await self._walk(connection, portfolio, data, priced)
+        found = await self._walk(connection, portfolio, data, facts, priced)
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
         counts = await self._store(attempt, portfolio, connection, found)
         teller.stage("materialising")
         await self._materialise(portfolio)
         teller.end()
-        result = _result(connection, portfolio, data, priced, found, counts, teller.seconds)
-        findings = [*map(_finding_fields, found.findings), *_remark_fields(data)]
-        supply = priced.supply
-        numbers = {"securities_needed": supply.needed, "securities_cached": supply.cached}
-        return Outcome(result, findings, {**numbers, "transactions": len(found.transactions)})
+        seconds = teller.seconds
+        return await aside(rows, lambda: _outcome(connection, portfolio, data, priced, found, counts, seconds))
 
     async def _read(self, connection_id: str) -> tuple[Connection, Portfolio, BrokerData]:
         connection = await self._sources.connections.find(connection_id)
@@ -127,15 +139,13 @@ class Reconstructor:
     # what the securities are, and their prices
 
     async def _priced(
-        self, connection: Connection, portfolio: Portfolio, data: BrokerData, teller: ProgressTeller
+        self, connection: Connection, portfolio: Portfolio, facts: BrokerFacts, teller: ProgressTeller
     ) -> _Priced:
         teller.stage("mapping")
-        securities, prices = used_securities(data), broker_prices(data)
-        first_days = first_uses(data)
 
         async def mapped() -> dict[str, Mapped]:
             return await self._mapper.map(
-                securities, user=connection.user, prices=latest_of(prices), used_from=first_days
+                facts.securities, user=connection.user, prices=facts.latest, used_from=facts.first_uses
             )
 
         found = await mapped()
@@ -143,9 +153,9 @@ class Reconstructor:
         own, total = sum(one.is_brokers_own for one in found.values()), len(found)
         supply = await self._prices.supply(
             [one.instrument for one in found.values() if not one.is_brokers_own],
-            currencies_in(data, securities),
+            facts.currencies,
             portfolio.rules.currency,
-            opening_day(data),
+            facts.opening_day,
             BY,
             lambda done, symbol: teller.securities(min(own + done, total), total, symbol),
         )
@@ -155,9 +165,13 @@ class Reconstructor:
             name: own_instrument(connection.user, one.security) if one.instrument in supply.unpriced else one.instrument
             for name, one in found.items()
         }
-        await self._make_own_known(connection.user, found, instruments, first_days)
+        await self._make_own_known(connection.user, found, instruments, facts.first_uses)
         await self._own_prices.write_many(
-            {one: prices[name] for name, one in instruments.items() if not one.place.has_provider and name in prices}
+            {
+                one: facts.prices[name]
+                for name, one in instruments.items()
+                if not one.place.has_provider and name in facts.prices
+            }
         )
         teller.securities(total, total, None)
         return _Priced(found, instruments, supply)
@@ -177,9 +191,9 @@ class Reconstructor:
     # rows
 
     async def _walk(
-        self, connection: Connection, portfolio: Portfolio, data: BrokerData, priced: _Priced
+        self, connection: Connection, portfolio: Portfolio, data: BrokerData, facts: BrokerFacts, priced: _Priced
     ) -> Reconstruction:
-        market = await self._market(portfolio, data, priced)
+        market = await self._market(portfolio, facts, priced)
         return await aside(
             len(data.transactions) + len(data.holdings),
             lambda: reconstruct(
@@ -193,9 +207,9 @@ class Reconstructor:
             ),
         )
 
-    async def _market(self, portfolio: Portfolio, data: BrokerData, priced: _Priced) -> MarketData:
+    async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketData:
         nothing = Ledger.of((), portfolio.rules)
-        more, units = set(priced.instruments.values()), currencies_in(data, used_securities(data))
+        more, units = set(priced.instruments.values()), {major(one) for one in facts.currencies}
         for _ in range(_CALENDAR_LOOKS):
             try:
                 return (await self._markets.view(nothing, more=more, currencies=units)).market
@@ -213,8 +227,8 @@ class Reconstructor:
     async def _store(
         self, attempt: Attempt, portfolio: Portfolio, connection: Connection, found: Reconstruction
     ) -> RowCounts:
-        incoming = incoming_of(found.transactions)
-        ids = await aside(len(incoming), lambda: [new_id() for _ in incoming])
+        rows = found.transactions
+        incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
         prefix, now = prefix_of(connection.id), round(self._clock.time(), 3)
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
@@ -242,40 +256,22 @@ class Reconstructor:
             self._materialiser.want(portfolio.id)
 
 
-# what of a broker's data is used
-
-
-def opening_day(data: BrokerData) -> int:
-    """The day before the first one that there are rows of."""
-    return data.first_day - 1
-
-
-def used_securities(data: BrokerData) -> list[BrokerSecurity]:
-    """Those that something is held of or was, money aside, in the order they were listed."""
-    used = {one.security for part in (data.holdings, data.transactions, data.waypoints) for one in part}
-    return [one for one in data.securities.values() if one.id in used and not one.is_money]
-
-
-def first_uses(data: BrokerData) -> dict[str, int]:
-    """The first day that each security is needed on, by its id."""
-    found: dict[str, int] = {}
-    for row in data.transactions:
-        if row.security is not None:
-            found[row.security] = min(row.day, found.get(row.security, row.day))
-    return {**found, **{one.security: opening_day(data) for one in data.holdings}}
-
-
-def currencies_in(data: BrokerData, securities: Iterable[BrokerSecurity]) -> set[str]:
-    """Of money, rows, holdings and securities."""
-    return {
-        *(currency for _, currency in data.money),
-        *(row.currency for row in data.transactions),
-        *(one.currency for one in data.holdings),
-        *(one.currency for one in securities),
-    }
-
-
 # what is kept of it
+
+
+def _outcome(
+    connection: Connection,
+    portfolio: Portfolio,
+    data: BrokerData,
+    priced: _Priced,
+    found: Reconstruction,
+    counts: RowCounts,
+    seconds: Mapping[str, float],
+) -> Outcome:
+    result = _result(connection, portfolio, data, priced, found, counts, seconds)
+    findings = [*map(_finding_fields, found.findings), *_remark_fields(data)]
+    numbers = {"securities_needed": priced.supply.needed, "securities_cached": priced.supply.cached}
+    return Outcome(result, findings, {**numbers, "transactions": len(found.transactions)})
 
 
 def _result(

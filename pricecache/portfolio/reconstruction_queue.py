@@ -54,8 +54,11 @@ class Outcome:
 class Attempt:
     """What whoever does one has of it. Loop-only."""
 
-    def __init__(self, claim: Claim, store: ReconstructionStore, told: Callable[[Progress], object]) -> None:
+    def __init__(
+        self, claim: Claim, store: ReconstructionStore, told: Callable[[ReconstructionRecord], object]
+    ) -> None:
         self.claim = claim
+        self.portfolio = claim.record.portfolio
         self.progress = claim.record.progress
         self._store = store
         self._told = told
@@ -64,7 +67,13 @@ class Attempt:
         """How far it has come. Kept at most once a second, and told to those who listen at once."""
         if progress != self.progress:
             self.progress = progress
-            self._told(progress)
+            self._told(replace(self.claim.record, progress=progress, portfolio=self.portfolio))
+
+    async def go_into(self, portfolio: str) -> None:
+        """Its rows go into this portfolio: whoever listens to that hears of it from now on. Raises `ClaimLost`."""
+        if portfolio != self.portfolio:
+            await self._store.go_into(self.claim, portfolio)
+            self.portfolio = portfolio
 
     @property
     def holding(self) -> Companion:
@@ -104,7 +113,7 @@ class ReconstructionQueue:
         self._owner = owner
         self._random = randomness
         self._wakers = [asyncio.Event() for _ in range(concurrency)]
-        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[int, tuple[str, asyncio.Task[None]]] = {}  # by slot
         self._is_stopping = False
         self._is_failing = False
         self._is_away = False
@@ -120,7 +129,7 @@ class ReconstructionQueue:
         return len(self._attempts)
 
     def is_doing(self, connection: str) -> bool:
-        return connection in self._attempts
+        return any(one == connection for one, _ in self._attempts.values())
 
     async def request(
         self,
@@ -155,7 +164,7 @@ class ReconstructionQueue:
     async def stop(self) -> None:
         """Begin nothing more, and hand back what was begun: another daemon, or the next start, goes on. Idempotent."""
         self._is_stopping = True
-        await cancelled(list(self._attempts.values()))
+        await cancelled([task for _, task in self._attempts.values()])
 
     async def _keep_reaping(self) -> None:
         while True:
@@ -182,12 +191,12 @@ class ReconstructionQueue:
                 await self._idle(waker, pause)
                 continue
             task = asyncio.create_task(self._do(claim), name=f"reconstruction {claim.connection}")
-            self._attempts[claim.connection] = task
+            self._attempts[slot] = claim.connection, task
             try:
                 await asyncio.wait([task])
             finally:  # else somebody ends this worker
                 await cancelled([task])
-                del self._attempts[claim.connection]
+                del self._attempts[slot]
             self.wake()
 
     async def _pause(self) -> float:
@@ -207,7 +216,7 @@ class ReconstructionQueue:
     # one of them
 
     async def _do(self, claim: Claim) -> None:
-        attempt = Attempt(claim, self.store, lambda progress: self._tell(replace(claim.record, progress=progress)))
+        attempt = Attempt(claim, self.store, self._tell)
         self._tell(claim.record)
         working = asyncio.create_task(self._worked(attempt), name=f"attempt {claim.connection}")
         beating = asyncio.create_task(self._keep_beating(attempt), name=f"beats {claim.connection}")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-import structlog
-
-from pricecache.core.broker import BrokerData
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
 from pricecache.portfolio.market import Markets, pair_of
 from pricecache.sync.backfill import BACKFILL_JOB, Tracker, backfill_parameters
-
-log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.2
 """Between two looks at how many have come, of real time."""
@@ -123,24 +117,3 @@ def _has_none(entry: Entry) -> bool:
     if state.code == "symbol_not_found" or state.not_found:
         return True
     return state.empty_since is not None or state.quarantined_at is not None
-
-
-def broker_prices(data: BrokerData) -> dict[str, dict[int, Decimal]]:
-    """What the broker says that one of each security was worth, by its id and day: of rows, of earlier balances, and of
-    what is held now, which counts most."""
-    found: dict[str, dict[int, Decimal]] = {}
-    for row in data.transactions:
-        if row.security is not None and row.price and row.action not in ("dividend", "split"):
-            found.setdefault(row.security, {})[row.day] = row.price
-    for point in data.waypoints:
-        if point.security is not None and point.price:
-            found.setdefault(point.security, {})[point.day] = point.price
-    for held in data.holdings:
-        if held.price:
-            found.setdefault(held.security, {})[data.day if held.price_day is None else held.price_day] = held.price
-    return found
-
-
-def latest_of(prices: Mapping[str, Mapping[int, Decimal]]) -> dict[str, tuple[int, Decimal]]:
-    """The last of each, with its day."""
-    return {name: (max(days), days[max(days)]) for name, days in prices.items()}

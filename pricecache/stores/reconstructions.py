@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -242,6 +243,12 @@ class ReconstructionStore:
         if not result.matched_count:
             raise ClaimLost
 
+    async def go_into(self, claim: Claim, portfolio: str) -> None:
+        """Its rows go into this portfolio. Raises `ClaimLost`."""
+        told = {"$set": {"portfolio": portfolio}}
+        if not (await self._records.update_one(_key(claim), told)).matched_count:
+            raise ClaimLost
+
     def holding(self, claim: Claim) -> Companion:
         """Makes a change of a ledger fail unless the claim still stands when it is committed: raises `LedgerMoved`
         then, and whoever plans anew asks `beat` first."""
@@ -257,7 +264,7 @@ class ReconstructionStore:
         self, claim: Claim, result: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], now: float
     ) -> ReconstructionRecord:
         """It is done; what was asked for meanwhile is queued again. Raises `ClaimLost`."""
-        packed = zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1)
+        packed = await asyncio.to_thread(lambda: zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1))
         kept = {"_id": claim.connection, "total": len(findings), "findings": packed}
         progress = _progress_fields(Progress(100, "done", "Done", None, *_counts(result)))
         told = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}

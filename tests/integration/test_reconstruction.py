@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -383,7 +383,7 @@ async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
     told: list[dict[str, Any]] = []
     hub, publish = daemon.parts.realtime.hub, daemon.parts.realtime.hub.publish_values
 
-    def listening(portfolio_id: str, values: dict[str, dict[str, Any]]) -> None:
+    def listening(portfolio_id: str, values: Mapping[str, dict[str, Any]]) -> None:
         told.extend(event for key, event in values.items() if key.startswith("reconstruction:"))
         publish(portfolio_id, values)
 
