@@ -52,6 +52,9 @@ from pricecache.portfolio.price_origins import PriceOrigins
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_CRON, SNAPSHOT_JOB, SNAPSHOT_ZONE, SnapshotCapture
+from pricecache.portfolio.snapshot_members import MemberBuilder
+from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
@@ -77,6 +80,7 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
+from pricecache.stores.snapshots import SnapshotStore
 from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.symbol_mappings import SymbolMappingStore
 from pricecache.stores.sync_state import SyncStateStore
@@ -358,6 +362,7 @@ class Parts:
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
         self.breakdowns = Breakdowns(self.summaries, self.histories, markets)
         self._make_materialiser(ledgers, markets)
+        self._make_snapshots(markets)
         self.realtime = self._realtime(markets, latest)
         self._define_tracking()
         self.publisher.subscribe(self.realtime.on_quotes)
@@ -419,6 +424,7 @@ class Parts:
             materialiser=self.materialiser if settings.use_materialized else None,
             dollars=lambda: sum(pool.account.dollars for pool in self._chain.pools),
         )
+        self.reconstructions.metrics.snapshots = self.snapshot_stats.success_rate
         news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
         self.reconstructions.queue.on_progress = news.tell
         self.watcher.on_reconstruction = news.look
@@ -483,6 +489,22 @@ class Parts:
                 uneventful_kept_seconds=RUNS_KEPT * settings.materialize_seconds,
             )
         )
+
+    def _make_snapshots(self, markets: Markets) -> None:
+        store = SnapshotStore(self._database)
+        builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
+        self.snapshots = Snapshots(store, self.wholes)
+        self.snapshot_stats = SnapshotStats(store, self._clock)
+        self.snapshot_capture = SnapshotCapture(
+            store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
+        )
+        self.jobs.define(
+            JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
+        )
+
+    async def _extend_histories(self) -> None:
+        if self._settings.use_materialized:
+            await self.jobs.run(MATERIALIZE_JOB, {}, SNAPSHOT_JOB)
 
     # ---- the API
 
@@ -574,4 +596,5 @@ class Parts:
             search=self.search,
             mapper=self.mapper,
             reconstructions=self.reconstructions,
+            snapshots=self.snapshots,
         )

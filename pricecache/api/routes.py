@@ -47,6 +47,7 @@ from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.mappings import MAPPING_ROUTES
 from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
+from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
 
 def _cache_routes() -> tuple[Route, ...]:
@@ -481,4 +482,5 @@ ROUTES: tuple[Route, ...] = (
     *RECONSTRUCTION,
     *CONNECTION_ROUTES,
     *MAPPING_ROUTES,
+    *SNAPSHOT_ROUTES,
 )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -122,4 +123,5 @@ class Services:
     connections: Connections
     mapper: Mapper
     reconstructions: Reconstructions
+    snapshots: Snapshots
     stream: StreamFeed | None = None

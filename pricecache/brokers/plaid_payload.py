@@ -74,7 +74,7 @@ class _Reading:
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
-        self.available: dict[str, tuple[Decimal, str]] = {}
+        self.balances: dict[str, tuple[Decimal, Decimal, str]] = {}
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
@@ -125,10 +125,11 @@ class _Reading:
         for given in part.objects("accounts", MOST_ACCOUNTS):
             name = given.id("account_id")
             balances = given.object("balances")
-            currency, balance, available = "USD", None, None
+            currency, balance, available, owed = "USD", None, None, None
             if balances is not None:
                 currency = self._currency(balances) or "USD"
                 balance, available = balances.amount("current"), balances.amount("available")
+                owed = balances.amount("margin_loan_amount")
                 if not is_known(currency):
                     currency, balance = "USD", None
             kind = given.word("subtype")
@@ -138,8 +139,8 @@ class _Reading:
                 title = given.text("name") or given.text("official_name") or name
                 own = None if balance is None else balance * unit(currency)
                 self.accounts[name] = BrokerAccount(name, title, institution, kind, major(currency), own)
-                if available and own is not None:
-                    self.available[name] = available * unit(currency), given.path
+                spare, debt = (available or ZERO) * unit(currency), (owed or ZERO) * unit(currency)
+                self.balances[name] = spare, abs(debt), given.path
 
     def _securities(self, part: Fields) -> None:
         for given in part.objects("securities", MOST_SECURITIES):
@@ -212,13 +213,13 @@ class _Reading:
         """The code as it stands; a coin that money is not counted in here too."""
         if given.has("iso_currency_code"):
             return given.currency("iso_currency_code")
-        code = given.text("unofficial_currency_code", 16)
-        if code is None or is_known(code):
-            return code
-        code = code.upper()
-        if not (code.isalnum() and code.isascii() and 2 <= len(code) <= 10):
+        coin = given.text("unofficial_currency_code", 16)
+        if coin is None or is_known(coin):
+            return coin
+        coin = coin.upper()
+        if not (coin.isalnum() and coin.isascii() and 2 <= len(coin) <= 10):
             given.fault("unofficial_currency_code", "bad_currency", "a coin is named by 2 to 10 letters and digits")
-        return code
+        return coin
 
     def _rows(self, pages: Sequence[Fields]) -> list[PlaidRow]:
         seen: dict[str, Fields] = {}
@@ -268,17 +269,23 @@ class _Reading:
         )  # fmt: skip
 
     def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money) -> None:
-        """Some institutions list no cash: it is what an account is worth beyond its holdings, if that can be spent."""
-        listed = {account for account, _ in money}
-        for name, (available, path) in self.available.items():
+        """Some institutions list no cash, or none that is owed. It is what an account is worth beyond what is listed,
+        if the balances say the same of it."""
+        for name, (available, owed, path) in self.balances.items():
             one = self.accounts[name]
             own = [held for held in holdings if held.account == name]
-            if name in listed or one.balance is None or any(held.price is None for held in own):
+            if one.balance is None or any(held.price is None or held.currency != one.currency for held in own):
                 continue
-            worth = sum((held.quantity * held.price for held in own if held.price is not None), ZERO)
-            if abs(one.balance - worth - available) <= CENT:
+            listed = money.get((name, one.currency))
+            worth = sum((held.quantity * held.price for held in own if held.price is not None), listed or ZERO)
+            beyond, near = one.balance - worth, CENT * (len(own) + 1)
+            if listed is None and available and abs(beyond - available) <= near:
                 money[name, one.currency] = available
-                self.remarks.append(Remark("cash_from_balance", path, "no holding of cash: taken from the balances"))
+            elif owed and abs(beyond + owed) <= near:
+                money[name, one.currency] = (listed or ZERO) - owed
+            else:
+                continue
+            self.remarks.append(Remark("cash_from_balance", path, "no holding of it: taken from the balances"))
 
     def _settle_money(self) -> None:
         """Which securities are money is known once every price of them was seen."""

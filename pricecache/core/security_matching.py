@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pricecache.core.broker import BrokerSecurity, SecurityKind
@@ -194,6 +195,7 @@ def _price(one: Candidate, price: float | None) -> Reason | None:
     return Reason("price_differs", -0.3, said, is_conflict=True)
 
 
+@lru_cache(4096)
 def plain_name(name: str | None) -> str | None:
     """The words of a name that tell it from others, in upper case; None where there are none, or where it says that it
     is not a real one."""

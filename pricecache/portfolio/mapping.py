@@ -119,11 +119,11 @@ class Mapper:
         """
         await self._store.refresh()
         held = await self._store.of_user(user)
-        works = [
-            _Work(_case(one, prices, used_from), held.get(own_key(one)), self.shared_of(one))
-            for one in securities
-            if not one.is_money
-        ]
+        works = []
+        for one in securities:
+            if not one.is_money:
+                mine = held.get(own_key(one))
+                works.append(_Work(_case(one, prices, used_from), mine, self._shared_of(mine, one)))
         await self._decide(works)
         kept = await self._keep(works, user)
         await self._make_own_known(works, user)
@@ -254,6 +254,12 @@ class Mapper:
 
     # what is known
 
+    def _shared_of(self, mine: SymbolMapping | None, security: BrokerSecurity) -> SymbolMapping | None:
+        known = None if mine is None or mine.shared is None else self._store.by_id(mine.shared)
+        if known is not None and mine is not None and _is_same(mine.security, security):
+            return known  # what did not contradict it does not now
+        return self.shared_of(security)
+
     def shared_of(self, security: BrokerSecurity) -> SymbolMapping | None:
         """What is known of it for everybody. One that is found by an id or a number counts only where it does not
         contradict the rest: anybody can post anything."""
@@ -280,15 +286,19 @@ class Mapper:
         if shared:
             await self._store.put(_without_repeats(shared))
             await self._store.refresh()  # where another was faster, that one stands
-        ids, changed = {}, []
+        ids: dict[str, str] = {}
+        changed: list[SymbolMapping] = []
+        new: list[SymbolMapping] = []
         for work in works:
             if work.shared is not None:
                 work.shared = self._store.by_id(work.shared.id) or self.shared_of(work.case.security)
             one = self._of_user(work, user)
             ids[one.keys[0]] = one.id
-            if one != work.mine:
+            if work.mine is None:
+                new.append(one)
+            elif one is not work.mine:
                 changed.append(one)
-        await self._store.put_of_user(changed)
+        await self._store.put_of_user(changed, new)
         return ids
 
     def _of_user(self, work: _Work, user: str) -> SymbolMapping:
@@ -386,6 +396,8 @@ def ticker_key(security: BrokerSecurity) -> str | None:
 def contradicts(one: BrokerSecurity, other: BrokerSecurity) -> bool:
     """Whether two descriptions cannot be of one security, though something in them is the same. With another name, or
     none, another ticker is another security."""
+    if one == other:
+        return False
     isin, other_isin = isin_of(one.isin), isin_of(other.isin)
     if major(one.currency) != major(other.currency) or (isin and other_isin and isin != other_isin):
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -208,6 +208,15 @@ class Markets:
             return None
         known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
         return known, self._settled(entries, self._clock.time())
+
+    async def standings(self, entries: Sequence[Entry]) -> list[tuple[SeriesFacts, int]]:
+        """What is known of each now, and the last day that only a new revision of it can change. Raises `Unavailable`
+        while a calendar is built."""
+        doubted = [entry for entry in entries if not self._catalog.trusted or not entry.current]
+        if doubted:
+            await self._columns.store.refresh(doubted)
+        today, now = self._today(), self._clock.time()
+        return [(self._facts(entry, today), self._settled([entry], now)) for entry in entries]
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
         """How much of `base` one of each of these whole currencies was."""

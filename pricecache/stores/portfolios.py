@@ -110,6 +110,12 @@ class PortfolioStore:
         found = await self._portfolios.find({"_id": {"$gt": after}}).sort("_id", 1).limit(count).to_list()
         return [self._known(document, ticket) for document in found]
 
+    async def of_ids(self, ids: Sequence[str]) -> list[Portfolio]:
+        """Those of them that there are, whoever they belong to, by id."""
+        ticket = self._heads.ticket
+        found = await self._portfolios.find({"_id": {"$in": list(ids)}}).sort("_id", 1).to_list()
+        return [self._known(document, ticket) for document in found]
+
     def _known(self, document: Document, ticket: int) -> Portfolio:
         portfolio = _portfolio(document)
         self._heads.keep_portfolio(portfolio, ticket)
@@ -144,6 +150,8 @@ class PortfolioStore:
                         raise LedgerMoved
                     if facts.keys() & set(RULES):
                         await move_on(self._states, session, before.id, generation, BEGINNING, corrects=True)
+                    elif "timeZone" in facts:  # when its days are over, which snapshots go by
+                        await move_on(self._states, session, before.id, generation, None)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         return _portfolio(after)

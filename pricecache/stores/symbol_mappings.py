@@ -95,12 +95,13 @@ class SymbolMappingStore:
     async def refresh(self) -> None:
         """Know what was changed since the last time, by whomever; all there is at the first."""
         known = self._known
-        query: Document = {}
-        if known.until is not None:
-            query = {"changedAt": {"$gt": instant_of(known.until.timestamp() - OVERLAP_SECONDS)}}
-        async for document in self._shared.find(query):
-            if known.versions.get(document["_id"]) != document["version"]:
+        if known.until is None:
+            async for document in self._shared.find():
                 self._take(document)
+            return
+        since = {"changedAt": {"$gt": instant_of(known.until.timestamp() - OVERLAP_SECONDS)}}
+        found = await self._shared.find(since, {"version": 1}).to_list()
+        await self._reload([one["_id"] for one in found if known.versions.get(one["_id"]) != one["version"]])
 
     def _take(self, document: Document) -> None:
         known, one = self._known, _mapping(document)
@@ -154,8 +155,9 @@ class SymbolMappingStore:
         return self._known.by_id[mapping_id]
 
     async def _reload(self, ids: Sequence[str]) -> None:
-        async for document in self._shared.find({"_id": {"$in": list(ids)}}):
-            self._take(document)
+        if ids:
+            async for document in self._shared.find({"_id": {"$in": list(ids)}}):
+                self._take(document)
 
     # of users
 
@@ -164,12 +166,14 @@ class SymbolMappingStore:
         found = await self._users.find({"user": user}).sort("_id", 1).to_list()
         return {document["keys"][0]: _mapping(document) for document in found}
 
-    async def put_of_user(self, mappings: Sequence[SymbolMapping]) -> None:
-        """The same as `put` of a user's."""
-        if not mappings:
-            return
-        updates = [_update(one) for one in mappings]
-        await self._users.bulk_write(updates, ordered=False)
+    async def put_of_user(self, changed: Sequence[SymbolMapping], new: Sequence[SymbolMapping]) -> None:
+        """The same as `put` of users' mappings that are there, and of such that are not; a new one that another
+        daemon has made meanwhile stays as that one made it."""
+        if changed:
+            await self._users.bulk_write([_update(one) for one in changed], ordered=False)
+        if new:  # inserts cost a third of upserts
+            documents = [{"_id": one.id, **_fields(one)} for one in new]
+            await _written(self._users.insert_many(documents, ordered=False))
 
     async def override_of_user(self, user: str, mapping_id: str, target: Target | None) -> SymbolMapping:
         """Decide for this user, or with None take it back. Raises `NotFound` with code `unknown_mapping`."""

@@ -116,6 +116,8 @@ EXPECTED = {
     "GET /docs/{name}": None,
     "GET /static/stream.js": None,
     "GET /": None,
+    "POST /api/portfolio/daily-snapshots/capture": "ops",
+    "GET /api/portfolio/daily-snapshots": "user",
     "POST /api/portfolios": "user",
     "GET /api/portfolios": "user",
     "GET /api/portfolios/{id}": "user",

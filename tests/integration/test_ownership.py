@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from pricecache.background import BackgroundTasks
 from pricecache.core.instruments import Instrument
+from tests.clock import START, RunningClock
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 from tests.integration.test_api_access import KEYS, SECRET, bearer, key
+from tests.integration.test_live_daemons import has, until
 
 FUND = "/cache/historical/FUND?market=CUSTOM"
 BARS = {"bars": [{"date": "2026-11-02", "close": 10}]}
@@ -120,3 +123,27 @@ async def test_another_users_own_is_no_benchmark(guarded: ApiDaemon) -> None:
     _, other = await guarded.call("POST", "/api/portfolios", json={"name": "b"}, headers=bearer(guarded, "bob"))
     target = target.replace(portfolio, other["id"])
     assert (await guarded.get(target, headers=bearer(guarded, "bob")))[0] == 404
+
+
+async def test_its_prices_come_on_no_other_users_stream(database: Any) -> None:
+    clock, background = RunningClock(START + 6 * 3600), BackgroundTasks()
+    async with api_daemon(database, keys=KEYS, jwt_secret=SECRET, clock=clock) as daemon:
+        background.start(daemon.parts.realtime.hub.run(), "hub")
+        background.start(daemon.parts.realtime.bar_prices.run(), "bar-prices")
+        headers = [bearer(daemon), bearer(daemon, "bob")]
+        body = {"currency": "USD", "bars": [{"date": "2026-11-20", "close": 10}]}
+        assert (await daemon.call("PUT", FUND, json=body, headers=headers[0]))[0] == 200
+        alice, bob = [await daemon.session.ws_connect(daemon.base + "/ws/portfolio", headers=one) for one in headers]
+        for socket in (bob, alice):
+            await socket.send_json({"type": "subscribe", "channels": ["prices"], "symbols": ["FUND:CUSTOM"]})
+        await until(alice, has("price:updated", symbol="FUND", price=10.0))
+        body["bars"] = [{"date": "2026-11-20", "close": 11}]
+        await daemon.call("PUT", FUND, json=body, headers=headers[0])
+        await until(alice, has("price:updated", symbol="FUND", price=11.0))
+        await bob.send_json({"type": "ping"})
+        heard: list[Any] = []
+        await until(bob, lambda message: heard.append(message) or message["type"] == "pong")  # type: ignore[func-returns-value]
+        assert "price:updated" not in str(heard)
+        for socket in (alice, bob):
+            await socket.close()
+        await background.end()

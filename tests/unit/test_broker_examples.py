@@ -15,6 +15,9 @@ from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
 from pricecache.core.broker import ZERO, BrokerData
+from pricecache.core.instruments import Instrument
+from pricecache.core.marketdata import MarketData
+from pricecache.core.reconstruction import reconstruct
 from tests.documents import ROOT
 
 D = Decimal
@@ -96,3 +99,40 @@ def test_rows_stand_in_the_order_in_which_they_happened(name: str, request: pyte
     paid = [row.action for row in data.transactions if row.action in ("dividend", "reinvestment") and row.security]
     for before, after in pairwise(paid):
         assert (before, after) != ("reinvestment", "reinvestment")
+
+
+@pytest.mark.parametrize("name", ["plaid", "neutral"])
+def test_walked_backwards_the_examples_leave_nothing_unexplained(name: str, request: pytest.FixtureRequest) -> None:
+    data: BrokerData = request.getfixturevalue(name)
+    named = {one.id: Instrument(one.id.upper(), "CUSTOM") for one in data.securities.values()}
+    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", base="USD")
+    assert (found.findings, found.needs_short) == ((), False)
+    assert {row.type for row in found.transactions} >= {"opening", "buy", "sell", "dividend", "deposit", "transfer_out"}
+
+
+class Answer:
+    """What the library deserializes: the body of an answer."""
+
+    def __init__(self, body: Any) -> None:
+        self.data = json.dumps(body)
+
+
+def test_plaids_own_library_has_no_fault_to_find_in_its_example_and_reads_the_same(plaid: BrokerData) -> None:
+    pytest.importorskip("plaid")
+    from plaid import ApiClient, Configuration
+    from plaid.model.investments_holdings_get_response import InvestmentsHoldingsGetResponse
+    from plaid.model.investments_transactions_get_response import InvestmentsTransactionsGetResponse
+
+    given = example("plaid.json")
+    item = {
+        **given["item"], "webhook": None, "error": None, "available_products": [], "billed_products": [],
+        "products": ["investments"], "consent_expiration_time": None, "update_type": "background",
+    }  # fmt: skip
+    both = {**{name: given[name] for name in ("accounts", "securities", "request_id")}, "item": item}
+    rows = {name: given[name] for name in ("investment_transactions", "total_investment_transactions")}
+    with ApiClient(Configuration()) as client:
+        held = client.deserialize(
+            Answer({**both, "holdings": given["holdings"]}), (InvestmentsHoldingsGetResponse,), True
+        )
+        page = client.deserialize(Answer({**both, **rows}), (InvestmentsTransactionsGetResponse,), True)
+    assert read_plaid(held.to_dict(), [page.to_dict()], today=TODAY) == plaid

@@ -501,6 +501,14 @@ def test_cash_that_is_in_the_balances_only_is_found_there() -> None:
     assert (other.money, codes(other)) == ({}, [])
 
 
+def test_a_margin_loan_that_no_holding_shows_is_owed() -> None:
+    balances = {"current": 700.0, "available": 0, "margin_loan_amount": 300.0, **USD}
+    data = read(accounts=[account(balances=balances)])
+    assert (data.money, codes(data)) == ({("a", "USD"): D(-300)}, ["cash_from_balance"])
+    shown = read(accounts=[account(balances=balances)], holdings=[holding(), holding("usd", -300, 1)])
+    assert (shown.money, codes(shown)) == ({("a", "USD"): D(-300)}, [])
+
+
 def test_a_page_without_the_others_is_refused() -> None:
     given = payload(row("1"), total_investment_transactions=3)
     assert refused(given) == [("investment_transactions", "pages_missing")]
