@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_work(commands)
     _add_transactions(commands)
     _add_histories(commands)
+    _add_reconstructions(commands)
     _add_mappings(commands)
     _add_administration(commands)
     return parser
@@ -178,6 +179,21 @@ def _add_histories(commands: Any) -> None:
     doubt.add_argument("--portfolio-id", dest="portfolio", metavar="ID", required=True)
     doubt.add_argument("--from-date", metavar="DATE", required=True, help="first day, YYYY-MM-DD")
     doubt.add_argument("--recalculate", action="store_true", help="at once, and wait until it is stored")
+
+
+def _add_reconstructions(commands: Any) -> None:
+    meaning = "make the history of what a broker says"
+    one = _add(commands, "reconstruct", _remote("reconstruct"), meaning, _client_options(), _run_options())
+    one.add_argument("file", nargs="?", metavar="FILE", help="a payload, Plaid's or the neutral one, - for standard "
+                     "input; without one, what is known already is done again")  # fmt: skip
+    one.add_argument(
+        "--portfolio-id", dest="portfolio", metavar="ID", help="where the rows go (where they went before)"
+    )
+    one.add_argument("--portfolio-name", metavar="NAME", help="of the portfolio that is made where there is none yet")
+    one.add_argument("--force", action="store_true", help="though the payload is the one it was made of last")
+    meaning = "how far reconstructions have come, and what came of them"
+    status = _add(commands, "reconstruction-status", _remote("reconstruction-status"), meaning, _client_options())
+    status.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only of this portfolio")
 
 
 def _add_mappings(commands: Any) -> None:

@@ -120,6 +120,14 @@ class Daemon:
             run = _run(self.get(path("cache", "runs", str(run["id"]))))
             yield run
 
+    def poll(self, path: str, name: str, **query: object) -> Iterator[dict[str, Any]]:
+        """The first of what is listed under `name`, as it is now and as it proceeds, for as long as somebody asks."""
+        pause = 0.1
+        while True:
+            yield self.get(path, **query)[name][0]
+            self._sleep(pause)
+            pause = min(1.0, pause * 1.3)
+
     def _call(self, method: str, path: str, query: dict[str, object], body: object = None) -> Any:
         sent = None if body is None else json.dumps(body).encode()
         headers = {**self._headers, **({} if sent is None else {"Content-Type": "application/json"})}

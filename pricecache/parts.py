@@ -49,6 +49,7 @@ from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.price_origins import PriceOrigins
+from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_CRON, SNAPSHOT_JOB, SNAPSHOT_ZONE, SnapshotCapture
@@ -61,6 +62,7 @@ from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.realtime.realtime import Realtime
 from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
+from pricecache.reconstruction_parts import reconstructions_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
 from pricecache.stores.broker_data import BrokerDataStore
@@ -139,6 +141,7 @@ class Parts:
         self._make_portfolios()
         self._make_connections()
         self._make_mapping()
+        self._make_reconstructions()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -330,6 +333,7 @@ class Parts:
 
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
+        self.markets = markets
         self.portfolios = PortfolioStore(self._database, self.heads)
         self.stream_events = StreamEventStore(self._database, self._owner, self._settings.stream_event_days)
         ledgers = LedgerStore(self._database, self.heads, self.stream_events)
@@ -399,6 +403,32 @@ class Parts:
         mappings = SymbolMappingStore(database, clock)
         self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
         self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+
+    def _make_reconstructions(self) -> None:
+        settings = self._settings
+        self.reconstructions = reconstructions_of(
+            self._database,
+            self._clock,
+            self._owner,
+            concurrency=settings.reconstruction_concurrency,
+            connections=self.connections,
+            data=self.broker_data,
+            mapper=self.mapper,
+            own_prices=self.broker_prices,
+            tracker=self.tracker,
+            start_run=self.jobs.run,
+            catalog=self.catalog,
+            instruments=self.instruments,
+            markets=self.markets,
+            ledgers=self.ledgers,
+            portfolios=self.portfolios,
+            materialiser=self.materialiser if settings.use_materialized else None,
+            dollars=lambda: sum(pool.account.dollars for pool in self._chain.pools),
+        )
+        self.reconstructions.metrics.snapshots = self.snapshot_stats.success_rate
+        news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
+        self.reconstructions.queue.on_progress = news.tell
+        self.watcher.on_reconstruction = news.look
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -491,6 +521,7 @@ class Parts:
             most_of_user=self._settings.stream_connections_per_user,
         )
         self.watcher.on_portfolio_created = self.streams.newcomers.created
+        self.reconstructions.homes.on_created = self.streams.newcomers.created
         self.watcher.on_reopened = self._look_again
         self.services = self._services()
         return Dispatcher(
@@ -565,5 +596,6 @@ class Parts:
             connections=self.connections,
             search=self.search,
             mapper=self.mapper,
+            reconstructions=self.reconstructions,
             snapshots=self.snapshots,
         )

@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         20000, ge=1, description="Portfolios kept at their present value beside those tracked or listened to."
     )
 
+    reconstruction_concurrency: int = Field(
+        2, ge=1, le=64, description="Users whose history is reconstructed at once, on all daemons of a database."
+    )
+
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys as name:scopes:secret, comma-separated; scopes read, ops, admin joined by +."
     )

@@ -231,6 +231,8 @@ class Dispatcher:
         declared = request.content_length
         if declared is not None and declared > most:
             raise TooLarge(f"A body may have {most} bytes here.")
+        if route.takes_file and route.body_optional and not request.body_exists:
+            return None
         if route.takes_file:
             return await self._read(request, partial(read_upload, request, most), route.more_seconds)
         raw = await self._read(request, request.read) if request.body_exists else b""

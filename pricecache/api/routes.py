@@ -45,6 +45,7 @@ from pricecache.api import (
 )
 from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.mappings import MAPPING_ROUTES
+from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
 from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
@@ -478,6 +479,7 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *RECONSTRUCTION,
     *CONNECTION_ROUTES,
     *MAPPING_ROUTES,
     *SNAPSHOT_ROUTES,

@@ -26,8 +26,8 @@ class Route:
     """One row: what is called how, by whom, with what, and what comes back.
 
     `path`: segments, of which `{name}` takes any one segment. `scope`: None is open to everybody. `query` and `body`:
-    models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`;
-    `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
+    models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`, no
+    file is None; `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
     `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
     `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
     `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pricecache.background import cancelled
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
@@ -819,3 +820,18 @@ async def test_a_fetch_that_is_cut_off_is_begun_again(daemon: ApiDaemon, plaid: 
         await going
     assert await due(daemon) == {"fetched": 1}
     assert (await one(daemon, connection))["failure"] is None
+
+
+async def test_what_is_connected_has_a_history_by_itself(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    queue = daemon.parts.reconstructions.queue
+    working = asyncio.create_task(queue.run(), name="queue")
+    connection = await connect(daemon, portfolioName="Old age")
+    await fetched(daemon)
+    async with asyncio.timeout(20):
+        while (record := await queue.store.find(connection["id"])) is None or record.state != "done":
+            await asyncio.sleep(0.01)
+    await queue.stop()
+    await cancelled([working])
+    _, answer = await daemon.get("/api/portfolios", headers=ANN)
+    assert [(one["id"], one["name"]) for one in answer["portfolios"]] == [(record.portfolio, "Old age")]
+    assert (await one(daemon, connection["id"]))["portfolioId"] == record.portfolio
