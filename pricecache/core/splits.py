@@ -110,11 +110,12 @@ def _replaced_by(
     calendar: NDArray[np.int64] | None,
 ) -> int | None:
     free = [day for day in market if row.account not in replaced.get(day, {})]
-    near = [day for day in free if _sessions_between(day, row.day, calendar) <= SPLIT_SESSIONS]
+    near = [day for day in free if sessions_between(day, row.day, calendar) <= SPLIT_SESSIONS]
     return min(near, key=lambda day: (abs(day - row.day), day), default=None)
 
 
-def _sessions_between(a: int, b: int, calendar: NDArray[np.int64] | None) -> int:
+def sessions_between(a: int, b: int, calendar: NDArray[np.int64] | None) -> int:
+    """How many of the sessions in `calendar` lie between two days; calendar days where there is none, or far off."""
     if calendar is None or abs(a - b) > 4 * SPLIT_SESSIONS:
         return abs(a - b)
     low, high = calendar.searchsorted([min(a, b), max(a, b)])

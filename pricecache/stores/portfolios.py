@@ -38,19 +38,33 @@ class PortfolioStore:
         self._portfolios = database["portfolios"]
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
-        self._beside = database["orders"], database["stream_events"]
+        self._beside = database["orders"], database["stream_events"], database["reconstructions"]
         self._states = database["ledger_state"]
         self._batches = LedgerBatches(database)
 
     # portfolios
 
-    async def create(self, owner: str, facts: Mapping[str, Any], now: float) -> Portfolio:
-        """`facts`: the stored fields of a portfolio but for ids, version and times."""
-        document = {"_id": new_id(), "owner": owner, **facts, **_born(now)}
-        async with self._client.start_session() as session, await session.start_transaction():
-            await self._portfolios.insert_one(document, session=session)
-            await self._states.insert_one({"_id": document["_id"], "generation": 0, "places": 0}, session=session)
-        return _portfolio(document)
+    async def create(
+        self, owner: str, facts: Mapping[str, Any], now: float, portfolio_id: str | None = None
+    ) -> Portfolio:
+        """`facts`: the stored fields of a portfolio but for ids, version and times. `portfolio_id`: a new id that
+        somebody has noted already; where there is one of it, that is given."""
+        document = {"_id": portfolio_id or new_id(), "owner": owner, **facts, **_born(now)}
+        for attempt in range(RACES):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    await self._portfolios.insert_one(document, session=session)
+                    state = {"_id": document["_id"], "generation": 0, "places": 0}
+                    await self._states.insert_one(state, session=session)
+            except PyMongoError as exc:
+                if portfolio_id is None:
+                    raise
+                await _again(exc, attempt)
+                if (found := await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})) is not None:
+                    return _portfolio(found)
+            else:
+                return _portfolio(document)
+        raise gave_up()
 
     async def all_of(self, owner: str) -> list[Portfolio]:
         """Oldest first."""
@@ -143,7 +157,8 @@ class PortfolioStore:
         return _portfolio(after)
 
     async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
-        """With all its accounts, transactions, orders and events. Raises `NotFound`, `VersionMismatch`."""
+        """With all its accounts, transactions, orders, events and reconstructions. Raises `NotFound`,
+        `VersionMismatch`."""
         for attempt in range(RACES):
             before = await self.get(owner, portfolio_id)
             if version not in (None, before.version):
@@ -171,10 +186,13 @@ class PortfolioStore:
 
     # accounts
 
-    async def create_account(self, portfolio: Portfolio, facts: Mapping[str, Any], now: float) -> Account:
-        """`facts`: the stored fields of an account but for ids, version and times. Raises `NotFound` when the
-        portfolio goes meanwhile."""
-        document = {"_id": new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
+    async def create_account(
+        self, portfolio: Portfolio, facts: Mapping[str, Any], now: float, account_id: str | None = None
+    ) -> Account:
+        """`facts`: the stored fields of an account but for ids, version and times. `account_id`: a new id that somebody
+        has noted already, so that to ask again makes no second one. Raises `NotFound` when the portfolio goes
+        meanwhile."""
+        document = {"_id": account_id or new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
         for attempt in range(RACES):
             try:
                 with self._heads.changing(portfolio.id):

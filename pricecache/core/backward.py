@@ -1,0 +1,327 @@
+"""One balance walked backwards from what it is today: rows taken back, splits divided out, contradictions told.
+
+Shares and money are walked alike. Within a day the ledger's order counts: splits first, then what comes in, internal
+transfers, what goes out; so what goes out is taken back first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
+
+from pricecache.core.broker_prices import FINEST
+from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, decide
+from pricecache.core.ledger import ZERO
+from pricecache.core.lots import scaled
+
+LATE_DAYS = 5
+"""A balance is right if the walk passes through it so many days before or after: rows are posted late."""
+SPECK = Decimal("0.001")
+_SPECK_SHARE = Decimal("0.0001")
+_MOST_LEFT_OUT = 100
+"""Rows that are there twice are left out one by one, each time with a walk; beyond so many it is no slip."""
+
+
+class Move(NamedTuple):
+    """`quantity`: signed. `rank`: 1 what comes in, 2 between accounts, 3 what goes out. `source`: place of the broker's
+    row, negative for none."""
+
+    day: int
+    quantity: Decimal
+    rank: int
+    source: int
+
+
+class Correction(NamedTuple):
+    """What no row explains: so much came (or went) on `day`, in its units. `source`: the row that shows it, or -1."""
+
+    day: int
+    quantity: Decimal
+    code: str
+    source: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`quantity`: at the end of day `day`. `first_day`: the walk ends before it. `splits`: the market's, `(day, ratio)`
+    ascending. `split_rows`: the broker's, ascending. `waypoints`: `(day, quantity)`. `twins`: of `moves`, those that
+    are said twice, either of which may be wrong. `late_days`: for how long the balance may be below zero for want of a
+    row that is posted late. `smallest`: what counts as nothing."""
+
+    quantity: Decimal
+    day: int
+    first_day: int
+    moves: Sequence[Move]
+    splits: Sequence[tuple[int, Fraction]] = ()
+    split_rows: Sequence[SplitRow] = ()
+    waypoints: Sequence[tuple[int, Decimal]] = ()
+    twins: Sequence[Move] = ()
+    may_be_negative: bool = False
+    late_days: int = 0
+    smallest: Decimal = ZERO
+    code: str = "quantity_unexplained"
+
+
+@dataclass(slots=True)
+class Walked:
+    """`quantity`: what there is at the end. `opening`: what was there before `first_day`. `ends`: `(day, quantity)`,
+    descending, at the end of days on which something moved. `targets`: by day what there is right after its splits.
+    `left_out`: twins that were one too many."""
+
+    quantity: Decimal = ZERO
+    opening: Decimal = ZERO
+    ends: list[tuple[int, Decimal]] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
+    targets: dict[int, Decimal] = field(default_factory=dict)
+    decided: list[Decided] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
+
+    def end_of(self, day: int) -> Decimal:
+        """What there was at the end of `day`, or of the last day before it on which something moved; at the end where
+        nothing ever did."""
+        at = bisect_left(self.ends, -day, key=lambda one: -one[0])
+        return self.ends[at][1] if at < len(self.ends) else self.opening
+
+    @property
+    def is_short(self) -> bool:
+        return self.opening < 0 or any(end < 0 for _, end in self.ends)
+
+
+def walk(task: Task) -> Walked:
+    """All the way back. Pure; a waypoint that differs, and a row too many, are put right and the walk begun anew."""
+    found = Walked()
+    forced: list[Correction] = []
+    settled_days: set[int] = set()
+    while True:
+        one = _Pass(task, forced, settled_days, found.left_out)
+        again = one.run()
+        if again is None:
+            one.walked.left_out = found.left_out
+            return one.walked
+        if again.left_out is not None:
+            found.left_out.append(again.left_out)
+            forced, settled_days = [], set()
+        else:
+            forced = again.forced
+            settled_days.add(again.settled_day)
+
+
+class _Again(NamedTuple):
+    left_out: int | None = None
+    forced: list[Correction] = []  # noqa: RUF012
+    settled_day: int = 0
+
+
+class _Pass:
+    def __init__(
+        self, task: Task, forced: Sequence[Correction], settled_days: set[int], left_out: Sequence[int]
+    ) -> None:
+        self.task, self.forced = task, forced
+        self.left_out = frozenset(left_out)
+        self.walked = Walked(task.quantity, corrections=list(forced))
+        self.quantity = task.quantity
+        self.largest = abs(task.quantity)
+        self.net = self._net()
+        self.waypoints = {
+            day: quantity
+            for day, quantity in task.waypoints
+            if task.first_day - 1 <= day < task.day and day not in settled_days
+        }
+        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if day < task.day)})
+        alone = by_themselves(task.split_rows, task.splits)
+        self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
+        self.pending: dict[int, list[Decided]] = defaultdict(list)
+        self.ratio = Fraction(1)
+        self.ratios: dict[int, Fraction] = {}
+        of_rows = [day for one in task.split_rows for day in one.days]
+        self.days = sorted({*self.net, *self.anchors, *self.single, *of_rows}, reverse=True)
+
+    def _net(self) -> dict[int, Decimal]:
+        net: dict[int, Decimal] = {}
+        for day, quantity, _, source in self.task.moves:
+            if source not in self.left_out:
+                net[day] = net.get(day, ZERO) + quantity
+        for one in self.forced:
+            net[one.day] = net.get(one.day, ZERO) + one.quantity
+        return net
+
+    def run(self) -> _Again | None:
+        for day in self.days:
+            self.ratios[day] = self.ratio
+            if day in self.waypoints and (again := self._compare(day)):
+                return again
+            if day in self.net and (again := self._take_back(day)):
+                return again
+            self._divide(day)
+        if self._is_speck(self.quantity):
+            self._round_off()
+        self.walked.opening = self.quantity
+        return None
+
+    def _take_back(self, day: int) -> _Again | None:
+        self.walked.ends.append((day, self.quantity))
+        self.largest = max(self.largest, abs(self.quantity))
+        self.quantity -= self.net[day]
+        if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
+            return None
+        twin = self._twin(-self.quantity, day, self.task.day)
+        if twin is not None:
+            return _Again(left_out=twin)
+        code = "rounding" if self._is_speck(self.quantity) else self.task.code
+        self.walked.corrections.append(Correction(day, self.quantity, code, self._impossible(day)))
+        self.quantity = ZERO
+        return None
+
+    def _is_speck(self, quantity: Decimal) -> bool:
+        if self.task.smallest:
+            return False
+        return 0 < abs(quantity) <= min(SPECK, self.largest * _SPECK_SHARE)
+
+    def _is_late(self, day: int) -> bool:
+        """Whether a row of the days before makes up for it."""
+        if not self.task.late_days:
+            return False
+        balance = self.quantity
+        for before in self.days[bisect_right(self.days, -day, key=lambda one: -one) :]:
+            if before < day - self.task.late_days:
+                return False
+            balance -= self.net.get(before, ZERO)
+            if balance >= -self.task.smallest:
+                return True
+        return False
+
+    def _impossible(self, day: int) -> int:
+        """The row of `day` with which, going back, there is less than nothing."""
+        balance = self.walked.ends[-1][1]
+        of_day = [one for one in self.task.moves if one.day == day and one.source not in self.left_out]
+        for move in sorted(of_day, key=lambda one: -one.rank):
+            balance -= move.quantity
+            if balance < 0 and move.quantity > 0:
+                return move.source
+        return -1
+
+    def _twin(self, quantity: Decimal, day: int, until: int) -> int | None:
+        """A row from `day` up to `until` that is there twice and is just so much, in the units of `day`."""
+        if not self.task.twins or len(self.left_out) >= _MOST_LEFT_OUT:
+            return None
+        size = Fraction(quantity) * self.ratio
+        for move in self.task.twins:
+            is_free = move.source not in self.left_out and day <= move.day <= until
+            if is_free and Fraction(move.quantity) * self.ratios[move.day] == size:
+                return move.source
+        return None
+
+    # splits
+
+    def _divide(self, day: int) -> None:
+        for one in [one for one in self.task.split_rows if max(one.days) == day]:
+            decided = decide(one, self.quantity, self._moved(min(one.days), day))
+            self.pending[decided.day].append(decided)
+            if decided.alone is not None:
+                self.single[decided.alone[0]] = decided.alone[1]
+        for decided in self.pending.pop(day, ()):
+            self._divide_by_row(decided)
+        if day in self.single and self.quantity:
+            self._divide_by(day, self.single[day], None)
+
+    def _divide_by_row(self, decided: Decided) -> None:
+        after, ratio = decided.applied(self.quantity)
+        self.walked.decided.append(after)
+        if after.code == "split_unexplained":
+            self._move_by_row(after)
+        if ratio is not None and self.quantity:
+            self._divide_by(after.day, ratio, after.before)
+
+    def _move_by_row(self, decided: Decided) -> None:
+        """Shares that came or went by a row that is called a split and cannot be one."""
+        rows = decided.row.rows
+        if not rows.quantity or any(one[2:] == ("split_unexplained", rows.sources[0]) for one in self.forced):
+            return
+        self.walked.corrections.append(Correction(decided.day, rows.quantity, "split_unexplained", rows.sources[0]))
+        self.quantity -= rows.quantity
+        if self.quantity < 0 and not self.task.may_be_negative:
+            self.walked.corrections.append(Correction(decided.day, self.quantity, self.task.code, rows.sources[0]))
+            self.quantity = ZERO
+
+    def _divide_by(self, day: int, ratio: Fraction, before: Decimal | None) -> None:
+        self.walked.targets.setdefault(day, self.quantity)
+        self.quantity = scaled(self.quantity, 1 / ratio) if before is None else before
+        self.ratio *= ratio
+
+    def _moved(self, low: int, high: int) -> Decimal | None:
+        """What moved from day `low` up to, not including, `high`; None where nothing did."""
+        found = [self.net[day] for day in self.days if low <= day < high and day in self.net]
+        return sum(found, ZERO) if found else None
+
+    # waypoints
+
+    def _compare(self, day: int) -> _Again | None:
+        """None when the walk passes through the waypoint, else what puts it right."""
+        wanted = self.waypoints[day]
+        if any(self._is_near(one, wanted) for one in self._around(day)):
+            return None
+        difference = wanted - self.quantity
+        until = self.anchors[bisect_right(self.anchors, day)]
+        twin = self._twin(difference, day + 1, until)
+        if twin is not None:
+            return _Again(left_out=twin)
+        correction = self._put_right(day, until, difference)
+        return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _is_near(self, one: Decimal, other: Decimal) -> bool:
+        apart = abs(one - other)
+        return apart <= self.task.smallest or (
+            not self.task.smallest and apart <= min(SPECK, abs(other) * _SPECK_SHARE)
+        )
+
+    def _around(self, day: int) -> list[Decimal]:
+        found = [self.quantity]
+        found += [end for later, end in self.walked.ends if later <= day + LATE_DAYS]
+        balance = self.quantity
+        for before in self.days[bisect_left(self.days, -day, key=lambda one: -one) :]:
+            if before <= day - LATE_DAYS:
+                break
+            balance -= self.net.get(before, ZERO)
+            found.append(balance)
+            if before in self.single:
+                balance = scaled(balance, 1 / self.single[before])
+        return found
+
+    def _put_right(self, day: int, until: int, difference: Decimal) -> Correction:
+        """On the day of the later balance, or before more would go than there is; where a contradiction in between
+        ends what is known, there."""
+        ends = (self.task.code, "rounding")
+        between = [one.day for one in self.walked.corrections if one.code in ends and day < one.day <= until]
+        if difference > 0:
+            at = min(between, default=until)
+            return Correction(at, -self._in_units(difference, day, at), "balance_differs")
+        at = until
+        for later, end in reversed(self.walked.ends):
+            is_between = day < later <= until and not self.task.may_be_negative
+            if is_between and end - self._in_units(-difference, day, later) < -self.task.smallest:
+                at = later
+                break
+        return Correction(at, self._in_units(-difference, day, at), "balance_differs")
+
+    def _in_units(self, quantity: Decimal, day: int, later: int) -> Decimal:
+        return scaled(quantity, self.ratio / self.ratios[later]) or FINEST
+
+    # what is left
+
+    def _round_off(self) -> None:
+        """A speck that rounded rows leave is put right where the rows begin: nothing was held before."""
+        moved = [one for one, _ in self.walked.ends]
+        if not moved:
+            return
+        first = min(moved)
+        ratio = self.ratio / self.ratios[first]
+        speck = scaled(self.quantity, ratio)
+        self.walked.corrections.append(Correction(first, speck, "rounding"))
+        for day in [day for day in self.walked.targets if day <= first]:
+            del self.walked.targets[day]
+        self.quantity = ZERO

@@ -1,0 +1,280 @@
+"""Rows of a broker's that belong together: both sides of a transfer, a dividend and what it bought, an exchange."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import NamedTuple
+
+from pricecache.core.broker import BrokerTransaction
+from pricecache.core.broker_prices import BrokerPrices
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import ZERO
+
+APART_DAYS = 3
+"""Rows that belong together are at most so many days apart."""
+_NEAR = Decimal("0.05")
+_NEAR_SHARE = Decimal("0.02")
+_SPLITS = frozenset({"split", "stock_distribution"})
+
+Key = tuple[str, Instrument]
+
+
+class BrokerRow(NamedTuple):
+    """A row as it concerns the ledger. `account`: the ledger's. `instrument`: None for money."""
+
+    row: BrokerTransaction
+    account: str
+    instrument: Instrument | None
+    quantity: Decimal
+    cash: Decimal
+
+
+class SplitRows(NamedTuple):
+    """What a broker says of one split in one account, in one row or several. `quantity`: shares that came with it, or
+    went; 0 where it does not say. `ratio`: where it states it."""
+
+    day: int
+    quantity: Decimal
+    cash: Decimal
+    currency: str
+    ratio: Decimal | None
+    sources: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Pairs:
+    """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
+    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
+    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one."""
+
+    moved: dict[int, tuple[int, int]] = field(default_factory=dict)
+    funded: dict[int, int] = field(default_factory=dict)
+    exchanged: dict[int, tuple[Decimal, str]] = field(default_factory=dict)
+    splits: dict[Key, list[SplitRows]] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
+    renamed: set[int] = field(default_factory=set)
+
+    def is_alone(self, source: int) -> bool:
+        """Whether the row at `source` may be left out without another one losing its meaning."""
+        paired = source in self.moved or source in self.funded or source in self.exchanged
+        return not paired and source not in self.taken and source not in self.renamed
+
+
+def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozenset[int] = frozenset()) -> Pairs:
+    """Everything of `rows`, which are in order of day, that is told by more than one of them."""
+    found = Pairs()
+    live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
+    _split_rows(live, found)
+    _exchanges(live, found, prices)
+    _transfers(rows, live, found)
+    _reinvestments(live, found)
+    return found
+
+
+def worth_of(one: BrokerRow, prices: BrokerPrices) -> tuple[Decimal, str]:
+    """What the shares of a row that names no money are worth, and the currency of that."""
+    assert one.instrument is not None
+    if one.row.price:
+        return one.row.price * abs(one.quantity), one.row.currency
+    price = prices.on(one.instrument, one.row.day)
+    return price.price * abs(one.quantity), price.currency
+
+
+# splits: several rows of a day, or another id for the same instrument
+
+
+def _split_rows(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+    grouped: dict[tuple[str, Instrument, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
+    for i, one in live:
+        if one.instrument is not None and one.row.action in _SPLITS:
+            grouped[one.account, one.instrument, one.row.day].append((i, one))
+    for (account, instrument, day), members in grouped.items():
+        _group(found, (account, instrument), day, members)
+
+
+def _group(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
+    ratios = [one.row.ratio for _, one in members if one.row.ratio]
+    sources = tuple(i for i, _ in members)
+    quantity = sum((one.quantity for _, one in members), ZERO)
+    cash = sum((one.cash for _, one in members), ZERO)
+    told = SplitRows(day, quantity, cash, members[0][1].row.currency, ratios[0] if ratios else None, sources)
+    found.splits.setdefault(key, []).append(told)
+    found.taken.update(sources)
+
+
+# exchanges
+
+
+def _exchanges(live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices) -> None:
+    grouped: dict[tuple[str, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
+    for i, one in live:
+        if one.row.action == "merger" and one.instrument is not None and one.quantity and not one.cash:
+            grouped[one.account, one.row.day].append((i, one))
+    for (account, day), members in grouped.items():
+        for out, into in _two_by_two(members):
+            old, new = out[1].instrument, into[1].instrument
+            assert old is not None
+            assert new is not None
+            if old == new:
+                _same(found, (account, old), day, [out, into])
+            else:
+                _exchanged(found, out, into, prices)
+
+
+def _two_by_two(
+    members: Sequence[tuple[int, BrokerRow]],
+) -> Iterator[tuple[tuple[int, BrokerRow], tuple[int, BrokerRow]]]:
+    out = [one for one in members if one[1].quantity < 0]
+    into = [one for one in members if one[1].quantity > 0]
+    return zip(out, into, strict=False)
+
+
+def _same(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
+    if sum(one.quantity for _, one in members):
+        _group(found, key, day, members)
+    else:
+        found.renamed.update(i for i, _ in members)
+
+
+def _exchanged(found: Pairs, out: tuple[int, BrokerRow], into: tuple[int, BrokerRow], prices: BrokerPrices) -> None:
+    worth = worth_of(into[1], prices)
+    if not worth[0]:
+        worth = worth_of(out[1], prices)
+    if worth[0]:
+        found.exchanged[out[0]] = found.exchanged[into[0]] = worth
+
+
+# transfers between accounts of the ledger
+
+
+def _transfers(rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+    days = _days_of(live)
+    into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
+    sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
+    for i, one in sides:
+        if _size(one) > 0:
+            into[_what(one), _size(one)].append(i)
+    for i, one in sides:
+        if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
+            _match(rows, i, [j for j in near if j not in found.taken and j not in found.renamed], found, days)
+
+
+def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:
+    day = one.row.day
+    low = bisect_left(candidates, day - APART_DAYS, key=lambda j: rows[j].row.day)
+    high = bisect_right(candidates, day + APART_DAYS, key=lambda j: rows[j].row.day)
+    return sorted(candidates[low:high], key=lambda j: (abs(rows[j].row.day - day), j))
+
+
+def _match(
+    rows: Sequence[BrokerRow], i: int, near: Sequence[int], found: Pairs, days: Mapping[Key, Sequence[int]]
+) -> None:
+    one = rows[i]
+    for j in near:
+        other = rows[j]
+        if one.account == other.account:
+            if _is_renamed(one, other):
+                found.renamed.update((i, j))
+                return
+        elif "transfer" in (one.row.action, other.row.action):
+            day = _day_of_move(one, other, days)
+            if day is not None:
+                found.moved[i] = (j, day)
+                found.taken.add(j)
+                return
+
+
+def _is_renamed(one: BrokerRow, other: BrokerRow) -> bool:
+    """Whether the broker only gave the same thing another id."""
+    return one.instrument is not None and one.row.day == other.row.day and one.row.security != other.row.security
+
+
+def _may_be_moved(one: BrokerRow) -> bool:
+    if one.row.fees or one.row.taxes:
+        return False
+    if one.quantity and one.instrument is not None:
+        return one.row.action == "transfer" and not one.cash
+    return one.row.action in ("transfer", "cash") and one.instrument is None and bool(one.cash)
+
+
+def _what(one: BrokerRow) -> object:
+    return one.instrument or one.row.currency
+
+
+def _size(one: BrokerRow) -> Decimal:
+    return one.quantity if one.instrument is not None else one.cash
+
+
+def _days_of(live: Sequence[tuple[int, BrokerRow]]) -> dict[Key, list[int]]:
+    days: dict[Key, list[int]] = defaultdict(list)
+    for _, one in live:
+        if one.instrument is not None:
+            days[one.account, one.instrument].append(one.row.day)
+    return days
+
+
+def _day_of_move(out: BrokerRow, into: BrokerRow, days: Mapping[Key, Sequence[int]]) -> int | None:
+    """A day on which the one account still has it and the other does not need it yet."""
+    if out.instrument is None or out.row.day <= into.row.day:
+        return min(out.row.day, into.row.day)
+    if _is_quiet(days[out.account, out.instrument], into.row.day, out.row.day):
+        return into.row.day
+    if _is_quiet(days[into.account, out.instrument], into.row.day, out.row.day):
+        return out.row.day
+    return None
+
+
+def _is_quiet(days: Sequence[int], low: int, high: int) -> bool:
+    return bisect_right(days, high) - bisect_left(days, low) == 1
+
+
+# dividends and what they bought
+
+
+class _Pot:
+    __slots__ = ("currency", "day", "left", "source")
+
+    def __init__(self, source: int, one: BrokerRow) -> None:
+        self.source, self.day, self.currency, self.left = source, one.row.day, one.row.currency, one.cash
+
+
+def _reinvestments(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+    pots: dict[Key, list[_Pot]] = defaultdict(list)
+    bought = []
+    for i, one in live:
+        if one.instrument is None:
+            continue
+        if one.row.action == "reinvestment" and one.quantity > 0:
+            bought.append((i, one))
+        elif one.row.action in ("dividend", "return_of_capital", "interest") and one.cash > 0 and not one.quantity:
+            pots[one.account, one.instrument].append(_Pot(i, one))
+    for i, one in bought:
+        assert one.instrument is not None
+        pot = _fitting(pots.get((one.account, one.instrument), ()), one)
+        if pot is not None:
+            pot.left -= spent(one)
+            found.funded[i] = pot.source
+
+
+def spent(one: BrokerRow) -> Decimal:
+    """What a reinvestment cost, where the row says it."""
+    return -one.cash if one.cash else (one.row.price or ZERO) * one.quantity
+
+
+def _fitting(pots: Sequence[_Pot], one: BrokerRow) -> _Pot | None:
+    cost = spent(one)
+    if cost <= 0:
+        return None
+    slack = max(_NEAR, cost * _NEAR_SHARE)
+    near = [
+        pot
+        for pot in pots
+        if abs(pot.day - one.row.day) <= APART_DAYS
+        and pot.currency == one.row.currency
+        and pot.left >= max(cost - slack, cost / 2)
+    ]
+    return min(near, key=lambda pot: (abs(pot.left - cost), abs(pot.day - one.row.day)), default=None)

@@ -1,0 +1,45 @@
+"""What a reconstruction found that a person should know: corrections with size and reason, rows that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pricecache.core.instruments import Instrument
+
+REASONS: Mapping[str, str] = {
+    "quantity_unexplained": "more came in than was there afterwards, and no row says where it went",
+    "balance_differs": "the broker said another balance earlier, and no row says why",
+    "fractional_shares": "a fraction that a split left was paid out or rounded",
+    "split_unexplained": "shares moved by a row that is called a split and cannot be one",
+    "rounding": "quantities that the broker rounded do not add up",
+    "broker_adjustment": "the broker adjusted the balance",
+    "cash_unexplained": "more money came in than was there afterwards, and no row says where it went",
+    "margin_loan": "money was owed before the first row",
+    "odd_cash": "money came in by a row that takes it out",
+    "short_moved": "a short position came or went without money",
+}
+"""Codes of findings that are an `adjustment` in the ledger, and what its note says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`code`: one of `REASONS`, with `external_id` of the adjustment and its signed `quantity` or `amount`; or one of
+    these, which change no balance: `duplicate_row` (left out), `row_before_first_day`, `row_after_holdings` (left
+    out), `row_without_effect`, `row_without_security`, `split_differs`,
+    `money_not_reported`, `no_price`.
+
+    `day`: days since 1970-01-01. `account`: the ledger's. `rows`: the broker's ids of the rows concerned.
+    """
+
+    code: str
+    day: int
+    account: str
+    detail: str
+    instrument: Instrument | None = None
+    quantity: Decimal | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+    rows: tuple[str, ...] = ()
+    external_id: str | None = None
