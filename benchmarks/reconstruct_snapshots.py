@@ -1,4 +1,4 @@
-"""What the close of a day costs for 100,000 portfolios, beside the bare sparse product and bulk write of it."""
+"""What the close of a day costs for 100,000 portfolios, beside the bare sparse product and the bare bulk write."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class World:
         )  # fmt: skip
         await self._hold()
         before = await self.store.examined()
-        market = SnapshotMarket(markets, catalog, book, self.database, self.clock, [DAY - 1], before)
+        market = SnapshotMarket(markets, catalog, book, self.database, self.clock, [DAY - 1], before, DAY)
         series = np.array([entry.id for entry in self.entries], np.int64)
         await market.learn(self.codes, series, np.zeros(SYMBOLS, np.bool_))
         await self.store.examine(market.examined(before, series.tolist(), {}))

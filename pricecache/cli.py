@@ -169,6 +169,9 @@ def _add_histories(commands: Any) -> None:
     store = _add(commands, "materialize-history", _remote("materialize"), meaning, _client_options(), _run_options())
     store.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only this portfolio (all behind)")
     store.add_argument("--force", action="store_true", help="compute all of it again, whatever is stored")
+    meaning = "capture what portfolios closed at, of each day that is not captured yet"
+    capture = _add(commands, "capture-snapshots", _remote("capture"), meaning, _client_options(), _run_options())
+    capture.add_argument("--date", metavar="DATE", help="this day again, YYYY-MM-DD")
     meaning = "what is stored of portfolio histories, and drift"
     _add(commands, "materialized-stats", _remote("materialized"), meaning, _client_options())
     name, meaning = "invalidate-materialized-history", "let rows of a portfolio be computed again from a date on"

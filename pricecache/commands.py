@@ -266,6 +266,11 @@ def _materialize(daemon: Daemon, options: argparse.Namespace) -> int:
     return _follow(daemon, [("materialize_history", daemon.start("/api/admin/history/materialize", body))], options)
 
 
+def _capture(daemon: Daemon, options: argparse.Namespace) -> int:
+    body = {"date": options.date} if options.date else {}
+    return _follow(daemon, [("eod_snapshot", daemon.start("/api/portfolio/daily-snapshots/capture", body))], options)
+
+
 def _materialized(daemon: Daemon, options: argparse.Namespace) -> int:
     answer = daemon.get("/api/admin/history/stats")
     if options.json:
@@ -396,6 +401,7 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "transactions": _transactions,
     "materialize": _materialize,
     "materialized": _materialized,
+    "capture": _capture,
     "invalidate": _invalidate,
     "mappings": _mappings,
     "map-security": _map_security,

@@ -104,6 +104,7 @@ RUNS_KEPT = 144
 """The same of `materialize_history`."""
 FETCH_SECONDS = 60.0
 """How often it is looked which connections are due; each is fetched by its own time."""
+FETCH_AFTER_SECONDS = 5.0
 MATERIALIZE_AFTER_SECONDS = 60.0
 """After the start, when the first sync has brought what was missing."""
 
@@ -389,7 +390,7 @@ class Parts:
                     FETCH_JOB,
                     fetcher.run,
                     every=FETCH_SECONDS,
-                    first_after=FETCH_SECONDS / 2,
+                    first_after=FETCH_AFTER_SECONDS,
                     concurrency=4,
                     uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
                 )

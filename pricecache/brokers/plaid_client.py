@@ -62,8 +62,8 @@ class PlaidClient:
 
     `secret` and access tokens go into requests and nowhere else: into no log, no error, no `repr`. `url` takes the
     place of Plaid's own scheme and host. `deadline`: seconds until a call counts as failed. Answers are decoded from
-    what Plaid sent, and not by the library's models: those take a millisecond a row, and refuse a word that Plaid has
-    added since.
+    what Plaid sent, and not by the library's models: those take half a millisecond a row, and refuse a word that Plaid
+    has added since.
 
     Raises `BrokerUnavailable` for what passes (no answer, 429, 5xx, `PRODUCT_NOT_READY`), `LoginRequired`,
     `AccessRevoked`, `BrokerError` for every other refusal and for answers that are no JSON object, and `Unavailable`

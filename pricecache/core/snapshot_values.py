@@ -55,27 +55,44 @@ class Gathered:
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> Gathered:
-        of = {name: _joined(blocks, name) for name in ("generation", "since", "accounts", "costs")}
-        return cls(tuple(blocks), **of)
+        of = {name: _joined(blocks, name) for name in ("generation", "since", "costs")}
+        return cls(tuple(blocks), accounts=_joined(blocks, "accounts").astype(np.int64), **of)
 
-    @property
-    def codes(self) -> Numbers:
-        """Every column that something is held in."""
-        return _every([block.arrays["codes"] for block in self.blocks])
+    def codes_beside(self, known: Numbers) -> Numbers:
+        """Every column that something is held in, but for those `known` (ascending)."""
+        return _every([_beside(block.arrays["codes"], known) for block in self.blocks])
 
-    @property
-    def series(self) -> tuple[Numbers, Flags]:
-        """Every series that is named, and which of these are rates."""
-        ids, first = np.unique(_joined(self.blocks, "watched"), return_index=True)
-        return ids, _joined(self.blocks, "is_rate")[first]
+    def series_beside(self, known: Numbers) -> tuple[Numbers, Flags]:
+        """Every series that is named, but for those `known` (ascending), and which of these are rates."""
+        held = _every([_beside(block.held, known) for block in self.blocks])
+        held, watched = held[held >= 0], _joined(self.blocks, "watched")
+        is_new = _is_beside(watched, known)
+        ids, first = np.unique(np.concatenate([held, watched[is_new]]), return_index=True)
+        is_rate = np.concatenate([np.zeros(len(held), np.bool_), _joined(self.blocks, "is_rate")[is_new]])
+        return ids, is_rate[first]
+
+    def named(self, ids: Numbers) -> Flags:
+        """Which of these series (ascending, and all that are named among them) any portfolio names."""
+        found = np.zeros(len(ids) + 1, np.bool_)
+        for block in self.blocks:
+            found[_places(block.held, ids)] = True
+            found[_places(block.arrays["watched"], ids)] = True
+        return found[:-1]
 
     def by_portfolio(self, of_series: NDArray[Any], ids: Numbers, how: np.ufunc, nothing: Any) -> NDArray[Any]:
         """`of_series` (by series, as `ids` are) of all the series of each portfolio taken together; `nothing` where it
         names none."""
-        places = [np.searchsorted(ids, b.arrays["watched"])[b.arrays["series"]] for b in self.blocks]
-        counts = _joined(self.blocks, "named")
-        values = of_series[np.concatenate([np.empty(0, np.int64), *places])]
-        return _reduced(how, values, counts, nothing)
+        entries, named = _joined(self.blocks, "entries"), _joined(self.blocks, "named")
+        if len(of_series) and (of_series == of_series[:1]).all():  # as mostly: what they are the same of is soon told
+            names_any = (entries > 0) | (named > 0)
+            shape = (len(names_any), *(1 for _ in of_series.shape[1:]))
+            return np.where(names_any.reshape(shape), of_series[:1], nothing)
+        known = np.concatenate([of_series, np.full((1, *of_series.shape[1:]), nothing, of_series.dtype)])
+        held = [known[_places(b.held, ids)][b.arrays["column"]] for b in self.blocks]
+        beside = [known[_places(b.arrays["watched"], ids)][b.arrays["series"]] for b in self.blocks]
+        found = [_reduced(how, np.concatenate(held), entries, nothing)]
+        found.append(_reduced(how, np.concatenate(beside), named, nothing))
+        return np.asarray(how(*found))
 
     def valued(self, prices: Prices) -> Floats:
         """float64, shape (days, FIELDS, scopes): the worth of each portfolio and its accounts as they are held."""
@@ -148,12 +165,29 @@ def _reduced(how: np.ufunc, values: NDArray[Any], counts: Numbers, nothing: Any)
     found = np.full((len(counts), *values.shape[1:]), nothing, values.dtype)
     some = counts > 0
     if some.any():
-        found[some] = how.reduceat(values, (np.cumsum(counts) - counts)[some], axis=0)
+        starts = np.cumsum(counts, dtype=np.int64) - counts
+        found[some] = how.reduceat(values, starts[some], axis=0)
     return found
 
 
 def _joined(blocks: Sequence[Block], name: str) -> NDArray[Any]:
     return np.concatenate([block.arrays[name] for block in blocks])
+
+
+def _places(series: Numbers, ids: Numbers) -> Numbers:
+    """Where each of them is among `ids`; behind them all for one that is none."""
+    return np.where(series >= 0, np.searchsorted(ids, series), len(ids))
+
+
+def _is_beside(numbers: Numbers, known: Numbers) -> Flags:
+    """Which of them are not among those `known`, which are ascending."""
+    if not len(known):
+        return np.ones(len(numbers), np.bool_)
+    return np.asarray(known[np.minimum(np.searchsorted(known, numbers), len(known) - 1)] != numbers)
+
+
+def _beside(numbers: Numbers, known: Numbers) -> Numbers:
+    return numbers[_is_beside(numbers, known)]
 
 
 def _every(parts: Sequence[Numbers]) -> Numbers:

@@ -183,16 +183,14 @@ class Fetcher:
             raise
         if connection.failure is not None:
             log.info("a connection is fetched again", connection=connection.id)
-        await self._fetch_again(connection, self._later(self._interval))
+        await self._fetch_again(connection, self._later(self._interval), has_all=True)
         return "fetched"
 
     async def _bring(self, connection: Connection) -> None:
         token = await self._token(connection)
         now = self._clock.time()
         today = int(now // DAY_SECONDS)
-        start = today - FIRST_DAYS
-        if connection.fetched_at is not None and not connection.wants_all:
-            start = max(start, int(connection.fetched_at // DAY_SECONDS) - OVERLAP_DAYS)
+        start = await self._first_day(connection, today)
         holdings, pages = await gathered(self._plaid.client, token, day_of(start), day_of(today))
         institution = _institution(holdings)
         fetched = await asyncio.to_thread(
@@ -205,6 +203,12 @@ class Fetcher:
             await self.on_fetched(present)
         if (error := _item_error(holdings)) is not None:
             raise error
+
+    async def _first_day(self, connection: Connection, today: int) -> int:
+        first, last = today - FIRST_DAYS, connection.fetched_at
+        if last is None or connection.wants_all or not await self._data.version(connection.id):
+            return first
+        return max(first, int(last // DAY_SECONDS) - OVERLAP_DAYS)
 
     async def _store(self, connection_id: str, fetched: BrokerData) -> BrokerData:
         found = await self._data.load(connection_id)
@@ -253,11 +257,12 @@ class Fetcher:
         return max(wait, getattr(error, "retry_after", None) or 0.0)
 
     def _later(self, seconds: float) -> float:
-        """Not all at once, and never much sooner."""
-        return self._clock.time() + seconds * self._chance.uniform(0.95, 1.15)
+        """Not all at once, and never sooner."""
+        return self._clock.time() + seconds * self._chance.uniform(1.0, 1.1)
 
-    async def _fetch_again(self, connection: Connection, at: float | None) -> None:
-        await self._connections.fetch_again(connection, at, self._clock.time() + SOON_SECONDS)
+    async def _fetch_again(self, connection: Connection, at: float | None, *, has_all: bool = False) -> None:
+        soon = self._clock.time() + SOON_SECONDS
+        await self._connections.fetch_again(connection, at, soon, has_all=has_all)
 
 
 async def _nobody(connection: Connection) -> None:

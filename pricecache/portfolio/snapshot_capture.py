@@ -14,11 +14,12 @@ import structlog
 from numpy.typing import NDArray
 from pymongo.asynchronous.database import AsyncDatabase
 
+from pricecache.background import cancelled
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number
+from pricecache.core.bars import day_number, day_of
 from pricecache.core.catalog import Catalog
 from pricecache.core.sessions import CalendarBook
-from pricecache.core.snapshot_blocks import SIZE, Block, Member
+from pricecache.core.snapshot_blocks import NEVER, SIZE, Block, Ids, Member, ids_of, names_of
 from pricecache.core.snapshot_values import FIELDS, Gathered
 from pricecache.errors import Unavailable
 from pricecache.portfolio.market import FOR_EVER, Markets
@@ -30,6 +31,7 @@ from pricecache.stores.snapshots import (
     ESTIMATED,
     FINAL,
     KNOWN,
+    BlockHead,
     BlocksMoved,
     Counts,
     DayHead,
@@ -49,22 +51,26 @@ GROUP = 32
 OPEN_DAYS = 10
 """For so many days rows that are not final are captured again."""
 FIRST_LOOK_BACK = 7
+LOOKED_THROUGH_ON = 4
+"""The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
 _NOT_STORED = StoredBlock(0, 0, None)
 
 
 @dataclass(slots=True, eq=False)
 class _Pass:
-    """One capture: what it is of, what the ledgers stand at, and what came of it so far."""
+    """One capture: what it is of, which ledgers `moved` (to which generation) since the last, which portfolios are
+    `gone`, and what came of it so far."""
 
     run: RunHandle
     days: tuple[int, ...]
     is_again: bool
     now: float
-    ids: NDArray[np.bytes_]
-    generations: NDArray[np.int64]
+    moved: Mapping[str, int]
+    gone: frozenset[str]
     market: SnapshotMarket
     counts: dict[int, Counts]
+    total: int = 0
     named: set[int] = field(default_factory=set)
     built: dict[int, tuple[int, int]] = field(default_factory=dict)
     is_whole: bool = True
@@ -73,11 +79,20 @@ class _Pass:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A block that is to be looked at: `portfolios` that it is known to be of, `more` that come into it."""
+    """A block that is to be looked at: what it is known to be of, and `more` portfolios that come into it."""
 
     number: int
-    portfolios: tuple[str, ...]
+    ids: Ids
     more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Blocks as they are stored, and what there is of the days that are captured."""
+
+    wanted: Sequence[_Wanted]
+    stored: Mapping[int, StoredBlock]
+    heads: Mapping[tuple[int, int], DayHead]
 
 
 class SnapshotCapture:
@@ -140,106 +155,118 @@ class SnapshotCapture:
     # all blocks
 
     async def _capture(self, run: RunHandle, days: tuple[int, ...], is_again: bool) -> None:
-        ids, generations = await self._store.generations()
+        heads = await self._store.heads()
+        is_all = is_again or not heads or day_of(days[-1]).weekday() == LOOKED_THROUGH_ON
+        moved = await (self._store.everybody() if is_all else self._store.changed())
+        gone = frozenset(await self._store.gone())
+        if is_all and heads:
+            gone |= await asyncio.to_thread(_missing, heads, moved)
         examined = await self._store.examined()
+        latest = max((head.latest for head in heads), default=-FOR_EVER)
         market = SnapshotMarket(
-            self._markets, self._catalog, self._calendars, self._database, self._clock, days, examined
+            self._markets, self._catalog, self._calendars, self._database, self._clock, days, examined, latest
         )  # fmt: skip
-        of = _Pass(run, days, is_again, self._clock.time(), ids, generations, market, {day: Counts() for day in days})
+        of = _Pass(
+            run, days, is_again, self._clock.time(), moved, gone, market, {day: Counts() for day in days}
+        )  # fmt: skip
         run.count("days", len(days))
+        wanted = await asyncio.to_thread(_wanted, of, heads)
+        of.total = sum(len(one.ids) + len(one.more) for one in wanted)
         await self._begin(of)
-        wanted, gone = await self._wanted(of)
-        run.progress(0, len(ids))
-        for low in range(0, len(wanted), GROUP):
-            if run.stopping:
-                return
-            await self._group(of, wanted[low : low + GROUP])
-        if run.stopping:
+        run.progress(0, of.total)
+        if not await self._all_groups(of, wanted):
             return
-        await self._end(of, gone)
+        await self._store.forget(sorted(gone))
         if of.is_whole:
+            for day in days:
+                await self._store.record(DayRecord(day, of.counts[day], True))
             await self._store.examine(market.examined(examined, of.named, of.built))
-        run.progress(len(ids), len(ids))
+        run.progress(of.total, of.total)
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
         known = {one.day for one in await self._store.days(of.days[0], of.days[-1])}
-        everybody = Counts(len(of.ids), 0, len(of.ids))
         for day in of.days:
             if day not in known:
-                await self._store.record(DayRecord(day, everybody, False))
+                await self._store.record(DayRecord(day, Counts(of.total, 0, of.total), False))
 
-    async def _end(self, of: _Pass, gone: Sequence[str]) -> None:
-        for day in of.days:
-            if of.is_whole:
-                await self._store.record(DayRecord(day, of.counts[day], True))
-        await self._store.forget(gone)
-
-    async def _wanted(self, of: _Pass) -> tuple[list[_Wanted], list[str]]:
-        """Every block with what comes into it; and which portfolios there are no longer."""
-        heads = await self._store.heads()
-
-        def sorted_out() -> tuple[list[_Wanted], list[str]]:
-            held = [_ids(head.portfolios) for head in heads]
-            everyone = np.concatenate([of.ids[:0], *held])
-            new = np.setdiff1d(of.ids, everyone).astype(str).tolist()
-            gone = np.setdiff1d(everyone, of.ids).astype(str).tolist()
-            found = []
-            for place, head in enumerate(heads):
-                room = SIZE - len(head.portfolios) if place == len(heads) - 1 else 0
-                found.append(_Wanted(head.number, head.portfolios, tuple(new[:room])))
-                new = new[room:]
-            number = heads[-1].number + 1 if heads else 0
-            for low in range(0, len(new), SIZE):
-                found.append(_Wanted(number + low // SIZE, (), tuple(new[low : low + SIZE])))
-            return found, gone
-
-        return await asyncio.to_thread(sorted_out)
+    async def _all_groups(self, of: _Pass, wanted: Sequence[_Wanted]) -> bool:
+        """While one group is valued the next is read and the one before is written. False when it was stopped."""
+        groups = [wanted[low : low + GROUP] for low in range(0, len(wanted), GROUP)]
+        reading, writing = [asyncio.create_task(self._read(of, group)) for group in groups[:1]], list[Any]()
+        try:
+            for following in range(1, len(groups) + 1):
+                if of.run.stopping:
+                    break
+                read = await reading.pop()
+                reading += [asyncio.create_task(self._read(of, group)) for group in groups[following : following + 1]]
+                group = await self._valued(of, read)
+                while writing:
+                    await writing.pop()
+                if group is not None:
+                    writing.append(asyncio.create_task(self._write(of, group)))
+            while writing:
+                await writing.pop()
+        finally:
+            await cancelled([*reading, *writing])
+        return not of.run.stopping
 
     # some of them
 
-    async def _group(self, of: _Pass, wanted: Sequence[_Wanted]) -> None:
-        numbers = [one.number for one in wanted]
-        heads = await self._store.day_heads(numbers, of.days)
-        stored = await self._store.blocks([one.number for one in wanted if one.portfolios])
-        group = _Group(of, wanted, stored, heads)
+    async def _read(self, of: _Pass, wanted: Sequence[_Wanted]) -> _Read:
+        heads = await self._store.day_heads([one.number for one in wanted], of.days)
+        stored = await self._store.blocks([one.number for one in wanted if len(one.ids)])
+        return _Read(wanted, stored, heads)
+
+    async def _valued(self, of: _Pass, read: _Read) -> _Group | None:
+        """The group with all that it takes to write it; None when it was stopped."""
+        group = await asyncio.to_thread(_Group, of, read)
         await self._learn(of, group.gathered)
         ask = await asyncio.to_thread(group.to_build)
         built, failures = await self._builder.build(ask, of.days, go_on=lambda: not of.run.stopping)
         for failure in failures:
             of.run.fail_portfolio(failure.portfolio, failure.code, failure.detail)
         if of.run.stopping:
-            return
+            return None
         for one in built.values():
             for series, facts in one.facts.items():
                 of.built[series] = min(facts, of.built.get(series, facts))
-        await asyncio.to_thread(group.take, built, {one.portfolio for one in failures})
-        await self._learn(of, group.gathered)
+        if await asyncio.to_thread(group.take, built, {one.portfolio for one in failures}):
+            await self._learn(of, group.gathered)
+        return group
+
+    async def _write(self, of: _Pass, group: _Group) -> None:
         try:
             await self._store.write_blocks(group.changed)
         except BlocksMoved:
             of.is_whole = False  # another daemon is at it
-            log.debug("blocks of snapshots were changed by another daemon", blocks=numbers)
+            log.debug("blocks of snapshots were changed by another daemon", blocks=list(group.changed))
             return
         old = await self._store.day_rows(group.to_merge)
         rosters = await self._store.rosters(group.to_align(old.values()))
         rows = await asyncio.to_thread(group.rows, old, rosters)
         written = await self._store.write_rows(rows)
         of.is_whole &= written == len(rows)
+        await self._store.seen({name: one.member.generation for name, one in group.built.items()})
         self._count(of, group, rows, written)
 
     async def _learn(self, of: _Pass, gathered: Gathered) -> None:
-        codes, (series, is_rate) = await asyncio.to_thread(lambda: (gathered.codes, gathered.series))
-        of.named.update(series.tolist())
-        for attempt in range(CALENDAR_TRIES):
+        for attempt in range(1, CALENDAR_TRIES + 1):
             try:
-                await of.market.learn(codes, series, is_rate)
-            except Unavailable as exc:
-                if attempt == CALENDAR_TRIES - 1:
+                await self._learn_once(of.market, gathered)
+            except Unavailable as exc:  # a calendar is being built
+                if attempt == CALENDAR_TRIES:
                     raise
                 await self._clock.sleep(exc.retry_after or 1.0)
             else:
-                return
+                break
+        ids = of.market.signs.ids
+        of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
+
+    async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
+        series, is_rate = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
+        codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
+        await market.learn(codes, series, is_rate)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}
@@ -251,22 +278,41 @@ class SnapshotCapture:
         of.run.count("documents", written)
         of.run.count("recomputed", group.recomputed)
         of.done += group.size
-        of.run.progress(of.done, max(len(of.ids), of.done))
+        of.run.progress(min(of.done, of.total), of.total)
+
+
+def _missing(heads: Sequence[BlockHead], there: Mapping[str, int]) -> frozenset[str]:
+    held = np.concatenate([head.ids for head in heads])
+    return frozenset(names_of(held[~np.isin(held, ids_of(list(there)))]))
+
+
+def _wanted(of: _Pass, heads: Sequence[BlockHead]) -> list[_Wanted]:
+    """Every block with what comes into it: the last one takes what it has room for, new ones the rest."""
+    new = list(of.moved)
+    if heads and new:
+        asked = ids_of(new)
+        everyone = np.concatenate([head.ids for head in heads])
+        new = [name for name, is_in in zip(new, np.isin(asked, everyone).tolist(), strict=True) if not is_in]
+    new.sort()
+    found = []
+    for place, head in enumerate(heads):
+        room = max(SIZE - len(head.ids), 0) if place == len(heads) - 1 else 0
+        found.append(_Wanted(head.number, head.ids, tuple(new[:room])))
+        new = new[room:]
+    number = heads[-1].number + 1 if heads else 0
+    nobody = ids_of([])
+    for low in range(0, len(new), SIZE):
+        found.append(_Wanted(number + low // SIZE, nobody, tuple(new[low : low + SIZE])))
+    return found
 
 
 class _Group:
     """Some blocks on their way: as stored, as they are to be, and their rows. Its methods may be called in a thread."""
 
-    def __init__(
-        self,
-        of: _Pass,
-        wanted: Sequence[_Wanted],
-        stored: Mapping[int, StoredBlock],
-        heads: Mapping[tuple[int, int], DayHead],
-    ) -> None:
-        self.of, self.wanted, self.heads = of, wanted, heads
-        self.stored = {one.number: stored.get(one.number, _NOT_STORED) for one in wanted}
-        self.blocks = {one.number: self.stored[one.number].block or Block.of([]) for one in wanted}
+    def __init__(self, of: _Pass, read: _Read) -> None:
+        self.of, self.wanted, self.heads = of, read.wanted, read.heads
+        self.stored = {one.number: read.stored.get(one.number, _NOT_STORED) for one in self.wanted}
+        self.blocks = {number: one.block or Block.of([]) for number, one in self.stored.items()}
         self.rosters = {number: one.roster for number, one in self.stored.items()}
         self.changed: dict[int, StoredBlock] = {}
         self.gathered = Gathered.of(list(self.blocks.values()))
@@ -274,7 +320,7 @@ class _Group:
             (number, day)
             for number in self.blocks
             for day in of.days
-            if of.is_again or (head := heads.get((number, day))) is None or head.counts.open
+            if of.is_again or (head := self.heads.get((number, day))) is None or head.counts.open
         }
         self.built: Mapping[str, Built] = {}
         self.failed: set[str] = set()
@@ -293,14 +339,15 @@ class _Group:
 
     def to_build(self) -> list[str]:
         """Whose history has to be asked: what is new, has changed, or has to be computed every time."""
-        found, low = [], 0
+        found: list[str] = []
+        low = 0
         is_stale = self._stale()
         for one in self.wanted:
             block = self.blocks[one.number]
             places = np.flatnonzero(is_stale[low : low + len(block)])
-            found += [block.portfolios[at] for at in places.tolist()]
-            if len(block) == 0:
-                found += one.portfolios  # it could not be read
+            found += names_of(block.ids[places])
+            if not len(block):
+                found += names_of(one.ids)  # it could not be read
             found += one.more
             low += len(block)
         return found
@@ -308,36 +355,41 @@ class _Group:
     def _stale(self) -> NDArray[np.bool_]:
         """By portfolio; what is gone is not asked for."""
         gathered, of = self.gathered, self.of
-        known = np.concatenate([_ids(block.portfolios) for block in self.blocks.values()])
-        at = np.searchsorted(of.ids, known)
-        at[at == len(of.ids)] = 0
-        is_there = of.ids[at] == known if len(of.ids) else np.zeros(len(known), np.bool_)
-        is_moved = of.generations[at] != gathered.generation if len(of.ids) else is_there
-        signs = of.market.signs
-        changed = gathered.by_portfolio(signs.changed_from, signs.ids, np.minimum, FOR_EVER)
+        since, signs = gathered.since, of.market.signs
+        latest = int(since[since < NEVER].max(initial=-FOR_EVER))
+        changed_from = np.where(signs.changed_from > latest, FOR_EVER, signs.changed_from)
+        changed = gathered.by_portfolio(changed_from, signs.ids, np.minimum, FOR_EVER)
         days = {number: min((day for n, day in self.todo if n == number), default=FOR_EVER) for number in self.blocks}
         first = np.repeat(np.array(list(days.values())), [len(block) for block in self.blocks.values()])
-        is_late = (gathered.since > first) & (first < FOR_EVER)
-        self.gone = {one.decode() for one in known[~is_there].tolist()}
-        return np.asarray(is_there & (is_moved | (changed <= gathered.since) | is_late))
+        found = (changed <= since) | ((since > first) & (first < FOR_EVER))
+        if of.moved or of.gone:
+            ids = np.concatenate([block.ids for block in self.blocks.values()])
+            for at in np.flatnonzero(np.isin(ids, ids_of([*of.moved, *of.gone]))).tolist():
+                name = ids[at].decode()
+                found[at] |= of.moved.get(name, gathered.generation[at]) != gathered.generation[at]
+                found[at] &= name not in of.gone
+        return np.asarray(found)
 
-    def take(self, built: Mapping[str, Built], failed: set[str]) -> None:
-        """Blocks with what was built in the place of what was, and without what is gone."""
+    def take(self, built: Mapping[str, Built], failed: set[str]) -> bool:
+        """Blocks with what was built in the place of what was, and without what is gone. Whether any is another now."""
         self.built, self.failed = built, failed
+        if not built and not self.of.gone:
+            return False
         for one in self.wanted:
-            block = self.blocks[one.number]
-            again = [*block.portfolios, *(one.portfolios if not len(block) else ()), *one.more]
-            if not (self.gone & set(block.portfolios)) and not any(name in built for name in again):
+            block, gone = self.blocks[one.number], self.of.gone
+            again = [*(block.portfolios if len(block) else names_of(one.ids)), *one.more]
+            if not any(name in built or name in gone for name in again):
                 continue
             place = {name: at for at, name in enumerate(block.portfolios)}
             members: list[Member] = []
             for name in again:
                 if name in built:
                     members.append(built[name].member)
-                elif name in place and name not in self.gone:
+                elif name in place and name not in gone:
                     members.append(block.member(place[name]))
             self._change(one.number, Block.of(members))
         self.gathered = Gathered.of(list(self.blocks.values()))
+        return True
 
     def _change(self, number: int, made: Block) -> None:
         before, version = self.stored[number], self.stored[number].version + 1
@@ -382,13 +434,11 @@ class _Group:
         gathered, market = self.gathered, self.of.market
         signs, days = market.signs, market.days[:, None]
         closed = gathered.by_portfolio(signs.closed, signs.ids, np.logical_or, False)
-        is_rate = np.ones(len(signs.ids), np.bool_)
-        ids, rates = gathered.series
-        is_rate[np.searchsorted(signs.ids, ids)] = rates
-        has_any = gathered.by_portfolio(~is_rate, signs.ids, np.logical_or, False)
+        has_any = np.concatenate([block.arrays["has_instrument"] for block in self.blocks.values()])
         closed[~has_any] = market.home
         closed[gathered.accounts == 0] = False
-        settled = gathered.by_portfolio(signs.settled, signs.ids, np.minimum, FOR_EVER)
+        until = np.minimum(signs.settled, days[-1])
+        settled = gathered.by_portfolio(until, signs.ids, np.minimum, FOR_EVER)
         is_known = (gathered.since <= days) & (gathered.accounts > 0)
         is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~estimated
         bits = ((KNOWN, is_known), (CLOSED, closed.T), (FINAL, is_final), (ESTIMATED, is_known & estimated))
@@ -456,7 +506,3 @@ def _aligned(rows: DayRows, roster: Roster, own: Roster) -> DayRows:
             flags[number], at[number] = rows.flags[old], rows.at[old]
         scope += len(accounts) + 1
     return replace(rows, values=values, flags=flags, at=at)
-
-
-def _ids(names: Sequence[str]) -> NDArray[np.bytes_]:
-    return np.array([name.encode() for name in names], "S24")

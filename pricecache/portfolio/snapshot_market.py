@@ -15,7 +15,6 @@ from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.grid import lay_out, rate_row
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import Ledger, Rules
 from pricecache.core.sessions import CalendarBook
 from pricecache.core.snapshot_blocks import of_code
 from pricecache.core.snapshot_values import Flags, Numbers, Prices, Signs
@@ -42,6 +41,7 @@ class SnapshotMarket:
     """Looks at every series once, when the first block names it. Loop-only.
 
     `days`: days since 1970-01-01, ascending. `examined`: up to which revision each series had been looked at before.
+    `latest`: what changed after that day makes nothing another that is held.
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class SnapshotMarket:
         clock: Clock,
         days: Sequence[int],
         examined: Examined,
+        latest: int,
     ) -> None:
         self._markets, self._catalog, self._calendars = markets, catalog, calendars
-        self._database, self._clock = database, clock
+        self._database, self._clock, self._latest = database, clock, latest
         self.days = np.array(days, np.int64)
         self._known = dict(
             zip(examined.ids.tolist(), zip(examined.revs.tolist(), examined.digests.tolist(), strict=True), strict=True)
@@ -65,13 +66,13 @@ class SnapshotMarket:
         shape = (0, len(days))
         self.prices = Prices(none, np.empty(shape), np.empty(shape, np.bool_))
         self.signs = Signs(none, none, none, np.empty(shape, np.bool_))
+        self._closed_by: dict[str, Flags] = {}
         self.home = self._closed(HOME)
 
     async def learn(self, codes: Numbers, series: Numbers, is_rate: Flags) -> None:
-        """Have all of these in `prices` and `signs`. Raises `Unavailable` while a calendar is built."""
-        rates = dict(zip(series.tolist(), is_rate.tolist(), strict=True))
-        await self._learn_series(np.setdiff1d(series, self.signs.ids), rates)
-        await self._learn_prices(np.setdiff1d(codes, self.prices.codes))
+        """Have all of these, which are new, in `prices` and `signs`. Raises `Unavailable` while a calendar is built."""
+        await self._learn_series(series, dict(zip(series.tolist(), is_rate.tolist(), strict=True)))
+        await self._learn_prices(codes)
 
     # prices
 
@@ -95,16 +96,15 @@ class SnapshotMarket:
     async def _lay(self, base: str, places: Mapping[int | str, int], prices: NDArray[np.float64], stale: Flags) -> None:
         entries = {place: entry for what, place in places.items() if (entry := self._entry(what)) is not None}
         currencies = {place: what for what, place in places.items() if isinstance(what, str)}
-        nothing = Ledger.of((), Rules(currency=base))
         names = [entry.instrument for entry in entries.values()]
-        view = await self._markets.view(nothing, more=names, currencies=currencies.values())
+        market = await self._markets.closes(list(entries.values()), currencies.values(), base)
         first, last = int(self.days[0]), int(self.days[-1])
         columns = self.days - first
-        grid = lay_out(names, view.market, base, first, last)
+        grid = lay_out(names, market, base, first, last)
         for row, place in enumerate(entries):
             prices[place], stale[place] = grid.prices[row, columns], grid.stale[row, columns]
         for place, currency in currencies.items():
-            prices[place] = rate_row(view.market, base, currency, first, last - first + 1)[columns]
+            prices[place] = rate_row(market, base, currency, first, last - first + 1)[columns]
 
     def _entry(self, what: int | str) -> Entry | None:
         return None if isinstance(what, str) else self._catalog.by_id(what)
@@ -131,7 +131,9 @@ class SnapshotMarket:
             await asyncio.sleep(0)
         spans = list(moved.items())
         for low in range(0, len(spans), AT_ONCE):
-            for number, day in (await first_changed(self._database, dict(spans[low : low + AT_ONCE]))).items():
+            for number, day in (
+                await first_changed(self._database, dict(spans[low : low + AT_ONCE]), self._latest)
+            ).items():
                 changed_from[place[number]] = ALWAYS if day is None else day
         old = self.signs
         self.signs = Signs(
@@ -156,10 +158,14 @@ class SnapshotMarket:
 
     def _closed(self, name: str) -> Flags:
         """On which of the days a session of this calendar closed, by now."""
-        calendar = self._calendars.get(name)
-        last = calendar.last_closed(self._clock.time())
-        opened = calendar.between(int(self.days[0]), int(self.days[-1])) if len(self.days) else self.days
-        return np.isin(self.days, opened) & (self.days <= (-1 if last is None else last))
+        found = self._closed_by.get(name)
+        if found is None:
+            calendar = self._calendars.get(name)
+            last = calendar.last_closed(self._clock.time())
+            opened = calendar.between(int(self.days[0]), int(self.days[-1]))
+            found = np.isin(self.days, opened) & (self.days <= (-1 if last is None else last))
+            self._closed_by[name] = found
+        return found
 
     # what was looked at
 

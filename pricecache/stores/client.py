@@ -63,7 +63,7 @@ ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
     *("orders", "stream_events", "broker_data"),
-    *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days"),
+    *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days", "snapshot_gone"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -115,6 +115,7 @@ INDEXES = (
     Index("symbol_mappings", (("changedAt", ASCENDING),)),
     Index("user_mappings", (("user", ASCENDING), ("keys", ASCENDING)), unique=True),
     Index("user_mappings", (("shared", ASCENDING),), only_with="shared"),
+    Index("ledger_state", (("unseen", ASCENDING),), only_with="unseen"),
     Index("snapshot_rosters", (("portfolios", ASCENDING),)),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]

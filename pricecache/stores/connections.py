@@ -138,6 +138,7 @@ class ConnectionStore:
             "$setOnInsert": born,
             "$set": {"sealed": sealed, "state": "new", "nextFetchAt": instant_of(now), "failure": None},
             "$addToSet": {"publicTokens": digest_of(public_token)},
+            "$inc": {"wants": 1},
         }
         try:
             return await self._upserted({"item": item, "user": user}, opened)
@@ -225,15 +226,14 @@ class ConnectionStore:
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": told, "$inc": {"version": 1}}
         )
 
-    async def fetch_again(self, before: Connection, at: float | None, sooner: float) -> None:
+    async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> None:
         """A fetch that began with `before` is over: the next one is `at` an instant, None for none, or at `sooner` if
-        somebody has asked for one meanwhile."""
+        somebody has asked for one meanwhile. `has_all`: it brought all that was wanted."""
         unasked = {"$eq": [{"$ifNull": ["$wants", 0]}, before.wants]}
         when = None if at is None else instant_of(at)
-        told = {
-            "nextFetchAt": {"$cond": [unasked, when, instant_of(sooner)]},
-            "wantsAll": {"$cond": [unasked, False, {"$ifNull": ["$wantsAll", False]}]},
-        }
+        told: Document = {"nextFetchAt": {"$cond": [unasked, when, instant_of(sooner)]}}
+        if has_all:
+            told["wantsAll"] = {"$cond": [unasked, False, {"$ifNull": ["$wantsAll", False]}]}
         await self._connections.update_one({"_id": before.id}, [{"$set": told}])
 
     async def failed(self, before: Connection, code: str, detail: str, now: float) -> FetchFailure:
@@ -253,7 +253,7 @@ class ConnectionStore:
     async def remove(self, connection_id: str, at: float) -> None:
         """Hide it from its user, until it is taken back at Plaid too, which is tried from `at` on."""
         told = {"state": "removing", "nextFetchAt": instant_of(at), "failure": None}
-        await self._connections.update_one({"_id": connection_id}, {"$set": told})
+        await self._connections.update_one({"_id": connection_id}, {"$set": told, "$inc": {"wants": 1}})
 
     async def delete(self, connection_id: str) -> None:
         """Forget it, and what opens it. Idempotent."""

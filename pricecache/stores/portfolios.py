@@ -178,6 +178,7 @@ class PortfolioStore:
             if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
                 raise LedgerMoved
             await self._states.delete_one({"_id": before.id}, session=session)
+            await self._portfolios.database["snapshot_gone"].insert_one({"_id": before.id}, session=session)
             await self._batches.delete(before.id, session)
             for collection in (self._accounts, self._transactions, *self._beside):
                 await collection.delete_many({"portfolio": before.id}, session=session)

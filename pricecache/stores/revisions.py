@@ -89,13 +89,14 @@ async def revisions_between(
 
 
 async def first_changed(
-    database: AsyncDatabase[dict[str, Any]], spans: Mapping[int, tuple[int, int]]
+    database: AsyncDatabase[dict[str, Any]], spans: Mapping[int, tuple[int, int]], up_to: int = NO_SESSION
 ) -> dict[int, int | None]:
     """For each series the first session that had another bar after a revision of its span `(after, up_to]` than before
-    it; None where nobody can tell, `NO_SESSION` where none had. With one query for all of them."""
+    it; None where nobody can tell, `NO_SESSION` where none had. With one query for all of them. `up_to`: what comes
+    after that session is as good as none."""
     clauses = [
-        {"_id": {"$gt": {"s": series, "rev": after}, "$lte": {"s": series, "rev": up_to}}}
-        for series, (after, up_to) in spans.items()
+        {"_id": {"$gt": {"s": series, "rev": after}, "$lte": {"s": series, "rev": until}}}
+        for series, (after, until) in spans.items()
     ]
     if not clauses:
         return {}
@@ -104,10 +105,11 @@ async def first_changed(
     for document in await database["revisions"].find({"$or": clauses}, {"from": 1, "changed": 1}).to_list():
         series = document["_id"]["s"]
         counts[series] += 1
-        day, known = _first_of(document), first[series]
+        is_late = document["from"] is not None and document["from"] > up_to
+        day, known = NO_SESSION if is_late else _first_of(document), first[series]
         first[series] = None if day is None or known is None else min(day, known)
     return {
-        series: first[series] if counts[series] == up_to - after else None for series, (after, up_to) in spans.items()
+        series: first[series] if counts[series] == until - after else None for series, (after, until) in spans.items()
     }
 
 

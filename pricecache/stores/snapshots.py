@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import bson
 import numpy as np
 from bson import Binary
 from numpy.typing import NDArray
-from pymongo import InsertOne, ReplaceOne
+from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from pricecache.core.packed_arrays import pack_arrays, unpack_arrays
-from pricecache.core.snapshot_blocks import Block
+from pricecache.core.snapshot_blocks import Block, Ids, ids_of, unpack_ids
 from pricecache.core.snapshot_values import FIELDS
 from pricecache.errors import Corrupt
 from pricecache.stores.ledger import LedgerMoved, as_moved
@@ -29,17 +28,21 @@ KNOWN, CLOSED, FINAL, ESTIMATED = 1, 2, 4, 8
 it; it holds something without a price of that day."""
 BLOCKS_READ = 16
 """Blocks that are decoded before the event loop gets its turn."""
-_ID_BYTES, _DUPLICATE_KEY, _WRITE_CONFLICT = 24, 11000, 112
+LEDGERS_READ = 5000
+"""The same of ledgers."""
+_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _MARKET = "market"
 
 
 @dataclass(frozen=True, slots=True)
 class BlockHead:
-    """Which portfolios a block is of. `version` grows with every write of it."""
+    """Which portfolios a block is of. `version` grows with every write of it. `latest`: the last day since which one of
+    them only holds."""
 
     number: int
     version: int
-    portfolios: tuple[str, ...]
+    ids: Ids
+    latest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class DayRows:
         due = (self.flags & CLOSED) > 0
         known = (self.flags & KNOWN) > 0
         is_open = due & ((self.flags & FINAL) == 0)
-        return Counts(int(due.sum()) + self.failed, int((due & known).sum()), int(is_open.sum()) + self.failed)
+        all_due, captured, still_open = (int(np.count_nonzero(one)) for one in (due, due & known, is_open))
+        return Counts(all_due + self.failed, captured, still_open + self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +149,10 @@ class BlocksMoved(Exception):
 
 
 class SnapshotStore:
-    """The collections `snapshots`, `snapshot_blocks`, `snapshot_rosters` and `snapshot_days`. Loop-only; safe against
-    writers in any process: what was changed since it was read is left as it is."""
+    """The collections `snapshots`, `snapshot_blocks`, `snapshot_rosters`, `snapshot_days` and `snapshot_gone`.
+
+    Loop-only; safe against writers in any process: what was changed since it was read is left as it is.
+    """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
         self._client = database.client
@@ -154,27 +160,40 @@ class SnapshotStore:
         self._blocks = database["snapshot_blocks"]
         self._rosters = database["snapshot_rosters"]
         self._days = database["snapshot_days"]
+        self._gone = database["snapshot_gone"]
         self._states = database["ledger_state"]
 
     # what there is
 
-    async def generations(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        """Of every portfolio that ever had a transaction: its id, ascending, and the generation of its ledger."""
-        found = self._states.find_raw_batches(
-            {"places": {"$gt": 0}}, {"_id": 1, "generation": 1}, sort=[("_id", 1)], batch_size=5000
-        )
-        ids, numbers = [np.empty(0, f"S{_ID_BYTES}")], [np.empty(0, np.int64)]
-        async for batch in found:
-            some = _read_states(cast(bytes, batch))
-            ids.append(some[0])
-            numbers.append(some[1])
-        return np.concatenate(ids), np.concatenate(numbers)
+    async def changed(self) -> dict[str, int]:
+        """Of every portfolio that changed since it was captured last: the generation of its ledger."""
+        return await self._generations({"unseen": True, "places": {"$gt": 0}})
+
+    async def everybody(self) -> dict[str, int]:
+        """The same of all that ever had a transaction."""
+        return await self._generations({"places": {"$gt": 0}})
+
+    async def _generations(self, key: Document) -> dict[str, int]:
+        found = await self._states.find(key, {"generation": 1}).batch_size(LEDGERS_READ).to_list()
+        return await asyncio.to_thread(lambda: {one["_id"]: one["generation"] for one in found})
+
+    async def seen(self, generations: Mapping[str, int]) -> None:
+        """What is captured now of these portfolios is what their ledgers say at these generations."""
+        operations: list[Any] = [
+            UpdateOne({"_id": name, "generation": one, "unseen": True}, {"$unset": {"unseen": ""}})
+            for name, one in generations.items()
+        ]
+        if operations:
+            await self._states.bulk_write(operations, ordered=False)
+
+    async def gone(self) -> list[str]:
+        """Portfolios that were deleted, and may be in blocks still."""
+        return [one["_id"] async for one in self._gone.find()]
 
     async def heads(self) -> list[BlockHead]:
         """Of all blocks, by number."""
-        found = self._blocks.find({"_id": {"$gte": 0}}, {"portfolios": 1, "version": 1}, sort=[("_id", 1)])
-        documents = await found.batch_size(BLOCKS_READ).to_list()
-        return [BlockHead(one["_id"], one["version"], tuple(one["portfolios"])) for one in documents]
+        found = self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1, "version": 1, "latest": 1}, sort=[("_id", 1)])
+        return [BlockHead(one["_id"], one["version"], _ids_of(one), one["latest"]) async for one in found]
 
     async def blocks(self, numbers: Sequence[int]) -> dict[int, StoredBlock]:
         """By number."""
@@ -194,11 +213,7 @@ class SnapshotStore:
             else InsertOne(one)
             for one in documents
         ]
-        rosters = [
-            {"_id": {"b": one["_id"], "v": one["roster"]}, "portfolios": one["portfolios"], "accounts": one["accounts"]}
-            for one in documents
-            if one["roster"] == one["version"]
-        ]
+        rosters = [_roster_document(number, one) for number, one in blocks.items() if one.roster == one.version]
         try:
             async with self._client.start_session() as session, await session.start_transaction():
                 written = await self._blocks.bulk_write(operations, session=session, ordered=False)
@@ -222,6 +237,7 @@ class SnapshotStore:
         for one in portfolios:
             nobody = {"$set": {"portfolios.$[gone]": ""}}
             await self._rosters.update_many({"portfolios": one}, nobody, array_filters=[{"gone": one}])
+            await self._gone.delete_one({"_id": one})
 
     # rows
 
@@ -324,26 +340,6 @@ class SnapshotStore:
         return bool(written.matched_count or written.upserted_id is not None)
 
 
-def _read_states(batch: bytes) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-    """Ids and generations: in one go where all documents are of one shape, which is fifty times as fast."""
-    size = int.from_bytes(batch[:4], "little")
-    shape = bson.decode(batch[:size])
-    plain = bson.encode({"_id": "0" * _ID_BYTES, "generation": 0})
-    count, rest = divmod(len(batch), size)
-    if size == len(plain) and not rest and list(shape) == ["_id", "generation"]:
-        at = plain.index(b"0" * _ID_BYTES)
-        kind = np.dtype({
-            "names": ["head", "id", "name", "generation"], "formats": [f"S{at}", f"S{_ID_BYTES}", "S13", "<i4"],
-            "offsets": [0, at, at + _ID_BYTES, size - 5], "itemsize": size,
-        })  # fmt: skip
-        rows = np.frombuffer(batch, kind, count)
-        if (rows["head"] == rows["head"][0]).all() and (rows["name"] == rows["name"][0]).all():
-            return rows["id"].copy(), rows["generation"].astype(np.int64)
-    documents = bson.decode_all(batch)
-    ids = np.array([one["_id"] for one in documents], f"S{_ID_BYTES}")
-    return ids, np.array([one["generation"] for one in documents], np.int64)
-
-
 def _block_document(number: int, one: StoredBlock) -> Document:
     block = one.block
     assert block is not None
@@ -351,8 +347,8 @@ def _block_document(number: int, one: StoredBlock) -> Document:
         "_id": number,
         "version": one.version,
         "roster": one.roster,
-        "portfolios": list(block.portfolios),
-        "accounts": [list(ids) for ids in block.account_ids],
+        "latest": block.latest,
+        "ids": Binary(block.ids.tobytes()),
         "zones": list(block.zones),
         "arrays": Binary(block.pack()),
     }
@@ -361,8 +357,21 @@ def _block_document(number: int, one: StoredBlock) -> Document:
 def _block_of(document: Document) -> StoredBlock:
     block = None
     with suppress(Corrupt):  # it is computed again
-        block = Block.unpack(bytes(document["arrays"]), document["portfolios"], document["accounts"], document["zones"])
+        block = Block.unpack(document["arrays"], document["ids"], document["zones"])
     return StoredBlock(document["version"], document["roster"], block)
+
+
+def _ids_of(document: Document) -> Ids:
+    with suppress(Corrupt):
+        return unpack_ids(document["ids"])
+    return ids_of([])
+
+
+def _roster_document(number: int, one: StoredBlock) -> Document:
+    block = one.block
+    assert block is not None
+    accounts = [list(ids) for ids in block.account_ids]
+    return {"_id": {"b": number, "v": one.roster}, "portfolios": list(block.portfolios), "accounts": accounts}
 
 
 def _roster_of(document: Document) -> Roster:

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 KEY, SECRET = "the-key-of-the-tests", "a secret of the tests, long enough for HS256"
 SYMBOLS = "AAPL,FB,MSFT,^SAMPLE4,AAPLX-USD:CRYPTO"
-NOT_WAITED_FOR = ("verify", "materialize_history", "broker_fetch")
-"""Jobs that need not have run: on request only, or first after half a minute or more."""
+NOT_WAITED_FOR = ("verify", "materialize_history", "broker_fetch", "eod_snapshot")
+"""Jobs that need not have run: on request only, or first after a while."""
 RUNNABLE = [block for path in (README, MANUAL) for block in documents.blocks(path) if block.is_runnable]
 
 

@@ -291,7 +291,17 @@ def _told(body: Json) -> web.Response:
 
 
 def _item_fields(item: Item) -> Json:
-    return {"item_id": item.id, "institution_id": "ins_1", "institution_name": item.institution, "error": item.error}
+    return {
+        "item_id": item.id,
+        "institution_id": "ins_1",
+        "institution_name": item.institution,
+        "webhook": "",
+        "error": item.error,
+        "available_products": [],
+        "billed_products": ["investments"],
+        "consent_expiration_time": None,
+        "update_type": "background",
+    }
 
 
 def _base64(number: int) -> str:

@@ -8,19 +8,22 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from pricecache.background import cancelled
+from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.stores.connections import Connection
 from tests.clock import START
+from tests.documents import ROOT
 from tests.fakes.plaid import FakePlaid, Item
 from tests.integration.api_daemon import TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolios import ANN, BOB, KEYS, listed, made
@@ -30,7 +33,8 @@ KEY = base64.urlsafe_b64encode(b"1" * 32).decode()
 PUBLIC = "public-sandbox-0001"
 BASE = "/api/portfolio/connections"
 NOW = date(2026, 11, 20)
-HELD = {
+CURRENCY: dict[str, Any] = {"iso_currency_code": "USD", "unofficial_currency_code": None}
+HELD: dict[str, Any] = {
     "accounts": [
         {
             "account_id": "acc1",
@@ -39,7 +43,7 @@ HELD = {
             "mask": "1111",
             "type": "investment",
             "subtype": "brokerage",
-            "balances": {"available": None, "current": 1000.0, "limit": None, "iso_currency_code": "USD"},
+            "balances": {"available": None, "current": 1000.0, "limit": None, "margin_loan_amount": None, **CURRENCY},
         }
     ],
     "securities": [
@@ -49,9 +53,17 @@ HELD = {
             "name": "Apple Inc.",
             "type": "equity",
             "is_cash_equivalent": False,
-            "iso_currency_code": "USD",
             "close_price": 100.0,
             "close_price_as_of": "2026-11-19",
+            "isin": "US0378331005",
+            "market_identifier_code": "XNAS",
+            **CURRENCY,
+            **dict.fromkeys(
+                [
+                    *("cusip", "sedol", "institution_security_id", "institution_id", "proxy_security_id", "sector"),
+                    *("industry", "cfi_code", "figi", "option_contract", "fixed_income"),
+                ]
+            ),
         }
     ],
     "holdings": [
@@ -62,8 +74,7 @@ HELD = {
             "institution_price": 100.0,
             "institution_value": 1000.0,
             "cost_basis": 900.0,
-            "iso_currency_code": "USD",
-            "unofficial_currency_code": None,
+            **CURRENCY,
         }
     ],
 }
@@ -82,8 +93,7 @@ def row(number: int, day: date = NOW - timedelta(days=3)) -> dict[str, Any]:
         "fees": 0.0,
         "type": "buy",
         "subtype": "buy",
-        "iso_currency_code": "USD",
-        "unofficial_currency_code": None,
+        **CURRENCY,
         "cancel_transaction_id": None,
     }
 
@@ -163,6 +173,25 @@ def windows(plaid: FakePlaid) -> list[str]:
 # ---- made
 
 
+def test_what_the_fake_says_is_what_the_library_knows_of_plaid(plaid: FakePlaid) -> None:
+    import plaid as library
+    from plaid.api.plaid_api import PlaidApi
+    from plaid.model.investments_holdings_get_request import InvestmentsHoldingsGetRequest
+    from plaid.model.investments_transactions_get_request import InvestmentsTransactionsGetRequest
+    from plaid.model.item_public_token_exchange_request import ItemPublicTokenExchangeRequest
+    from plaid.model.webhook_verification_key_get_request import WebhookVerificationKeyGetRequest
+
+    keys = {"clientId": plaid.client_id, "secret": plaid.secret}
+    api = PlaidApi(library.ApiClient(library.Configuration(host=plaid.url, api_key=keys)))
+    access = api.item_public_token_exchange(ItemPublicTokenExchangeRequest(public_token=PUBLIC))["access_token"]
+    held = api.investments_holdings_get(InvestmentsHoldingsGetRequest(access_token=access))
+    assert held["securities"][0]["ticker_symbol"] == "AAPL"
+    wanted = InvestmentsTransactionsGetRequest(access_token=access, start_date=date(2026, 1, 1), end_date=NOW)
+    assert api.investments_transactions_get(wanted)["total_investment_transactions"] == 1203
+    key = api.webhook_verification_key_get(WebhookVerificationKeyGetRequest(key_id="key-1"))["key"]
+    assert key["alg"] == "ES256"
+
+
 async def test_link_is_opened_without_telling_who_the_user_is(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     status, answer = await daemon.call("POST", BASE + "/link-token", headers=ANN)
     assert status == 200
@@ -202,6 +231,22 @@ async def test_a_public_token_becomes_a_connection_whose_rows_are_all_fetched(
     assert plaid.requests()["investments/transactions/get"] == 3
     assert [name for name, _ in told] == ["connected", "fetched"]
     assert (told[1][1].state, told[1][1].portfolio) == ("active", portfolio)
+
+
+async def test_what_is_fetched_is_read_as_if_it_had_been_posted(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    example = json.loads((ROOT / "docs" / "examples" / "plaid.json").read_text())
+    rows = sorted(example.pop("investment_transactions"), key=lambda row: row["date"], reverse=True)
+    plaid.add("public-sandbox-example", holdings=example, transactions=rows)
+    daemon.clock.set(datetime(2026, 11, 28, 12, tzinfo=UTC))
+    connection = (await connect(daemon, "public-sandbox-example"))["id"]
+    posted = {**example, "investment_transactions": rows}
+    today = int(daemon.clock.time() // 86400)
+    expected = read_plaid(posted, [posted], today=today, first_day=today - 730, institution="First Broker")
+    fetched_ = await kept(daemon, connection)
+    assert replace(fetched_, transactions=()) == replace(expected, transactions=())
+    assert {row.id: replace(row, place=0) for row in fetched_.transactions} == {
+        row.id: replace(row, place=0) for row in expected.transactions
+    }
 
 
 async def test_the_same_public_token_is_the_same_connection(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -493,6 +538,45 @@ async def test_when_all_of_the_past_is_there_all_of_it_is_fetched(daemon: ApiDae
     starts = list(dict.fromkeys(windows(plaid)))
     assert starts == ["2024-11-20", "2026-10-21"]
     assert windows(plaid).count("2024-11-20") == 6
+
+
+async def test_all_of_the_past_is_fetched_however_often_that_fails(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    await connect(daemon)
+    await hook(daemon, plaid, webhook_type="INVESTMENTS_TRANSACTIONS", webhook_code="HISTORICAL_UPDATE")
+    plaid.fail("server_error", "investments/holdings/get", times=2)
+    for _ in range(3):
+        daemon.clock.advance(600)
+        await due(daemon)
+    assert windows(plaid) == ["2024-11-20"] * 6
+
+
+async def test_what_was_lost_here_is_fetched_anew(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await daemon.parts.broker_data.delete(connection)
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await kept(daemon, connection)).first_day == TODAY + 1 - 730
+
+
+async def test_one_that_is_deleted_while_it_is_fetched_is_ended_soon(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    connection = (await connect(daemon))["id"]
+    fetcher = connections(daemon).fetcher
+    assert fetcher is not None
+
+    async def meanwhile(found: Connection) -> None:
+        status, _ = await daemon.call("DELETE", f"{BASE}/{connection}", headers=ANN)
+        assert status == 200
+        await fetched(daemon)
+
+    fetcher.on_fetched = meanwhile
+    await fetcher.fetch(connection)
+    assert len(plaid.tokens()) == 1
+    daemon.clock.advance(10)
+    assert await due(daemon) == {"removed": 1}
+    assert plaid.tokens() == []
+    assert await database["broker_data"].count_documents({}) == 0
 
 
 async def test_a_webhook_says_how_the_login_stands(daemon: ApiDaemon, plaid: FakePlaid) -> None:

@@ -190,8 +190,8 @@ async def test_every_row_is_what_the_history_says_however_ledgers_and_prices_cha
         accounts = [
             (await world.send("POST", f"/api/portfolios/{one}/accounts", {"name": name}))["id"] for name in ("a", "b")
         ]
-        bought = {"date": iso(FIRST), "type": "buy", "symbol": "AAPL", "quantity": 20 + number, "price": 100}
-        await world.add(one, **bought, currency="USD", accountId=accounts[0])
+        first = {"type": "buy", "symbol": "AAPL", "quantity": 20 + number, "price": 100, "currency": "USD"}
+        await world.add(one, date=iso(FIRST), accountId=accounts[0], **first)
         made.append((one, accounts))
     is_split = False
     for day in range(TODAY + 1, TODAY + 13):
