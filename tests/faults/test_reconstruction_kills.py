@@ -39,7 +39,8 @@ def payload(known: dict[str, list[tuple[str, float]]], seed: int) -> tuple[dict[
     body = {
         "source": "bank",
         "asOf": now,
-        "accounts": [{"id": f"a{number}", "name": f"Account {number}", "cash": [{"currency": "USD", "amount": 10_000_000}]}
+        "accounts": [{"id": f"a{number}", "name": f"Account {number}",
+                      "cash": [{"currency": "USD", "amount": 10_000_000}]}
                      for number in range(ACCOUNTS)],
         "securities": [{"id": one, "symbol": one, "exchange": "US", "name": f"{one} Inc", "type": "equity"}
                        for one in symbols],
@@ -81,7 +82,9 @@ def test_a_daemon_killed_in_the_middle_of_reconstructions_does_each_once(tmp_pat
         portfolio = found["portfolioId"]
         assert hit >= kills // 3, f"the kills hit too few reconstructions: {hit}"
         assert len(daemon.get("/api/portfolios")[1]["portfolios"]) == 1
-        accounts = {one["id"]: one["name"] for one in daemon.get(f"/api/portfolios/{portfolio}/accounts")[1]["accounts"]}
+        accounts = {
+            one["id"]: one["name"] for one in daemon.get(f"/api/portfolios/{portfolio}/accounts")[1]["accounts"]
+        }
         assert sorted(accounts.values()) == [f"Account {number}" for number in range(ACCOUNTS)]
         check_rows(daemon, found, body)
         assert quantities(daemon, portfolio, accounts) == held
