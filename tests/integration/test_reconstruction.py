@@ -444,3 +444,35 @@ async def test_the_example_payloads_add_up(daemon: ApiDaemon, name: str) -> None
     found = await done(daemon, payload)
     assert found["result"]["adjustments"] == 0, found["result"]["findings"]
     assert found["result"]["transactions"] > 20
+
+
+async def test_what_another_daemon_does_is_told_here_too(daemon: ApiDaemon, database: Any) -> None:
+    told: list[dict[str, Any]] = []
+    async with api_daemon(database, keys=KEYS) as other:
+        queue = other.parts.reconstructions.queue
+        news = ReconstructionNews(queue, lambda portfolio_id, values: told.extend(values.values()))
+        found = await done(daemon, {"plaid": PLAID})
+        await news.look(found["connectionId"])
+        await news.look("nobody")
+    assert [(one["type"], one["state"]) for one in told] == [("reconstruction:finished", "done")]
+
+
+async def test_cash_and_holdings_are_those_of_the_broker_to_the_cent(daemon: ApiDaemon) -> None:
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
+    found = await done(daemon, payload)
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    money = [one for one in payload["holdings"] if one["security_id"] in cash_of(payload)]
+    held_by_broker = sorted(one["quantity"] for one in payload["holdings"] if one not in money)
+    held_here: list[float] = []
+    _, accounts = await daemon.get(f"/api/portfolios/{found['portfolioId']}/accounts", headers=ANN)
+    for account in accounts["accounts"]:
+        target = f"/api/portfolios/{found['portfolioId']}/holdings?accountId={account['id']}"
+        held_here += [one["quantity"] for one in (await daemon.get(target, headers=ANN))[1]["holdings"]]
+    assert len(held_here) == len(held_by_broker)
+    assert sum(one["amount"] for one in answer["cash"]) == pytest.approx(
+        sum(one["institution_value"] for one in money), abs=0.005
+    )
+
+
+def cash_of(payload: dict[str, Any]) -> set[str]:
+    return {one["security_id"] for one in payload["securities"] if one["type"] == "cash" or one["is_cash_equivalent"]}
