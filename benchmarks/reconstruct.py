@@ -16,6 +16,7 @@ from benchmarks.measure import load, print_table
 
 PARTS = {
     "snapshots": ("End-of-day snapshots of 100,000 portfolios", "benchmarks.reconstruct_snapshots"),
+    "simulation": ("Prices of 1,000,000 users; each user fetching their own", "benchmarks.reconstruct_simulation"),
 }
 """By name: the title of its table, and the module."""
 

@@ -4,8 +4,8 @@ How many stocks a user holds follows the lognormal law through two figures of a 
 Jason Zweig's column of November 2014 in the Wall Street Journal gives them): of those that hold shares themselves 36 %
 hold those of one company, and 84 % those of nine at most. Rounded up, its mean is 7.1 and its median 2; 66,465
 households at a broker held 4.3 and 2.6 (Barber and Odean, Journal of Finance 55, 2000). Of funds the median is 4, as in
-the households that own any (Investment Company Institute, Fact Book 2019), with half that spread, an assumption. There are
-51,000 symbols to hold, as many as Financial Modeling Prep says it has. How often one is held falls with its rank as
+the households that own any (Investment Company Institute, Fact Book 2019), with half that spread, an assumption. There
+are 51,000 symbols to hold, as many as Financial Modeling Prep says it has. How often one is held falls with its rank as
 1 / rank (Zipf), also an assumption: no survey was found that tells the exponent, so 0.8 and 1.2 stand beside it.
 """
 
@@ -27,6 +27,7 @@ FUNDS = 1.25, 0.81
 """The same of funds: rounded up, the median is 4."""
 MOST_HELD = 500
 EXPONENTS = (1.0, 0.8, 1.2)
+FEWER = (1_000, 10_000, 100_000)
 PRICE = 0.001
 """Dollars a call, as `PRICECACHE_PROVIDER_LIMITS=fmp:price=0.001` counts them."""
 CALLS = {"yfinance": 1, "fmp": 3}
@@ -65,22 +66,37 @@ class Queue:
 
 
 def rows() -> list[Row]:
-    held, *others = [drawn(USERS, exponent) for exponent in EXPONENTS]
+    held = drawn(USERS)
     shared, own = held.distinct, len(held.security)
-    found = [_row("securities that are fetched; that users fetch", shared, own)]
-    for exponent, other in zip(EXPONENTS[1:], others, strict=True):
-        found.append(_row(f"  the same where popularity is 1 / rank^{exponent}", other.distinct, len(other.security)))
+    found = [_millions("securities that are fetched; that users fetch", shared, own), *_growth(held)]
     for provider, calls in CALLS.items():
-        found.append(_row(f"{provider}: calls for two years of all", shared * calls, own * calls))
+        found.append(_millions(f"{provider}: calls for two years of all", shared * calls, own * calls))
         found.append(_dollars(f"  dollars at ${PRICE:g} a call", shared * calls, own * calls))
         found.append(_dollars("  dollars a user", shared * calls / USERS, own * calls / USERS, most=5.0))
-    found.append(_row("calls a day for the session that closed", shared, own))
+    found.append(_millions("calls a day for the session that closed", shared, own))
     found.append(_dollars("  dollars a user and day", shared / USERS, own / USERS, most=0.01))
     return [*found, *_times(held)]
 
 
-def _row(what: str, ours: float, reference: float, unit: str = "") -> Row:
-    return Row(what, ours, reference, unit, ours / reference, "", None)
+def _growth(held: Holdings) -> list[Row]:
+    """Of fewer users, and of as many with another popularity: what one more of them costs."""
+    found = []
+    for users in FEWER:
+        own = held.security[: held.first[users]]
+        found.append(_millions(f"  of the first {users:,} users", len(np.unique(own)), len(own)))
+    for exponent in EXPONENTS[1:]:
+        other = drawn(FEWER[-1], exponent)
+        what = f"  of {FEWER[-1]:,} with popularity 1 / rank^{exponent}"
+        found.append(_millions(what, other.distinct, len(other.security)))
+    return found
+
+
+def _millions(what: str, ours: float, reference: float) -> Row:
+    return Row(what, ours / 1e6, reference / 1e6, "million", ours / reference, "", None)
+
+
+def _hours(what: str, ours: float, reference: float) -> Row:
+    return Row(what, ours / 3600, reference / 3600, "h", ours / reference, "", None)
 
 
 def _dollars(what: str, ours: float, reference: float, most: float | None = None) -> Row:
@@ -94,16 +110,14 @@ def _times(held: Holdings) -> list[Row]:
     shared = queued(held)
     alone = len(held.security) / PER_SECOND
     took = shared.done - shared.begun
-    longest = float(took.max())
     return [
-        _row("hours until the last user is done", float(shared.done[-1]) / 3600, alone / 3600, "h"),
-        _row("  of it the daemon's own work", len(took) * OWN_SECONDS / AT_ONCE / 3600, alone / 3600, "h"),
-        _row("  of it calls, as fast as they may be", held.distinct / PER_SECOND / 3600, alone / 3600, "h"),
-        Row("seconds on a user, mean; 3 minutes", float(took.mean()), 180, "s", float(took.mean()) / 180, "at most 1 x",
-            float(took.mean()) <= 180),
-        Row("  99 % of users; 3 minutes", *_within(float(np.quantile(took, 0.99)))),
-        Row("  the longest, among the first; 3 minutes", *_within(longest)),
-    ]  # fmt: skip
+        _hours("hours until the last user is done", float(shared.done.max()), alone),
+        _hours("  of it the daemon's own work", len(took) * OWN_SECONDS / AT_ONCE, alone),
+        _hours("  of it calls, as fast as they may be", held.distinct / PER_SECOND, alone),
+        Row("seconds on a user, mean; 3 minutes", *_within(float(took.mean()))),
+        Row("  of 99 % of users at most; 3 minutes", *_within(float(np.quantile(took, 0.99)))),
+        Row("  on the slowest, one of the first; 3 minutes", *_within(float(took.max()))),
+    ]
 
 
 def _within(seconds: float) -> tuple[float, float, str, float, str, bool]:

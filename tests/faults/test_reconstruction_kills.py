@@ -39,9 +39,10 @@ def payload(known: dict[str, list[tuple[str, float]]], seed: int) -> tuple[dict[
     body = {
         "source": "bank",
         "asOf": now,
-        "accounts": [{"id": f"a{number}", "name": f"Account {number}",
-                      "cash": [{"currency": "USD", "amount": 10_000_000}]}
-                     for number in range(ACCOUNTS)],
+        "accounts": [
+            {"id": f"a{number}", "name": f"Account {number}", "cash": [{"currency": "USD", "amount": 10_000_000}]}
+            for number in range(ACCOUNTS)
+        ],
         "securities": [{"id": one, "symbol": one, "exchange": "US", "name": f"{one} Inc", "type": "equity"}
                        for one in symbols],
         "holdings": [{"accountId": account, "securityId": symbol, "quantity": count, "price": known[symbol][-1][1]}
