@@ -14,6 +14,7 @@ import pytest
 from pricecache.background import cancelled
 from pricecache.core.instruments import Instrument
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key", "reader:read:read-key")
@@ -444,3 +445,70 @@ async def test_the_example_payloads_add_up(daemon: ApiDaemon, name: str) -> None
     found = await done(daemon, payload)
     assert found["result"]["adjustments"] == 0, found["result"]["findings"]
     assert found["result"]["transactions"] > 20
+
+
+async def test_what_another_daemon_does_is_told_here_too(daemon: ApiDaemon, database: Any) -> None:
+    told: list[dict[str, Any]] = []
+    async with api_daemon(database, keys=KEYS) as other:
+        queue = other.parts.reconstructions.queue
+        news = ReconstructionNews(queue, lambda portfolio_id, values: told.extend(values.values()))
+        found = await done(daemon, {"plaid": PLAID})
+        await news.look(found["connectionId"])
+        await news.look("nobody")
+    assert [(one["type"], one["state"]) for one in told] == [("reconstruction:finished", "done")]
+
+
+async def test_cash_and_holdings_are_those_of_the_broker_to_the_cent(daemon: ApiDaemon) -> None:
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
+    found = await done(daemon, payload)
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    money = [one for one in payload["holdings"] if one["security_id"] in cash_of(payload)]
+    held_by_broker = sorted(one["quantity"] for one in payload["holdings"] if one not in money)
+    held_here: list[float] = []
+    _, accounts = await daemon.get(f"/api/portfolios/{found['portfolioId']}/accounts", headers=ANN)
+    for account in accounts["accounts"]:
+        target = f"/api/portfolios/{found['portfolioId']}/holdings?accountId={account['id']}"
+        held_here += [one["quantity"] for one in (await daemon.get(target, headers=ANN))[1]["holdings"]]
+    assert len(held_here) == len(held_by_broker)
+    assert sum(one["amount"] for one in answer["cash"]) == pytest.approx(
+        sum(one["institution_value"] for one in money), abs=0.005
+    )
+
+
+def cash_of(payload: dict[str, Any]) -> set[str]:
+    return {one["security_id"] for one in payload["securities"] if one["type"] == "cash" or one["is_cash_equivalent"]}
+
+
+async def test_accounts_that_a_later_payload_says_nothing_of_are_as_they_were(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    later = deepcopy(PLAID)
+    later["accounts"] = later["accounts"][:1]
+    later["holdings"] = [one for one in later["holdings"] if one["account_id"] == "a1"]
+    later["investment_transactions"] = [one for one in later["investment_transactions"] if one["account_id"] == "a1"]
+    again = await done(daemon, {"plaid": later})
+    assert (again["connectionId"], again["result"]["adjustments"]) == (found["connectionId"], 0)
+    assert sorted((await holdings(daemon, found["portfolioId"])).values()) == [5, 10, 100]
+
+
+async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snapshot(daemon: ApiDaemon) -> None:
+    """Nothing but the payload is sent."""
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
+    for symbol in ("AAPL", "MSFT", "IBM", "GOOG"):
+        daemon.truth(Instrument(symbol), 600)
+    found = await done(daemon, payload)
+    portfolio = found["portfolioId"]
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}", headers=ANN)
+    assert (history["history"][0]["date"], history["history"][-1]["date"]) == (found["result"]["from"], "2026-11-20")
+    _, breakdown = await daemon.get(f"/api/portfolio/account-breakdown?portfolioId={portfolio}", headers=ANN)
+    assert len(breakdown["accounts"]) == 3
+    assert sum(one["value"] for one in breakdown["accounts"]) == pytest.approx(breakdown["totalValue"], abs=0.005)
+    daemon.clock.advance(23.5 * 3600)  # Saturday, 04:30 in New York
+    ticket = await daemon.services.jobs.run(SNAPSHOT_JOB, {}, "schedule")
+    assert await ticket.finished(20)
+    _, snapshots = await daemon.get(f"/api/portfolio/daily-snapshots?portfolioId={portfolio}", headers=ANN)
+    last = snapshots["snapshots"][-1]
+    target = f"/api/portfolio/history?portfolioId={portfolio}&start={last['date']}&end={last['date']}"
+    (row_of_day,) = (await daemon.get(target, headers=ANN))[1]["history"]
+    assert (last["date"], last["totalValue"]) == ("2026-11-20", row_of_day["totalValue"])
+    _, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
+    assert metrics["daily_snapshot_success_rate"] == 100
