@@ -73,6 +73,7 @@ class ShareWalk:
         self._shorts: set[Key] = set()
         self._cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = {}
         self._openings: dict[Instrument, dict[str, str]] = defaultdict(dict)
+        self._opened: list[int] = []
 
     @property
     def _opening_day(self) -> int:
@@ -194,6 +195,7 @@ class ShareWalk:
         account, instrument = key
         name = self._given.names.name("o", account, instrument)
         self._openings[instrument][name] = account
+        self._opened.append(len(self._found.rows))
         self._add(
             Transaction(
                 self._opening_day, "opening" if quantity > 0 else "sell", instrument, abs(quantity), ZERO,
@@ -403,13 +405,14 @@ class ShareWalk:
 
     def _price(self) -> None:
         """Put the price into each opening: what it was worth, or what it has to have cost."""
-        names = {name: (account, i) for i, by_name in self._openings.items() for name, account in by_name.items()}
-        for place, row in enumerate(self._found.rows):
-            key = names.get(row.external_id or "")
-            if key is not None:
-                cost = self._found.costs[key]
-                note = _COSTS[cost.source]
-                self._found.rows[place] = replace(row, price=cost.price, currency=cost.currency, note=note)
+        for place in self._opened:
+            row = self._found.rows[place]
+            assert row.instrument is not None
+            price, currency, source = self._found.costs[row.account, row.instrument]
+            self._found.rows[place] = Transaction(
+                row.day, row.type, row.instrument, row.quantity, price, currency=currency, account=row.account,
+                external_id=row.external_id, note=_COSTS[source],
+            )  # fmt: skip
 
 
 _COSTS = {
