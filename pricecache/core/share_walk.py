@@ -26,6 +26,8 @@ from pricecache.core.opening_costs import Basis, OpeningCost, solve, worth_on
 from pricecache.core.splits import LedgerSplit, events
 
 _ONE = Decimal(1)
+_LEAST_PAID = Decimal("0.000001")
+"""Nobody pays for less of a share: it is what lots are rounded to."""
 _OUTWARD = frozenset({"sell", "transfer_out"})
 _INWARD = frozenset({"buy", "transfer_in", "opening"})
 
@@ -361,7 +363,7 @@ class ShareWalk:
         key, code = (account, instrument), "fractional_shares" if abs(missing) < _ONE else "balance_differs"
         is_short = self._found.walks[key].end_of(day) < 0
         paid = self._cash_in_lieu.get((account, instrument, day))
-        if missing < 0 and paid is not None and paid.cash > 0:
+        if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
             del self._cash_in_lieu[account, instrument, day]
             return [self._paid(key, day, -missing, paid)]
         row = self._correction(key, Correction(day, missing, code))

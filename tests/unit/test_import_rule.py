@@ -50,7 +50,19 @@ ONLY_FOR = {
 }
 """Modules that only some may import."""
 
-HEAVY = frozenset({"pandas", "yfinance", "scipy", "exchange_calendars", "pyarrow", "bokeh_sampledata", "fiftyone", "plaid", "rapidfuzz"})
+HEAVY = frozenset(
+    {
+        "pandas",
+        "yfinance",
+        "scipy",
+        "exchange_calendars",
+        "pyarrow",
+        "bokeh_sampledata",
+        "fiftyone",
+        "plaid",
+        "rapidfuzz",
+    }
+)
 """Vendor packages that are imported inside functions only, off the start path."""
 
 IMPURE = frozenset(
