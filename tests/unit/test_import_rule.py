@@ -56,15 +56,6 @@ HEAVY = frozenset(
     {
         *("pandas", "yfinance", "scipy", "exchange_calendars", "pyarrow", "bokeh_sampledata", "fiftyone"),
         *("plaid", "rapidfuzz"),
-        "pandas",
-        "yfinance",
-        "scipy",
-        "exchange_calendars",
-        "pyarrow",
-        "bokeh_sampledata",
-        "fiftyone",
-        "plaid",
-        "rapidfuzz",
     }
 )
 """Vendor packages that are imported inside functions only, off the start path."""
