@@ -1,4 +1,3 @@
-
 """Whatever a broker says: forward replay of the ledger made of it gives today's holdings exactly, and tells gaps."""
 
 from __future__ import annotations
