@@ -18,6 +18,7 @@ from pricecache.core.broker_prices import FINEST
 from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, decide
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import scaled
+from pricecache.core.marketdata import NEVER
 
 LATE_DAYS = 5
 """A balance is right if the walk passes through it so many days before or after: rows are posted late."""
@@ -82,14 +83,16 @@ class Walked:
     left_out: list[int] = field(default_factory=list)
 
     def end_of(self, day: int) -> Decimal:
-        """What there was at the end of `day`, or of the last day before it on which something moved; at the end where
-        nothing ever did."""
+        """What there was at the end of `day`."""
         at = bisect_left(self.ends, -day, key=lambda one: -one[0])
-        return self.ends[at][1] if at < len(self.ends) else self.opening
+        moved, quantity = self.ends[at] if at < len(self.ends) else (-NEVER, self.opening)
+        split = max((one for one in self.targets if moved < one <= day), default=None)
+        return quantity if split is None else self.targets[split]
 
     @property
     def is_short(self) -> bool:
-        return self.opening < 0 or any(end < 0 for _, end in self.ends)
+        known = [self.quantity, self.opening, *self.targets.values(), *(end for _, end in self.ends)]
+        return min(known) < 0
 
 
 def walk(task: Task) -> Walked:
@@ -126,6 +129,7 @@ class _Pass:
         self.walked = Walked(task.quantity, corrections=list(forced))
         self.quantity = task.quantity
         self.largest = abs(task.quantity)
+        self.before_first = ZERO
         self.net = self._net()
         self.waypoints = {
             day: quantity
@@ -138,6 +142,9 @@ class _Pass:
         self.pending: dict[int, list[Decided]] = defaultdict(list)
         self.ratio = Fraction(1)
         self.ratios: dict[int, Fraction] = {}
+        self.deciding: dict[int, list[SplitRow]] = defaultdict(list)
+        for one in task.split_rows:
+            self.deciding[max(one.days)].append(one)
         of_rows = [day for one in task.split_rows for day in one.days]
         self.days = sorted({*self.net, *self.anchors, *self.single, *of_rows}, reverse=True)
 
@@ -167,6 +174,7 @@ class _Pass:
         self.walked.ends.append((day, self.quantity))
         self.largest = max(self.largest, abs(self.quantity))
         self.quantity -= self.net[day]
+        self.before_first = self.quantity
         if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
             return None
         twin = self._twin(-self.quantity, day, self.task.day)
@@ -219,13 +227,14 @@ class _Pass:
     # splits
 
     def _divide(self, day: int) -> None:
-        for one in [one for one in self.task.split_rows if max(one.days) == day]:
+        for one in self.deciding.get(day, ()):
             decided = decide(one, self.quantity, self._moved(min(one.days), day))
             self.pending[decided.day].append(decided)
             if decided.alone is not None:
                 self.single[decided.alone[0]] = decided.alone[1]
-        for decided in self.pending.pop(day, ()):
-            self._divide_by_row(decided)
+        if self.pending:
+            for decided in self.pending.pop(day, ()):
+                self._divide_by_row(decided)
         if day in self.single and self.quantity:
             self._divide_by(day, self.single[day], None)
 
@@ -242,11 +251,17 @@ class _Pass:
         rows = decided.row.rows
         if not rows.quantity or any(one[2:] == ("split_unexplained", rows.sources[0]) for one in self.forced):
             return
+        self._note_end(decided.day)
         self.walked.corrections.append(Correction(decided.day, rows.quantity, "split_unexplained", rows.sources[0]))
         self.quantity -= rows.quantity
+        self.before_first = self.quantity
         if self.quantity < 0 and not self.task.may_be_negative:
             self.walked.corrections.append(Correction(decided.day, self.quantity, self.task.code, rows.sources[0]))
             self.quantity = ZERO
+
+    def _note_end(self, day: int) -> None:
+        if not self.walked.ends or self.walked.ends[-1][0] != day:
+            self.walked.ends.append((day, self.quantity))
 
     def _divide_by(self, day: int, ratio: Fraction, before: Decimal | None) -> None:
         self.walked.targets.setdefault(day, self.quantity)
@@ -319,9 +334,7 @@ class _Pass:
         if not moved:
             return
         first = min(moved)
-        ratio = self.ratio / self.ratios[first]
-        speck = scaled(self.quantity, ratio)
-        self.walked.corrections.append(Correction(first, speck, "rounding"))
+        self.walked.corrections.append(Correction(first, self.before_first, "rounding"))
         for day in [day for day in self.walked.targets if day <= first]:
             del self.walked.targets[day]
         self.quantity = ZERO

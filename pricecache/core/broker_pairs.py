@@ -70,7 +70,7 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
     _split_rows(live, found)
     _exchanges(live, found, prices)
-    _transfers(rows, live, found)
+    _transfers(rows, live, found, prices)
     _reinvestments(live, found)
     return found
 
@@ -151,7 +151,9 @@ def _exchanged(found: Pairs, out: tuple[int, BrokerRow], into: tuple[int, Broker
 # transfers between accounts of the ledger
 
 
-def _transfers(rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+def _transfers(
+    rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices
+) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
     sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
@@ -160,7 +162,13 @@ def _transfers(rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]],
             into[_what(one), _size(one)].append(i)
     for i, one in sides:
         if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
-            _match(rows, i, [j for j in near if j not in found.taken and j not in found.renamed], found, days)
+            free = [j for j in near if j not in found.taken and j not in found.renamed]
+            _match(rows, i, [j for j in free if _is_in_same_units(one, rows[j], prices)], found, days)
+
+
+def _is_in_same_units(one: BrokerRow, other: BrokerRow, prices: BrokerPrices) -> bool:
+    low, high = sorted((one.row.day, other.row.day))
+    return one.instrument is None or low == high or not prices.is_split(one.instrument, low, high)
 
 
 def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:

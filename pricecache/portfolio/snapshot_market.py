@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,12 @@ HOME = "XNYS"
 
 def digest_of(facts: SeriesFacts) -> int:
     """Of what stands beside its bars and decides how many of it are held."""
-    said = repr((facts.currency, facts.ratios)).encode()
+    return _digest(facts.currency, facts.ratios)
+
+
+@lru_cache(4096)
+def _digest(currency: str, ratios: tuple[tuple[int, str, float], ...]) -> int:
+    said = repr((currency, ratios)).encode()
     return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little", signed=True)
 
 
@@ -58,9 +64,7 @@ class SnapshotMarket:
         self._markets, self._catalog, self._calendars = markets, catalog, calendars
         self._database, self._clock, self._latest = database, clock, latest
         self.days = np.array(days, np.int64)
-        self._known = dict(
-            zip(examined.ids.tolist(), zip(examined.revs.tolist(), examined.digests.tolist(), strict=True), strict=True)
-        )
+        self._known = examined.facts
         self.looked_at: dict[int, tuple[int, int]] = {}
         none = np.empty(0, np.int64)
         shape = (0, len(days))
@@ -169,12 +173,10 @@ class SnapshotMarket:
 
     # what was looked at
 
-    def examined(self, before: Examined, named: Iterable[int], built: Mapping[int, tuple[int, int]]) -> Examined:
-        """For the next time: of the series `named` by any block. `built`: what members were built from just now."""
-        found = {one: known for one in named if (known := self.looked_at.get(one) or built.get(one)) is not None}
-        ids = np.array(sorted(found), np.int64)
-        both = np.array([found[one] for one in ids.tolist()], np.int64).reshape(-1, 2)
-        return Examined(before.version, ids, both[:, 0].copy(), both[:, 1].copy())
+    def examined(self, before: Examined, named: Iterable[int]) -> Examined:
+        """For the next time: of the series `named` by any block. `before`: with those that are new."""
+        known = before.facts | {one: facts for one, facts in self.looked_at.items() if one in self._known}
+        return Examined.of(before.version, {one: known[one] for one in named if one in known})
 
 
 def closed_on(calendars: CalendarBook, instruments: Iterable[Instrument], days: Iterable[int], now: float) -> list[int]:
