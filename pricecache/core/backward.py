@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 from pricecache.core.broker_prices import FINEST
@@ -52,7 +54,8 @@ class Task:
     """`quantity`: at the end of day `day`. `first_day`: the walk ends before it. `splits`: the market's, `(day, ratio)`
     ascending. `split_rows`: the broker's, ascending. `waypoints`: `(day, quantity)`. `twins`: of `moves`, those that
     are said twice, either of which may be wrong. `late_days`: for how long the balance may be below zero for want of a
-    row that is posted late. `smallest`: what counts as nothing."""
+    row that is posted late. `smallest`: what counts as nothing. `late`: by day of a waypoint, what rows up to it move
+    that were not known when it was said, `(day, quantity)` ascending, in the units of their day."""
 
     quantity: Decimal
     day: int
@@ -66,6 +69,7 @@ class Task:
     late_days: int = 0
     smallest: Decimal = ZERO
     code: str = "quantity_unexplained"
+    late: Mapping[int, Sequence[tuple[int, Decimal]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -277,16 +281,25 @@ class _Pass:
 
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
-        wanted = self.waypoints[day]
-        if any(self._is_near(one, wanted) for one in self._around(day)):
+        wanted = self._wanted(day)
+        if any(self._is_near(one, other) for one in self._around(day) for other in wanted):
             return None
-        difference = wanted - self.quantity
+        difference = min((one - self.quantity for one in wanted), key=abs)
         until = self.anchors[bisect_right(self.anchors, day)]
         twin = self._twin(difference, day + 1, until)
         if twin is not None:
             return _Again(left_out=twin)
         correction = self._put_right(day, until, difference)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _wanted(self, day: int) -> list[Decimal]:
+        """What the waypoint can mean: of the rows that came after it, it has none, the first ones, or all but them."""
+        said, late = self.waypoints[day], self.task.late.get(day, ())
+        moved = [scaled(quantity, self._split_between(then, day)) for then, quantity in late]
+        return [said, *(said + one for one in (*accumulate(reversed(moved)), *accumulate(moved[:-1])))]
+
+    def _split_between(self, day: int, until: int) -> Fraction:
+        return prod((ratio for then, ratio in self.task.splits if day < then <= until), start=Fraction(1))
 
     def _is_near(self, one: Decimal, other: Decimal) -> bool:
         apart = abs(one - other)

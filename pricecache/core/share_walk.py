@@ -71,6 +71,7 @@ class ShareWalk:
         self._today: dict[Key, Decimal] = defaultdict(lambda: ZERO)
         self._bases: dict[Key, Basis | None] = {}
         self._waypoints: dict[Key, dict[int, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
+        self._late: dict[Key, dict[int, list[tuple[int, Decimal]]]] = defaultdict(lambda: defaultdict(list))
         self._moves: dict[Key, list[Move]] = defaultdict(list)
         self._shorts: set[Key] = set()
         self._cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = {}
@@ -111,6 +112,7 @@ class ShareWalk:
             if point.security is not None:
                 key = given.accounts[point.account], given.instruments[point.security]
                 self._waypoints[key][point.day] += fitted(point.quantity)
+                self._late[key][point.day] += point.late
 
     def _evidence(self) -> None:
         """Where a quantity may be below zero."""
@@ -156,7 +158,7 @@ class ShareWalk:
             Task(
                 self._today.get(key, ZERO), data.day, data.first_day, moves, market, split_rows,
                 sorted(self._waypoints[key].items()) if key in self._waypoints else (), twins,
-                may_be_negative=key in self._shorts,
+                may_be_negative=key in self._shorts, late=self._late.get(key, {}),
             )
         )  # fmt: skip
         self._found.walks[key] = walked
