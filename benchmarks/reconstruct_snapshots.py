@@ -147,7 +147,7 @@ class World:
         await self.database["ledger_state"].insert_many(states, ordered=False)
 
     async def trade(self) -> None:
-        """The next session, of every symbol. Revisions are numbered by the real clock: what was captured has to be, too."""
+        """The next session, of every symbol. Revisions are numbered by the real clock, so captures have to be too."""
         at = {"$set": {"at": time.time() + SKEW_SECONDS}}
         await self.database["snapshot_blocks"].update_one({"_id": "market"}, at)
         self.clock.day += 1

@@ -117,8 +117,8 @@ async def first_changed(
 
 
 async def firsts_since(database: AsyncDatabase[dict[str, Any]], at: float) -> dict[tuple[int, int], int | None]:
-    """By series and revision, of those made since instant `at` (by their writers' clocks, so perhaps not all): the first
-    session that each may have changed; None where it is not kept. With one query."""
+    """By series and revision, of those made since instant `at` (by their writers' clocks, so perhaps not all): the
+    first session that each may have changed; None where it is not kept. With one query."""
     key = {"batch": {"$gte": ObjectId.from_datetime(datetime.fromtimestamp(max(at, 0.0), UTC))}}
     found = await database["revisions"].find(key, {"from": 1}).batch_size(REVISIONS_READ).to_list()
     return {(one["_id"]["s"], one["_id"]["rev"]): one["from"] for one in found}
