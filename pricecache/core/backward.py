@@ -127,6 +127,7 @@ class _Pass:
         self.task, self.forced = task, forced
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
+        self.contradictions = (task.code, "rounding")
         self.quantity = task.quantity
         self.largest = abs(task.quantity)
         self.before_first = ZERO
@@ -177,7 +178,7 @@ class _Pass:
         self.before_first = self.quantity
         if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
             return None
-        twin = self._twin(-self.quantity, day, self.task.day)
+        twin = self._twin(-Fraction(self.quantity) * self.ratio, day, self.task.day)
         if twin is not None:
             return _Again(left_out=twin)
         code = "rounding" if self._is_speck(self.quantity) else self.task.code
@@ -213,11 +214,10 @@ class _Pass:
                 return move.source
         return -1
 
-    def _twin(self, quantity: Decimal, day: int, until: int) -> int | None:
-        """A row from `day` up to `until` that is there twice and is just so much, in the units of `day`."""
+    def _twin(self, size: Fraction, day: int, until: int) -> int | None:
+        """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
         if not self.task.twins or len(self.left_out) >= _MOST_LEFT_OUT:
             return None
-        size = Fraction(quantity) * self.ratio
         for move in self.task.twins:
             is_free = move.source not in self.left_out and day <= move.day <= until
             if is_free and Fraction(move.quantity) * self.ratios[move.day] == size:
@@ -282,10 +282,14 @@ class _Pass:
             return None
         difference = wanted - self.quantity
         until = self.anchors[bisect_right(self.anchors, day)]
-        twin = self._twin(difference, day + 1, until)
-        if twin is not None:
-            return _Again(left_out=twin)
-        correction = self._put_right(day, until, difference)
+        between = [one for one in self.walked.corrections if one.code in self.contradictions and day < one.day <= until]
+        size = Fraction(difference) * self.ratio
+        whole = size - sum((Fraction(one.quantity) * self.ratios[one.day] for one in between), Fraction(0))
+        for said_twice in dict.fromkeys((size, whole)):
+            twin = self._twin(said_twice, day + 1, until)
+            if twin is not None:
+                return _Again(left_out=twin)
+        correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
 
     def _is_near(self, one: Decimal, other: Decimal) -> bool:
@@ -307,13 +311,11 @@ class _Pass:
                 balance = scaled(balance, 1 / self.single[before])
         return found
 
-    def _put_right(self, day: int, until: int, difference: Decimal) -> Correction:
+    def _put_right(self, day: int, until: int, difference: Decimal, between: Sequence[Correction]) -> Correction:
         """On the day of the later balance, or before more would go than there is; where a contradiction in between
         ends what is known, there."""
-        ends = (self.task.code, "rounding")
-        between = [one.day for one in self.walked.corrections if one.code in ends and day < one.day <= until]
         if difference > 0:
-            at = min(between, default=until)
+            at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
         at = until
         for later, end in reversed(self.walked.ends):
