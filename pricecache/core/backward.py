@@ -127,7 +127,6 @@ class _Pass:
         self.task, self.forced = task, forced
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
-        self.contradictions = (task.code, "rounding")
         self.quantity = task.quantity
         self.largest = abs(task.quantity)
         self.before_first = ZERO
@@ -137,7 +136,7 @@ class _Pass:
             for day, quantity in task.waypoints
             if task.first_day - 1 <= day < task.day and day not in settled_days
         }
-        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if day < task.day)})
+        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if task.first_day <= day < task.day)})
         alone = by_themselves(task.split_rows, task.splits)
         self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
         self.pending: dict[int, list[Decided]] = defaultdict(list)
@@ -147,7 +146,7 @@ class _Pass:
         for one in task.split_rows:
             self.deciding[max(one.days)].append(one)
         of_rows = [day for one in task.split_rows for day in one.days]
-        self.days = sorted({*self.net, *self.anchors, *self.single, *of_rows}, reverse=True)
+        self.days = sorted({*self.net, *self.anchors, *self.waypoints, *self.single, *of_rows}, reverse=True)
 
     def _net(self) -> dict[int, Decimal]:
         net: dict[int, Decimal] = {}
@@ -166,6 +165,10 @@ class _Pass:
             if day in self.net and (again := self._take_back(day)):
                 return again
             self._divide(day)
+        day, until = self.task.first_day - 1, self.anchors[0]
+        twin = self._twin_in_gap(Fraction(0), self._contradictions(day, until), day, until)
+        if twin is not None:
+            return _Again(left_out=twin)
         if self._is_speck(self.quantity):
             self._round_off()
         self.walked.opening = self.quantity
@@ -278,19 +281,30 @@ class _Pass:
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
         wanted = self.waypoints[day]
-        if any(self._is_near(one, wanted) for one in self._around(day)):
-            return None
-        difference = wanted - self.quantity
         until = self.anchors[bisect_right(self.anchors, day)]
-        between = [one for one in self.walked.corrections if one.code in self.contradictions and day < one.day <= until]
-        size = Fraction(difference) * self.ratio
-        whole = size - sum((Fraction(one.quantity) * self.ratios[one.day] for one in between), Fraction(0))
-        for said_twice in dict.fromkeys((size, whole)):
-            twin = self._twin(said_twice, day + 1, until)
-            if twin is not None:
-                return _Again(left_out=twin)
+        is_near = any(self._is_near(one, wanted) for one in self._around(day))
+        difference = ZERO if is_near else wanted - self.quantity
+        between = self._contradictions(day, until)
+        twin = self._twin_in_gap(Fraction(difference) * self.ratio, between, day, until)
+        if twin is not None:
+            return _Again(left_out=twin)
+        if is_near:
+            return None
         correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _contradictions(self, day: int, until: int) -> list[Correction]:
+        codes = (self.task.code, "rounding")
+        return [one for one in self.walked.corrections if one.code in codes and day < one.day <= until]
+
+    def _twin_in_gap(self, size: Fraction, between: Sequence[Correction], day: int, until: int) -> int | None:
+        """A row there twice that explains what a balance lacks, or that and all contradictions since together."""
+        whole = size - sum((Fraction(one.quantity) * self.ratios[one.day] for one in between), Fraction(0))
+        for said_twice in dict.fromkeys((size, whole)):
+            twin = self._twin(said_twice, day + 1, until) if said_twice else None
+            if twin is not None:
+                return twin
+        return None
 
     def _is_near(self, one: Decimal, other: Decimal) -> bool:
         apart = abs(one - other)
