@@ -38,6 +38,10 @@ class Move(NamedTuple):
     source: int
 
 
+Twins = dict[int, dict[Decimal, list[Move]]]
+"""By day and quantity."""
+
+
 class Correction(NamedTuple):
     """What no row explains: so much came (or went) on `day`, in its units. `source`: the row that shows it, or -1."""
 
@@ -100,8 +104,11 @@ def walk(task: Task) -> Walked:
     found = Walked()
     forced: list[Correction] = []
     settled_days: set[int] = set()
+    twins: Twins = defaultdict(lambda: defaultdict(list))
+    for move in task.twins:
+        twins[move.day][move.quantity].append(move)
     while True:
-        one = _Pass(task, forced, settled_days, found.left_out)
+        one = _Pass(task, forced, settled_days, found.left_out, twins)
         again = one.run()
         if again is None:
             one.walked.left_out = found.left_out
@@ -122,8 +129,16 @@ class _Again(NamedTuple):
 
 class _Pass:
     def __init__(
-        self, task: Task, forced: Sequence[Correction], settled_days: set[int], left_out: Sequence[int]
+        self,
+        task: Task,
+        forced: Sequence[Correction],
+        settled_days: set[int],
+        left_out: Sequence[int],
+        twins: Twins,
     ) -> None:
+        self.twins = twins
+        self.sizes: dict[Fraction, list[Move]] = {}
+        self.of_day: dict[int, list[Move]] = defaultdict(list)
         self.task, self.forced = task, forced
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
@@ -160,6 +175,8 @@ class _Pass:
     def run(self) -> _Again | None:
         for day in self.days:
             self.ratios[day] = self.ratio
+            if day in self.twins:
+                self._note_twins(day)
             if day in self.waypoints and (again := self._compare(day)):
                 return again
             if day in self.net and (again := self._take_back(day)):
@@ -210,8 +227,11 @@ class _Pass:
     def _impossible(self, day: int) -> int:
         """The row of `day` with which, going back, there is less than nothing."""
         balance = self.walked.ends[-1][1]
-        of_day = [one for one in self.task.moves if one.day == day and one.source not in self.left_out]
-        for move in sorted(of_day, key=lambda one: -one.rank):
+        if not self.of_day:
+            for one in self.task.moves:
+                self.of_day[one.day].append(one)
+        present = [one for one in self.of_day[day] if one.source not in self.left_out]
+        for move in sorted(present, key=lambda one: -one.rank):
             balance -= move.quantity
             if balance < 0 and move.quantity > 0:
                 return move.source
@@ -221,11 +241,14 @@ class _Pass:
         """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
         if not self.task.twins or len(self.left_out) >= _MOST_LEFT_OUT:
             return None
-        for move in self.task.twins:
-            is_free = move.source not in self.left_out and day <= move.day <= until
-            if is_free and Fraction(move.quantity) * self.ratios[move.day] == size:
-                return move.source
-        return None
+        found = self.sizes.get(size, ())
+        return next((move.source for move in reversed(found) if day <= move.day <= until), None)
+
+    def _note_twins(self, day: int) -> None:
+        for quantity, moves in self.twins.get(day, {}).items():
+            free = [move for move in moves if move.source not in self.left_out]
+            if free:
+                self.sizes.setdefault(Fraction(quantity) * self.ratio, []).append(free[-1])
 
     # splits
 

@@ -24,7 +24,7 @@ from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.replay import replay
 from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, markets, true_worlds, worlds
 
-MORE = settings(max_examples=300, deadline=None)
+MORE = settings(max_examples=100, deadline=None)
 
 
 def made(data: BrokerData, market: MarketData, **more: Any) -> Reconstruction:
@@ -85,7 +85,7 @@ def test_rows_are_such_as_a_ledger_takes_and_the_same_in_every_run(data: BrokerD
 
 
 @pytest.mark.parametrize("method", ["lifo", "hifo", "average"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=worlds(), market=markets())
 def test_holdings_are_exact_by_other_cost_bases_too(method: Any, data: BrokerData, market: MarketData) -> None:
     found = made(data, market, cost_basis=method)
