@@ -21,11 +21,11 @@ from pricecache.core.ledger import Ledger
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.walk_footing import WalkFooting
-from pricecache.errors import NotFound, PricecacheError, Unavailable
+from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_prices import BrokerPrices
-from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, prefix_of
+from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
 from pricecache.portfolio.market import Markets, MarketView
@@ -233,7 +233,10 @@ class Reconstructor:
         incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
         prefix, now = prefix_of(connection.id), round(self._clock.time(), 3)
 
+        views: list[LedgerView] = []
+
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            views.append(view)
             planned = exchange(view, prefix, self._ledgers.accepted(view, incoming, accounts), ids, now)
             return replace(planned, change=replace(planned.change, companions=[attempt.holding]))
 
@@ -246,6 +249,10 @@ class Reconstructor:
                 await pause(number)
                 portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
                 await self._ledgers.tell_of(portfolio.id, change_id)
+            except Invalid as exc:
+                if (conflict := own_row_conflict(views[-1], prefix, rows, exc.rows)) is None:
+                    raise
+                raise conflict from exc
         raise gave_up()
 
     async def _materialise(self, portfolio: Portfolio) -> None:

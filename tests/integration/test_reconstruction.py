@@ -608,3 +608,39 @@ async def test_prices_that_come_later_are_walked_by_when_they_come(daemon: ApiDa
     again = await until(daemon, found["connectionId"])
     assert again["result"]["securities"]["pending"] == []
     assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 3
+
+
+def traded(name: str, date: str, kind: str, quantity: float) -> dict[str, Any]:
+    return {"id": name, "accountId": "1", "securityId": "A", "date": date, "type": kind, "quantity": quantity,
+            "price": 70}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("later", "held_now"), [(traded("2", "2026-11-15", "buy", 2), 3), (traded("2", "2026-11-16", "sell", 1), 2)]
+)
+async def test_a_row_of_the_users_own_that_cannot_be_any_more_is_named_and_nothing_is_stored(
+    daemon: ApiDaemon, later: dict[str, Any], held_now: float
+) -> None:
+    found = await done(daemon, NEUTRAL)
+    connection, portfolio = found["connectionId"], found["portfolioId"]
+    _, accounts = await daemon.get(f"/api/portfolios/{portfolio}/accounts", headers=ANN)
+    own = {"date": "2026-11-10", "type": "sell", "symbol": "AAPL", "quantity": 3, "price": 70, "externalId": "mine",
+           "accountId": accounts["accounts"][0]["id"]}  # fmt: skip
+    status, made = await daemon.call("POST", f"/api/portfolios/{portfolio}/transactions", json=own, headers=ANN)
+    assert status == 201, made
+    before = await rows_of(daemon, portfolio)
+    body = deepcopy(NEUTRAL)
+    body["transactions"].append(later)
+    body["holdings"][0]["quantity"] = held_now
+    status, _ = await post(daemon, body)
+    assert status == 202
+    failed = await ended(daemon, connection)
+    assert (failed["state"], failed["attempts"], failed["error"]["code"]) == ("failed", 1, "own_row_conflicts")
+    for part in ("sell 3 AAPL", "2026-11-10", made["ids"][0], "externalId mine"):
+        assert part in failed["error"]["detail"]
+    assert await rows_of(daemon, portfolio) == before
+    status, _ = await daemon.call("DELETE", f"/api/portfolios/{portfolio}/transactions/{made['ids'][0]}", headers=ANN)
+    assert status in (200, 204)
+    await post(daemon, {"connectionId": connection})
+    assert (await ended(daemon, connection))["state"] == "done"
+    assert await quantity_of(daemon, portfolio, "AAPL") == held_now
