@@ -428,6 +428,7 @@ class Parts:
         self.reconstructions.metrics.snapshots = self.snapshot_stats.success_rate
         news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
         self.reconstructions.queue.on_progress = news.tell
+        self.bars.announcer.subscribe(self.reconstructions.rewalking.on_bars)
         self.watcher.on_reconstruction = news.look
 
     def _define_tracking(self) -> None:

@@ -21,12 +21,14 @@ PATIENCE_SECONDS = 150.0
 @dataclass(frozen=True, slots=True)
 class Supply:
     """What there is of prices: `cached` of `needed` instruments were there before. `unpriced`: those that nobody who
-    was asked has any price of; `pending`: those that nobody could be asked for, which will come by themselves."""
+    was asked has any price of; `pending`: those that nobody could be asked for, which will come by themselves;
+    `awaited`: the ids of the series of both."""
 
     needed: int
     cached: int
     unpriced: frozenset[Instrument]
     pending: frozenset[Instrument]
+    awaited: frozenset[int] = frozenset()
 
 
 class SecurityPrices:
@@ -72,7 +74,8 @@ class SecurityPrices:
             await self._wait([await self._start_run(BACKFILL_JOB, backfill_parameters(late), by)], wanted, told)
         bare = {one: entry for one in wanted if _is_bare(entry := self._catalog.find(one))}
         unpriced = frozenset(one for one, entry in bare.items() if entry is not None and _has_none(entry))
-        return Supply(len(wanted), len(cached), unpriced, frozenset(bare) - unpriced)
+        awaited = frozenset(entry.id for entry in bare.values() if entry is not None)
+        return Supply(len(wanted), len(cached), unpriced, frozenset(bare) - unpriced, awaited)
 
     async def _wait(
         self, runs: Iterable[Any], wanted: Sequence[Instrument], told: Callable[[int, str | None], object]
