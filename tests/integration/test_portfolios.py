@@ -594,9 +594,7 @@ async def test_a_renamed_instrument_stays_one_position_where_the_history_goes_on
     held = (await daemon.get(target, headers=ANN))[1]["holdings"]
     assert [(one["symbol"], one["quantity"]) for one in held] == [("NEW", 3)]
     _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}", headers=ANN)
-    _, computed = await daemon.get(
-        f"/api/portfolio/history?portfolioId={portfolio}&useMaterialized=false", headers=ANN
-    )
+    _, computed = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}&useMaterialized=false", headers=ANN)
     assert history["history"] == computed["history"]
 
 
