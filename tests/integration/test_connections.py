@@ -431,7 +431,7 @@ async def test_a_payload_with_faults_changes_nothing_and_is_told(daemon: ApiDaem
     assert "quantity" in failure["detail"]
     _, report = await daemon.get(f"/cache/runs/{begun['runId']}", headers=BOB)
     assert report["failures"][0]["connectionId"] == connection
-    assert "quantity" not in str(report)  # runs are for everybody to read
+    assert "quantity" not in str(report)  # runs are for operators to read
     assert len((await kept(daemon, connection)).transactions) == 1203
 
 
