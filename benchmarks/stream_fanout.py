@@ -30,6 +30,11 @@ ROUNDS, FLOOD, AGES = 9, 40, 3
 """Turns; messages to each of 1,000 in a flood; and how often a turn takes the ages: these are of two kinds, as the
 processor of the clients is awake already or not."""
 FRAME_BYTES = 200
+STREAMS = (
+    (1000, 1000, 0.02), (1000, 10_000, 0.02), (1000, 1000, 0.1), (1000, 10_000, 0.1), (100, 1000, 0.1),
+    (5000, 10_000, 0.02), (15_000, 10_000, 0.02),
+)  # fmt: skip
+"""Connections, events a second, and the narrowest window in seconds; the last ones are more than fits into it."""
 _STAMP = re.compile(rb'"t":(\d+)')
 _HANDSHAKE = (
     b"GET /ws/portfolio HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -435,13 +440,14 @@ def rows(say: Callable[[str], object] = lambda text: None) -> list[Row]:
         ours = statistics.median(memory(2000, subscribe) for _ in range(3)) / 1024
         most = 1.15 if subscribe is _TO_ONE else None
         found.append(row(f"memory of a connection, {what}", [(ours, bare)], "KiB", most=most))
-    for connections, rate, window in ((1000, 1000, 0.02), (1000, 10_000, 0.02), (1000, 1000, 0.1), (100, 1000, 0.1)):
+    for connections, rate, window in STREAMS:
         one = events(connections, rate, window)
         bound = 1000 * max(window, one["window_ms"] / 1000) + 1.5 * one["raw_p95"]
         name = f"{rate} events/s to {connections}, window {window * 1000:.0f} ms"
         found.append(row(f"{name}: p95 of a value", [(one["p95"], bound)], "ms", most=1.0))
         say(
             f"{name}: efficiency {one['efficiency']:.3f}, {one['messages_per_second']:.1f} messages/s each, "
+            f"window {one['window_ms']:.0f} ms, "
             f"{100 * one['server_cpu']:.0f} % of a processor, p50 {one['p50']:.1f} ms, raw p95 {one['raw_p95']:.1f} ms"
         )
     return found

@@ -65,6 +65,8 @@ def _misused(options: argparse.Namespace) -> str | None:
         return "providers reset: give the name of the provider"
     if hasattr(options, "portfolio_id"):
         return _misused_transactions(options)
+    if hasattr(options, "brokers_own") and (options.symbol is None) is not options.brokers_own:
+        return "map-security: name a symbol, or give --brokers-own"
     if action in ("create", "revoke") and not options.key:
         return f"keys {action}: give the {'name' if action == 'create' else 'id'} of the key"
     return None
@@ -101,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_work(commands)
     _add_transactions(commands)
     _add_histories(commands)
+    _add_reconstructions(commands)
+    _add_mappings(commands)
     _add_administration(commands)
     return parser
 
@@ -165,6 +169,9 @@ def _add_histories(commands: Any) -> None:
     store = _add(commands, "materialize-history", _remote("materialize"), meaning, _client_options(), _run_options())
     store.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only this portfolio (all behind)")
     store.add_argument("--force", action="store_true", help="compute all of it again, whatever is stored")
+    meaning = "capture what portfolios closed at, of each day that is not captured yet"
+    capture = _add(commands, "capture-snapshots", _remote("capture"), meaning, _client_options(), _run_options())
+    capture.add_argument("--date", metavar="DATE", help="this day again, YYYY-MM-DD")
     meaning = "what is stored of portfolio histories, and drift"
     _add(commands, "materialized-stats", _remote("materialized"), meaning, _client_options())
     name, meaning = "invalidate-materialized-history", "let rows of a portfolio be computed again from a date on"
@@ -172,6 +179,38 @@ def _add_histories(commands: Any) -> None:
     doubt.add_argument("--portfolio-id", dest="portfolio", metavar="ID", required=True)
     doubt.add_argument("--from-date", metavar="DATE", required=True, help="first day, YYYY-MM-DD")
     doubt.add_argument("--recalculate", action="store_true", help="at once, and wait until it is stored")
+
+
+def _add_reconstructions(commands: Any) -> None:
+    meaning = "make the history of what a broker says"
+    one = _add(commands, "reconstruct", _remote("reconstruct"), meaning, _client_options(), _run_options())
+    one.add_argument("file", nargs="?", metavar="FILE", help="a payload, Plaid's or the neutral one, - for standard "
+                     "input; without one, what is known already is done again")  # fmt: skip
+    one.add_argument(
+        "--portfolio-id", dest="portfolio", metavar="ID", help="where the rows go (where they went before)"
+    )
+    one.add_argument("--portfolio-name", metavar="NAME", help="of the portfolio that is made where there is none yet")
+    one.add_argument("--force", action="store_true", help="though the payload is the one it was made of last")
+    meaning = "how far reconstructions have come, and what came of them"
+    status = _add(commands, "reconstruction-status", _remote("reconstruction-status"), meaning, _client_options())
+    status.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only of this portfolio")
+
+
+def _add_mappings(commands: Any) -> None:
+    meaning = "what securities of brokers are priced by, and how sure that is"
+    listed = _add(commands, "mappings", _remote("mappings"), meaning, _client_options())
+    listed.add_argument("--state", choices=("mapped", "review", "unmapped", "overridden"), help="only these")
+    meaning = "decide what a security of a broker is"
+    decided = _add(commands, "map-security", _remote("map-security"), meaning, _client_options())
+    decided.add_argument("mapping", metavar="ID", help="id of its mapping")
+    decided.add_argument("symbol", nargs="?", metavar="SYMBOL", help=_SYMBOL)
+    decided.add_argument("--market", help="market of a symbol that names none (US)")
+    decided.add_argument("--brokers-own", action="store_true", help="it is nothing else: the broker's price stands")
+    meaning = "take back what was decided of a security"
+    undone = _add(commands, "unmap-security", _remote("unmap-security"), meaning, _client_options())
+    undone.add_argument("mapping", metavar="ID", help="id of its mapping")
+    for one in (listed, decided, undone):
+        one.add_argument("--all", action="store_true", help="for everybody, with a key that may; else for the user")
 
 
 def _add_administration(commands: Any) -> None:

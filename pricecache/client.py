@@ -87,6 +87,9 @@ class Daemon:
     def post(self, path: str, body: object = None, **query: object) -> Any:
         return self._call("POST", path, query, body)
 
+    def put(self, path: str, body: object = None, **query: object) -> Any:
+        return self._call("PUT", path, query, body)
+
     def delete(self, path: str, body: object = None, **query: object) -> Any:
         return self._call("DELETE", path, query, body)
 
@@ -116,6 +119,14 @@ class Daemon:
             pause = min(1.0, pause * 1.3)
             run = _run(self.get(path("cache", "runs", str(run["id"]))))
             yield run
+
+    def poll(self, path: str, name: str, **query: object) -> Iterator[dict[str, Any]]:
+        """The first of what is listed under `name`, as it is now and as it proceeds, for as long as somebody asks."""
+        pause = 0.1
+        while True:
+            yield self.get(path, **query)[name][0]
+            self._sleep(pause)
+            pause = min(1.0, pause * 1.3)
 
     def _call(self, method: str, path: str, query: dict[str, object], body: object = None) -> Any:
         sent = None if body is None else json.dumps(body).encode()

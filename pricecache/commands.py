@@ -25,6 +25,12 @@ _TRANSACTION_COLUMNS = (
     *("date", "type", "symbol", "market", "quantity", "price", "amount", "fees", "taxes", "currency", "accountId"),
     *("externalId", "note"),
 )
+_RECONSTRUCTION = "/api/portfolio/reconstruction"
+_FINDING_COLUMNS = ("code", "date", "symbol", "quantity", "amount", "currency", "detail")
+_MAPPING_COLUMNS = (
+    *("id", "name", "ticker", "exchange", "currency", "state", "symbol", "market", "isBrokersOwn", "confidence"),
+    "candidate",
+)
 _MEDIA = {"csv": "text/csv", "json": "application/json"}
 _MOST_LISTED = 5000
 _JOB_COLUMNS = ("id", "nextRun", "lastRun", "lastOutcome", "durationMs", "missed", "running")
@@ -260,6 +266,11 @@ def _materialize(daemon: Daemon, options: argparse.Namespace) -> int:
     return _follow(daemon, [("materialize_history", daemon.start("/api/admin/history/materialize", body))], options)
 
 
+def _capture(daemon: Daemon, options: argparse.Namespace) -> int:
+    body = {"date": options.date} if options.date else {}
+    return _follow(daemon, [("eod_snapshot", daemon.start("/api/portfolio/daily-snapshots/capture", body))], options)
+
+
 def _materialized(daemon: Daemon, options: argparse.Namespace) -> int:
     answer = daemon.get("/api/admin/history/stats")
     if options.json:
@@ -277,6 +288,108 @@ def _invalidate(daemon: Daemon, options: argparse.Namespace) -> int:
     return DONE
 
 
+def _reconstruct(daemon: Daemon, options: argparse.Namespace) -> int:
+    query = {"portfolioId": options.portfolio, "portfolioName": options.portfolio_name}
+    force = "true" if options.force else None
+    content = b"{}" if options.file is None else _content(options.file)
+    answer = daemon.upload(f"{_RECONSTRUCTION}/request", content, _MEDIA["json"], force=force, **query)
+    asked = answer["reconstructions"]
+    if options.no_wait or answer["unchanged"]:
+        listed = asked
+    else:
+        with display.progress() as follower:
+            listed = [_reconstructed(daemon, one, follower) for one in asked]
+    if options.json:
+        _print_json({"reconstructions": listed})
+    else:
+        _show_reconstructions(listed, "unchanged" if answer["unchanged"] else None)
+    return max(FAILED if one["state"] in ("failed", "waiting") else DONE for one in listed)
+
+
+def _reconstructed(daemon: Daemon, one: dict[str, Any], follower: display.Follower) -> dict[str, Any]:
+    """Follow it until it has ended, or is put off."""
+    found = one
+    for found in daemon.poll(f"{_RECONSTRUCTION}/status", "reconstructions", connectionId=one["connectionId"]):
+        follower("reconstruction", {"total": 100, "done": found["percent"], "message": found["message"]})
+        if found["state"] not in ("queued", "running"):
+            break
+    return found
+
+
+def _reconstruction_status(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get(f"{_RECONSTRUCTION}/status", portfolioId=options.portfolio)
+    if options.json:
+        return _print_json(answer)
+    if answer["reconstructions"]:
+        _show_reconstructions(answer["reconstructions"])
+    else:
+        display.say("Nothing was reconstructed yet. Begin with `pricecache reconstruct FILE`.")
+    return DONE
+
+
+def _show_reconstructions(listed: Sequence[dict[str, Any]], state: str | None = None) -> None:
+    display.show_rows([_reconstruction_row(one, state) for one in listed])
+    for one in listed:
+        result = one.get("result")
+        if result is not None:
+            display.show_rows(result["findings"], _FINDING_COLUMNS, f"findings ({result['findingsTotal']})")
+        if one["error"]:
+            display.complain(f"{one['error']['detail']} [{one['error']['code']}]")
+
+
+def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any]:
+    result = one.get("result") or {}
+    securities = result.get("securities") or {}
+    return {
+        **{name: one[name] for name in ("portfolioId", "connectionId")},
+        "state": state or one["state"],
+        **{name: one[name] for name in ("percent", "message", "attempts", "nextAttempt")},
+        **{name: result.get(name) for name in ("from", "to", "transactions", "openings", "adjustments")},
+        "securities": securities.get("total"),
+        "byBroker": securities.get("brokersOwn"),
+    }
+
+
+def _mappings(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get(path(*_mappings_path(options)), state=options.state, limit=_MOST_LISTED)
+    if options.json:
+        return _print_json(answer)
+    _show_mappings(answer["mappings"])
+    display.say(", ".join(f"{number} {state}" for state, number in answer["counts"].items()))
+    return DONE
+
+
+def _map_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    body: dict[str, Any] = {"symbol": None}
+    if options.symbol is not None:
+        body = _named([_instrument(options.symbol, options.market)])[0]
+    return _show_mapping(daemon.put(path(*_mappings_path(options), options.mapping), body), options)
+
+
+def _unmap_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    return _show_mapping(daemon.delete(path(*_mappings_path(options), options.mapping)), options)
+
+
+def _mappings_path(options: argparse.Namespace) -> tuple[str, ...]:
+    return "api", "admin" if options.all else "portfolio", "mappings"
+
+
+def _show_mapping(answer: dict[str, Any], options: argparse.Namespace) -> int:
+    if options.json:
+        return _print_json(answer)
+    _show_mappings([answer])
+    return DONE
+
+
+def _show_mappings(mappings: list[dict[str, Any]]) -> None:
+    rows = [{**row["security"], **row, "candidate": _plainly(row["candidate"])} for row in mappings]
+    display.show_rows(rows, _MAPPING_COLUMNS)
+
+
+def _plainly(named: dict[str, Any] | None) -> str | None:
+    return None if named is None else f"{named['symbol']}:{named['market']}"
+
+
 _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "status": _status,
     "coverage": _coverage,
@@ -288,8 +401,14 @@ _COMMANDS: dict[str, Callable[[Daemon, argparse.Namespace], int]] = {
     "transactions": _transactions,
     "materialize": _materialize,
     "materialized": _materialized,
+    "capture": _capture,
     "invalidate": _invalidate,
+    "mappings": _mappings,
+    "map-security": _map_security,
+    "unmap-security": _unmap_security,
     "keys": _keys,
+    "reconstruct": _reconstruct,
+    "reconstruction-status": _reconstruction_status,
 }
 
 
@@ -402,6 +521,8 @@ def _refused(refusal: Refusal, options: argparse.Namespace) -> int:
 def _where(row: dict[str, Any]) -> str:
     """The place of a fault as whoever wrote the file looks for it."""
     column = row.get("column") or row.get("field")
+    if "path" in row:
+        return str(row["path"])
     if "line" in row:
         return f"line {row['line']}" + (f", {column}" if column else "")
     return str(column or row.get("row", ""))

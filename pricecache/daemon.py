@@ -98,7 +98,10 @@ class Daemon:
         ending.push_async_callback(self.chain.close)  # before the accounts, which its last calls are noted in
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
         ending.push_async_callback(parts.realtime.ranges.save)
-        for part in (parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher):
+        for part in (
+            *(parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher),
+            parts.connections,
+        ):
             ending.push_async_callback(part.close)
         ending.push_async_callback(self.background.end)
         await parts.load()
@@ -131,6 +134,7 @@ class Daemon:
         ending.push_async_callback(parts.dispatcher.close)
         ending.push_async_callback(self._door.stop, self._settings.request_seconds)
         ending.push_async_callback(parts.jobs.stop)
+        ending.push_async_callback(parts.reconstructions.queue.stop)  # before the jobs, which it waits for
         ending.push_async_callback(parts.streams.close)  # else the door would wait for streams, which never end
         self._door.open(parts.dispatcher)
         if not self._door.is_listening:
@@ -153,6 +157,8 @@ class Daemon:
             self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
             self.background.start(parts.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
+        self.background.start(parts.reconstructions.queue.run(), "reconstructions")
+        self.background.start(parts.reconstructions.remapping.run(), "remapping")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")
             self.background.start(parts.sampler.run(), "sampler")
@@ -180,6 +186,12 @@ class Daemon:
             read("pricecache_stream_connected", lambda: float(stream.connected))
             read("pricecache_stream_messages_total", lambda: float(stream.messages))
             read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
+        queue = parts.reconstructions.queue
+        read("pricecache_reconstructions_running", lambda: float(queue.running))
+        read("pricecache_reconstructions_pending", lambda: float(queue.pending))
+        read("pricecache_reconstructions_done_total", lambda: float(queue.done))
+        read("pricecache_reconstructions_failed_total", lambda: float(queue.failed))
+        read("pricecache_reconstructions_retried_total", lambda: float(queue.retried))
         self._read_update_metrics(parts)
         self._read_stream_metrics(parts)
         read("pricecache_history_cache_bytes", lambda: float(parts.wholes.nbytes))

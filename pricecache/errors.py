@@ -159,3 +159,33 @@ class PlanExcludes(ProviderAnswerBad):
     """The user's plan with the provider does not include what was asked for. No word on whether it exists."""
 
     code = "provider_plan_excludes"
+
+
+class BrokerError(PricecacheError):
+    """The service that speaks for the broker refused. It will again, until something is changed."""
+
+    code = "broker_refused"
+
+
+class BrokerUnavailable(BrokerError):
+    """The service that speaks for the broker failed in a way that passes. `retry_after`: its own word, or None."""
+
+    code = "broker_unavailable"
+
+    def __init__(
+        self, detail: str | None = None, *, code: str | None = None, retry_after: float | None = None, **facts: Any
+    ) -> None:
+        super().__init__(detail, code=code, **facts)
+        self.retry_after = retry_after
+
+
+class LoginRequired(BrokerError):
+    """The user has to log in at the institution again."""
+
+    code = "login_required"
+
+
+class AccessRevoked(BrokerError):
+    """Access to the accounts has ended. Connect them again."""
+
+    code = "access_revoked"

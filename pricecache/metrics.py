@@ -96,6 +96,13 @@ READINGS = (
     Reading("pricecache_history_store_failures_total", "counter", "Times they could not be stored."),
     Reading("pricecache_history_sampled_total", "counter", "Stored histories held against computed ones."),
     Reading("pricecache_history_drift_total", "counter", "Those of them that differed; each is a fault."),
+    Reading("pricecache_reconstructions_running", "gauge", "Reconstructions that are being done by this daemon."),
+    Reading(
+        "pricecache_reconstructions_pending", "gauge", "Those queued or waiting to be tried again, on all daemons."
+    ),
+    Reading("pricecache_reconstructions_done_total", "counter", "Reconstructions that this daemon has done."),
+    Reading("pricecache_reconstructions_failed_total", "counter", "Those that failed for good."),
+    Reading("pricecache_reconstructions_retried_total", "counter", "Attempts that failed and are made again."),
     Reading(
         "pricecache_event_loop_lag_max_seconds", "gauge", "Longest lag of the event loop in the last minute or two."
     ),

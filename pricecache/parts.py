@@ -19,6 +19,7 @@ from pricecache.api.services import Services
 from pricecache.api.streams import Streams
 from pricecache.api.tokens import TokenVerifier
 from pricecache.background import BackgroundTasks
+from pricecache.broker_parts import connections_of
 from pricecache.cache.as_known import AsKnown
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.intraday import IntradayReader
@@ -35,16 +36,25 @@ from pricecache.core.sessions import CalendarBook
 from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
+from pricecache.portfolio.breakdown import Breakdowns
+from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.candidates import Assessor
+from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
 from pricecache.portfolio.importing import Importer
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.mapping import Mapper
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB, Materialiser
 from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.price_origins import PriceOrigins
+from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_CRON, SNAPSHOT_JOB, SNAPSHOT_ZONE, SnapshotCapture
+from pricecache.portfolio.snapshot_members import MemberBuilder
+from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
 from pricecache.portfolio.wholes import Wholes
 from pricecache.providers.chain import ProviderChain
@@ -52,8 +62,11 @@ from pricecache.providers.yahoo_stream import YahooStream
 from pricecache.realtime.realtime import Realtime
 from pricecache.realtime.register import Feeds
 from pricecache.realtime_parts import realtime_of
+from pricecache.reconstruction_parts import reconstructions_of
 from pricecache.settings import Settings
 from pricecache.stores.bars import BarStore
+from pricecache.stores.broker_data import BrokerDataStore
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.instruments import InstrumentStore
 from pricecache.stores.keys import KeyStore
@@ -67,7 +80,9 @@ from pricecache.stores.quotes import QuoteStore
 from pricecache.stores.runs import RunStore
 from pricecache.stores.samples import SampleStore
 from pricecache.stores.searches import SearchStore
+from pricecache.stores.snapshots import SnapshotStore
 from pricecache.stores.stream_events import StreamEventStore
+from pricecache.stores.symbol_mappings import SymbolMappingStore
 from pricecache.stores.sync_state import SyncStateStore
 from pricecache.stores.tickets import TicketStore
 from pricecache.stores.watch import ChangeWatcher
@@ -87,6 +102,9 @@ REFRESHES_KEPT = 96
 """Runs of `live_price_update` that are kept when nothing happened in them: a day of them by default."""
 RUNS_KEPT = 144
 """The same of `materialize_history`."""
+FETCH_SECONDS = 60.0
+"""How often it is looked which connections are due; each is fetched by its own time."""
+FETCH_AFTER_SECONDS = 5.0
 MATERIALIZE_AFTER_SECONDS = 60.0
 """After the start, when the first sync has brought what was missing."""
 
@@ -121,6 +139,9 @@ class Parts:
         self._make_caches()
         self._make_jobs()
         self._make_portfolios()
+        self._make_connections()
+        self._make_mapping()
+        self._make_reconstructions()
         self.health = Health(database, clock, background, lambda: self.jobs.is_following_schedule)
         self.dispatcher = self._dispatcher()
 
@@ -312,6 +333,7 @@ class Parts:
 
     def _make_portfolios(self) -> None:
         markets = Markets(self.catalog, self.columns, self._book, self.live, self._clock, self._chain.final_lag)
+        self.markets = markets
         self.portfolios = PortfolioStore(self._database, self.heads)
         self.stream_events = StreamEventStore(self._database, self._owner, self._settings.stream_event_days)
         ledgers = LedgerStore(self._database, self.heads, self.stream_events)
@@ -339,7 +361,9 @@ class Parts:
         self.returns = Returns(self.ledgers, markets, self.wholes)
         latest = LatestSessions(self.columns, self._book, self.live, self._chain.final_lag)
         self.summaries = Summaries(self.ledgers, markets, self.wholes, self.catalog, latest, self._clock)
+        self.breakdowns = Breakdowns(self.summaries, self.histories, markets)
         self._make_materialiser(ledgers, markets)
+        self._make_snapshots(markets)
         self.realtime = self._realtime(markets, latest)
         self._define_tracking()
         self.publisher.subscribe(self.realtime.on_quotes)
@@ -347,6 +371,64 @@ class Parts:
         self.ledgers.on_events, self.ledgers.on_changed = self.realtime.on_events, self.realtime.on_own_change
         self.watcher.on_stream_events, self.watcher.on_portfolio = self.realtime.on_events, self.realtime.on_portfolio
         self.watcher.on_portfolio_deleted = self.realtime.on_deleted
+
+    def _make_connections(self) -> None:
+        self.broker_data = BrokerDataStore(self._database)
+        self.connections = connections_of(
+            self._settings,
+            self._clock,
+            store=ConnectionStore(self._database),
+            data=self.broker_data,
+            portfolios=self.portfolios,
+            ledgers=self.ledgers,
+            leases=LeaseStore(self._database, self._owner),
+            start_run=self.jobs.run,
+        )
+        if (fetcher := self.connections.fetcher) is not None:
+            self.jobs.define(
+                JobDefinition(
+                    FETCH_JOB,
+                    fetcher.run,
+                    every=FETCH_SECONDS,
+                    first_after=FETCH_AFTER_SECONDS,
+                    concurrency=4,
+                    uneventful_kept_seconds=RUNS_KEPT * FETCH_SECONDS,
+                )
+            )
+
+    def _make_mapping(self) -> None:
+        database, clock = self._database, self._clock
+        self.search = ProviderSearch(self._chain, SearchStore(database, clock))
+        assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
+        mappings = SymbolMappingStore(database, clock)
+        self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
+        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+
+    def _make_reconstructions(self) -> None:
+        settings = self._settings
+        self.reconstructions = reconstructions_of(
+            self._database,
+            self._clock,
+            self._owner,
+            concurrency=settings.reconstruction_concurrency,
+            connections=self.connections,
+            data=self.broker_data,
+            mapper=self.mapper,
+            own_prices=self.broker_prices,
+            tracker=self.tracker,
+            start_run=self.jobs.run,
+            catalog=self.catalog,
+            instruments=self.instruments,
+            markets=self.markets,
+            ledgers=self.ledgers,
+            portfolios=self.portfolios,
+            materialiser=self.materialiser if settings.use_materialized else None,
+            dollars=lambda: sum(pool.account.dollars for pool in self._chain.pools),
+        )
+        self.reconstructions.metrics.snapshots = self.snapshot_stats.success_rate
+        news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
+        self.reconstructions.queue.on_progress = news.tell
+        self.watcher.on_reconstruction = news.look
 
     def _define_tracking(self) -> None:
         settings = self._settings
@@ -409,6 +491,22 @@ class Parts:
             )
         )
 
+    def _make_snapshots(self, markets: Markets) -> None:
+        store = SnapshotStore(self._database)
+        builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
+        self.snapshots = Snapshots(store, self.wholes)
+        self.snapshot_stats = SnapshotStats(store, self._clock)
+        self.snapshot_capture = SnapshotCapture(
+            store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
+        )
+        self.jobs.define(
+            JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
+        )
+
+    async def _extend_histories(self) -> None:
+        if self._settings.use_materialized:
+            await self.jobs.run(MATERIALIZE_JOB, {}, SNAPSHOT_JOB)
+
     # ---- the API
 
     def _dispatcher(self) -> Dispatcher:
@@ -423,6 +521,7 @@ class Parts:
             most_of_user=self._settings.stream_connections_per_user,
         )
         self.watcher.on_portfolio_created = self.streams.newcomers.created
+        self.reconstructions.homes.on_created = self.streams.newcomers.created
         self.watcher.on_reopened = self._look_again
         self.services = self._services()
         return Dispatcher(
@@ -491,7 +590,12 @@ class Parts:
             stored_histories=self.stored_histories,
             returns=self.returns,
             summaries=self.summaries,
+            breakdowns=self.breakdowns,
             realtime=self.realtime,
             streams=self.streams,
-            search=ProviderSearch(self._chain, SearchStore(self._database, self._clock)),
+            connections=self.connections,
+            search=self.search,
+            mapper=self.mapper,
+            reconstructions=self.reconstructions,
+            snapshots=self.snapshots,
         )

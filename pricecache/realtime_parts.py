@@ -16,6 +16,7 @@ from pricecache.core.updates import UpdateQueue
 from pricecache.portfolio.event_data import order_data
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.market import Markets
+from pricecache.portfolio.reconstruction_data import unfinished_values
 from pricecache.portfolio.summary import Summaries
 from pricecache.realtime.bar_prices import BarPrices
 from pricecache.realtime.day_ranges import DayRanges
@@ -33,6 +34,7 @@ from pricecache.settings import Settings
 from pricecache.stores.day_ranges import DayRangeStore
 from pricecache.stores.orders import OrderStore
 from pricecache.stores.portfolios import PortfolioStore
+from pricecache.stores.reconstructions import ReconstructionStore
 from pricecache.stores.stream_events import StreamEventStore
 from pricecache.stores.tracked_users import TrackedUserStore
 
@@ -60,6 +62,7 @@ def realtime_of(
     orders = OrderStore(database)
 
     own = PortfolioFeeds(portfolios, events, orders, summaries, ranges, summary_fields, order_data, clock)
+    own.more = unfinished_values(ReconstructionStore(database))
     hub = Hub(
         feeds or own,
         clock,

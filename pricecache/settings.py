@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         20000, ge=1, description="Portfolios kept at their present value beside those tracked or listened to."
     )
 
+    reconstruction_concurrency: int = Field(
+        2, ge=1, le=64, description="Users whose history is reconstructed at once, on all daemons of a database."
+    )
+
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys as name:scopes:secret, comma-separated; scopes read, ops, admin joined by +."
     )
@@ -172,6 +176,33 @@ class Settings(BaseSettings):
         False, description="Ask fmp for 50 quotes with one request. Its free plan refuses that."
     )
 
+    plaid_client_id: str | None = Field(
+        None, validation_alias="PLAID_CLIENT_ID", description="Client id of Plaid, for connections to brokers."
+    )
+    plaid_secret_key: SecretStr | None = Field(
+        None, validation_alias="PLAID_SECRET_KEY", description="Secret of Plaid for PLAID_ENV."
+    )
+    plaid_env: Literal["sandbox", "production"] = Field(
+        "sandbox", validation_alias="PLAID_ENV", description="Environment of Plaid that the keys are of."
+    )
+    plaid_url: str | None = Field(None, description="Base URL of Plaid's API instead of its own (a proxy, a test).")
+    plaid_client_name: str = Field(
+        "pricecache", min_length=1, max_length=30, description="What Plaid calls this application to those who log in."
+    )
+    plaid_webhook_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+",
+        description="Where Plaid is to send webhooks: the URL that leads to /api/plaid/webhook from outside.",
+    )
+    secrets_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys that access tokens are encrypted with: 32 bytes in URL-safe base64, the present one first, "
+        "former ones behind it. None: a file in the data directory, with a private mongod only.",
+    )
+    broker_fetch_hours: float = Field(
+        24, ge=0.25, le=720, description="Hours between two fetches of a connection that nobody asks for."
+    )
+
     @field_validator(
         "providers",
         "providers_history",
@@ -182,6 +213,7 @@ class Settings(BaseSettings):
         "symbols",
         "api_keys",
         "allowed_origins",
+        "secrets_key",
         mode="before",
     )
     @classmethod

@@ -32,8 +32,13 @@ def free_port() -> int:
     raise AssertionError
 
 
+def _variable(name: str) -> str:
+    return name if name.isupper() else f"PRICECACHE_{name.upper()}"
+
+
 class DaemonProcess:
-    """`pricecache serve` with settings of its own; its log is `<folder>/daemon.log`, its data `<folder>/data`.
+    """`pricecache serve` with settings of its own (a name in capitals is the variable itself); its log is
+    `<folder>/daemon.log`, its data `<folder>/data`.
 
     The environment of the tests is not handed on, so that no setting of the machine leaks in.
     """
@@ -45,7 +50,7 @@ class DaemonProcess:
             "PRICECACHE_DATA_DIR": str(folder / "data"),
             "PRICECACHE_PORT": str(self.port),
             "PRICECACHE_LOG_FORMAT": "json",
-        } | {f"PRICECACHE_{name.upper()}": value for name, value in settings.items()}
+        } | {_variable(name): value for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from pricecache.api.openapi import OWNER_TOO
 from pricecache.api.routes import ROUTES
 from pricecache.api.routing import Route
 from pricecache.client import ClientSettings
@@ -299,12 +300,17 @@ def _default(field: FieldInfo) -> str:
 
 
 def _endpoints_table() -> str:
-    rows = [(f"`{route.method} {route.path}`", route.scope or "(open)", route.summary) for route in ROUTES]
+    rows = [(f"`{route.method} {route.path}`", _scope(route), route.summary) for route in ROUTES]
     return _table(("endpoint", "scope", "what it is for"), rows)
 
 
+def _scope(route: Route) -> str:
+    return (route.scope or "(open)") + (", or the owner" if route.owner_may else "")
+
+
 def _parameters(route: Route) -> str:
-    said = f"Scope: {route.scope or 'none, it is open to everybody'}."
+    own = OWNER_TOO if route.owner_may else ""
+    said = f"Scope: {route.scope or 'none, it is open to everybody'}{own}."
     if route.body is not None and route.body_optional:
         said += " The body may be left out."
     rows = [*_fields(route.query, "query"), *_fields(route.body, "body")]

@@ -23,6 +23,7 @@ from pricecache.api.intraday import intraday_history
 from pricecache.api.kept import Kept
 from pricecache.api.kept_answers import KeptHistory, KeptKnown, KeptQuote, KeptQuotes, KeptRunning
 from pricecache.api.known import known_instant
+from pricecache.api.ownership import is_visible
 from pricecache.api.splice import can_move
 from pricecache.api.wire import exact_instant, instant, iso_day
 from pricecache.cache.as_known import market_date
@@ -83,8 +84,14 @@ async def live_quotes(call: Call) -> Kept | Answer:
 
 
 async def history(call: Call) -> Kept:
-    query: HistoryQuery = call.query
     entry = await current_entry(call.services, call.instrument)
+    kept = await _history(call, entry)
+    kept.user = entry.owner
+    return kept
+
+
+async def _history(call: Call, entry: Entry) -> Kept:
+    query: HistoryQuery = call.query
     if query.interval != "1d":
         return await intraday_history(call.services, entry, query, former_name(entry, call.instrument))
     if query.as_known_on is not None:
@@ -150,7 +157,8 @@ async def actions(call: Call) -> Answer:
 
 async def symbols(call: Call) -> Answer:
     market, state, now = call.query.market, call.query.state, call.services.clock.time()
-    rows = [symbol_fields(entry, now) for entry in call.services.catalog if market in (None, entry.instrument.market)]
+    named = (entry for entry in call.services.catalog if market in (None, entry.instrument.market))
+    rows = [symbol_fields(entry, now) for entry in named if is_visible(entry, call.principal)]
     wanted = [row for row in rows if (row["state"] == state if state else row["tracked"] or row["bars"])]
     return Answer({"symbols": sorted(wanted, key=lambda row: (row["market"], row["symbol"]))})
 

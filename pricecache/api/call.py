@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pricecache.api.auth import LOCAL, Credential, Principal
+from pricecache.api.ownership import require_visible, require_writer
 from pricecache.core.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -31,8 +32,17 @@ class Call:
 
     @property
     def instrument(self) -> Instrument:
-        """The instrument named by path and query. Raises `Invalid`."""
-        return Instrument.parse(self.path["symbol"], self.query.market)
+        """The instrument named by path and query. Raises `Invalid`, and `NotFound` for another user's own."""
+        instrument = Instrument.parse(self.path["symbol"], self.query.market)
+        require_visible(self.services.catalog, instrument, self.principal)
+        return instrument
+
+    @property
+    def writable(self) -> Instrument:
+        """The same, where whoever asks may write its prices. Raises `Invalid`, `Forbidden`, `Conflict`."""
+        instrument = Instrument.parse(self.path["symbol"], self.query.market)
+        require_writer(self.services.catalog, instrument, self.principal)
+        return instrument
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import run_fields, symbol_fields
 from pricecache.api.entries import actions_of, current_entry, named
 from pricecache.api.inputs import BAR_FIELDS, BarInput, DividendInput, SplitInput
+from pricecache.api.ownership import require_owner
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_number
 from pricecache.core.catalog import Entry
@@ -18,6 +19,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.plausibility import check_manual
 from pricecache.errors import Conflict, Invalid
 from pricecache.stores.bars import Change
+from pricecache.stores.instruments import Own
 
 MANUAL_SOURCE = "manual"
 
@@ -54,11 +56,11 @@ async def _untrack(call: Call, instruments: Sequence[Instrument]) -> Answer:
 async def put_bars(call: Call) -> Answer:
     """Rows that cannot be prices are refused one by one; when none is left, the whole input is."""
     services = call.services
-    now = services.clock.time()
+    instrument, now = call.writable, services.clock.time()
     bars, rejected = _believable(call.body.bars, now)
     if not len(bars):
         raise Invalid("None of the bars can be stored.", code="nothing_to_store", rows=rejected)
-    entry = await _entry_for_bars(call, int(bars.sessions[0]), now)
+    entry = await _entry_for_bars(call, instrument, int(bars.sessions[0]), now)
     change = Change(entry, bars, MANUAL_SOURCE, now, manual=True)
     committed = (await services.bars.commit([change]))[0]
     stored = len(committed.added) + len(committed.replaced)
@@ -75,7 +77,7 @@ async def put_bars(call: Call) -> Answer:
 
 
 async def retract_bars(call: Call) -> Answer:
-    entry = await current_entry(call.services, call.instrument)
+    entry = await current_entry(call.services, call.writable)
     held = await call.services.bars.held(entry)
     low = 0 if call.query.start is None else held.searchsorted(day_number(call.query.start))
     high = len(held) if call.query.end is None else held.searchsorted(day_number(call.query.end), side="right")
@@ -91,7 +93,7 @@ async def retract_bars(call: Call) -> Answer:
 
 
 async def put_actions(call: Call) -> Answer:
-    entry = await current_entry(call.services, call.instrument)
+    entry = await current_entry(call.services, call.writable)
     now = call.services.clock.time()
     new = tuple(_action(item, entry) for item in call.body.actions)
     _refuse_twice([action.key for action in new])
@@ -101,7 +103,7 @@ async def put_actions(call: Call) -> Answer:
 
 
 async def retract_actions(call: Call) -> Answer:
-    entry = await current_entry(call.services, call.instrument)
+    entry = await current_entry(call.services, call.writable)
     day = None if call.query.date_ is None else day_number(call.query.date_)
     keys = [
         action.key
@@ -113,13 +115,10 @@ async def retract_actions(call: Call) -> Answer:
     return Answer(actions_of(entry))
 
 
-async def _entry_for_bars(call: Call, first: int, now: float) -> Entry:
+async def _entry_for_bars(call: Call, instrument: Instrument, first: int, now: float) -> Entry:
     """The entry that bars are put to: made when there is none, kept from their first session on, not tracked."""
-    services, instrument, currency = call.services, call.instrument, call.body.currency
-    entry = services.catalog.find(instrument)
-    if entry is None:
-        by = call.principal.name
-        (entry,) = await services.instruments.add([instrument], wanted_from=first, tracked=False, by=by, now=now)
+    services, currency = call.services, call.body.currency
+    entry = services.catalog.find(instrument) or await _new_entry(call, instrument, first, now)
     if currency is not None and currency != entry.currency:
         if entry.head.count:
             raise Conflict(
@@ -128,6 +127,16 @@ async def _entry_for_bars(call: Call, first: int, now: float) -> Entry:
                 currency=entry.currency,
             )
         await services.instruments.set_facts(entry, currency=currency)
+    return entry
+
+
+async def _new_entry(call: Call, instrument: Instrument, first: int, now: float) -> Entry:
+    instruments, by, user = call.services.instruments, call.principal.name, call.principal.user
+    if instrument.place.has_provider or user is None:
+        (entry,) = await instruments.add([instrument], wanted_from=first, tracked=False, by=by, now=now)
+    else:
+        (entry,) = await instruments.add_own([Own(instrument)], user, wanted_from=first, by=by, now=now)
+        require_owner(entry, user)  # somebody may have been faster
     return entry
 
 

@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 from pricecache.api.auth import CHALLENGE
 from pricecache.api.call import Answer, Call, Document, Stream
 from pricecache.api.kept import GZIP_FROM, HttpDate, Kept, WireResponse, accepts_gzip
+from pricecache.api.ownership import names_own
 from pricecache.api.problem import SERVER, problem_response
 from pricecache.api.routing import MethodNotAllowed, Route, Router
 from pricecache.api.uploads import Upload, read_upload
@@ -191,7 +192,8 @@ class Dispatcher:
                 call.principal = await self._identity.authenticate(
                     request.headers, request.method, request.remote or ""
                 )
-        call.principal.require(route.scope)
+        if not (route.owner_may and "user" in call.principal.scopes and _names_own(call, request)):
+            call.principal.require(route.scope)
 
     async def _begun(self, request: web.BaseRequest, stream: Stream) -> web.StreamResponse:
         if request.method == "HEAD":
@@ -224,11 +226,13 @@ class Dispatcher:
             await asyncio.wait(self._changes, timeout=self._request_seconds)
             await cancelled(list(self._changes))
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | None:
+    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | bytes | None:
         most = route.max_body_bytes if route.takes_file else min(route.max_body_bytes, self._max_body_bytes)
         declared = request.content_length
         if declared is not None and declared > most:
             raise TooLarge(f"A body may have {most} bytes here.")
+        if route.takes_file and route.body_optional and not request.body_exists:
+            return None
         if route.takes_file:
             return await self._read(request, partial(read_upload, request, most), route.more_seconds)
         raw = await self._read(request, request.read) if request.body_exists else b""
@@ -244,6 +248,8 @@ class Dispatcher:
             raise Malformed("This takes a JSON body, and none was sent.", code="missing_body")
         if request.content_type != "application/json":
             raise UnsupportedBody
+        if route.keeps_bytes:
+            return raw
         try:
             body: BaseModel = await _maybe_in_thread(
                 len(raw), partial(route.body.model_validate_json, raw), _BODY_INLINE
@@ -355,6 +361,10 @@ def _tell_late_end(change: asyncio.Task[Any]) -> None:
         log.debug("late change refused", error=f"{error!r}")
     else:
         log.error("request failed", exc_info=error)
+
+
+def _names_own(call: Call, request: web.BaseRequest) -> bool:
+    return names_own(call.path["symbol"], request.rel_url.query.get("market"))
 
 
 def as_ours(exc: PricecacheError | PyMongoError | TimeoutError) -> PricecacheError:

@@ -59,6 +59,9 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+OWNER_TOO = ", or user for an instrument of the user's own"
+
+
 def _operation(route: Route, references: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{_identifier(route.path)}",
@@ -69,7 +72,7 @@ def _operation(route: Route, references: Any, definitions: dict[str, Any]) -> di
         "security": _security(route),
     }
     if route.scope is not None:
-        operation["description"] = f"Scope: {route.scope}."
+        operation["description"] = f"Scope: {route.scope}{OWNER_TOO if route.owner_may else ''}."
     if route.body is not None:
         schema = references[route.body, "validation"]
         content = {"application/json": {"schema": schema}}
@@ -83,7 +86,7 @@ def _operation(route: Route, references: Any, definitions: dict[str, Any]) -> di
 def _security(route: Route) -> list[dict[str, list[str]]]:
     if route.scope is None:
         return [{}]
-    names = ["apiKey", "bearer", "session"] if route.scope in ("read", "user") else ["apiKey"]
+    names = ["apiKey", "bearer", "session"] if route.scope in ("read", "user") or route.owner_may else ["apiKey"]
     return [{name: []} for name in names]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pricecache.api.call import Call
 from pricecache.api.once import IN_THREAD_FROM, KeptOnce, once
+from pricecache.api.ownership import require_visible
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import camel, iso_day
 from pricecache.core.bars import day_number, day_of
@@ -93,6 +94,7 @@ def _instrument(call: Call, symbol: str | None, market: str | None) -> Instrumen
     if symbol is None:
         return None
     given = Instrument.parse(symbol, market)
+    require_visible(call.services.catalog, given, call.principal)
     entry = call.services.catalog.find(given)
     return given if entry is None else entry.instrument
 

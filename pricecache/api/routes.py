@@ -5,6 +5,8 @@ from __future__ import annotations
 from pricecache.api import (
     access,
     answers,
+    breakdown,
+    breakdown_answers,
     cache,
     changes,
     corrections,
@@ -41,7 +43,11 @@ from pricecache.api import (
     symbols,
     transactions,
 )
+from pricecache.api.connections import CONNECTION_ROUTES
+from pricecache.api.mappings import MAPPING_ROUTES
+from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
 from pricecache.api.routing import Route
+from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
 
 def _cache_routes() -> tuple[Route, ...]:
@@ -139,13 +145,14 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Another symbol from a day on; the former one leads to it.",
         ),
         Route(
-            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", query=inputs.MarketQuery,
-            body=inputs.BarsBody, max_body_bytes=1 << 20, answers={200: answers.StoredOut}, tags=tags,
+            "PUT", "/cache/historical/{symbol}", changes.put_bars, scope="ops", owner_may=True,
+            query=inputs.MarketQuery, body=inputs.BarsBody, max_body_bytes=1 << 20,
+            answers={200: answers.StoredOut}, tags=tags,
             summary="Bars by hand: they beat a provider's.",
         ),
         Route(
-            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", query=inputs.RangeQuery,
-            answers={200: answers.RetractedOut}, tags=tags,
+            "DELETE", "/cache/historical/{symbol}", changes.retract_bars, scope="ops", owner_may=True,
+            query=inputs.RangeQuery, answers={200: answers.RetractedOut}, tags=tags,
             summary="Take back bars put in by hand; the provider's show again.",
         ),
         Route(
@@ -159,8 +166,8 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Do not believe it; the same values are not parked again.",
         ),
         Route(
-            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", query=inputs.MarketQuery,
-            body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
+            "PUT", "/cache/actions/{symbol}", changes.put_actions, scope="ops", owner_may=True,
+            query=inputs.MarketQuery, body=inputs.ActionsBody, answers={200: answers.ActionsOut}, tags=tags,
             summary="Splits and dividends by hand.",
         ),
         Route(
@@ -169,7 +176,7 @@ def _change_routes() -> tuple[Route, ...]:
             summary="Close the breaker of a provider and end its cool-down.",
         ),
         Route(
-            "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops",
+            "DELETE", "/cache/actions/{symbol}", changes.retract_actions, scope="ops", owner_may=True,
             query=inputs.RetractActionsQuery, answers={200: answers.ActionsOut}, tags=tags,
             summary="Take back splits and dividends put in by hand.",
         ),
@@ -404,6 +411,11 @@ def _portfolio_routes() -> tuple[Route, ...]:
             query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
             summary="What portfolios are worth now, and how they changed since the last close.",
         ),
+        Route(
+            "GET", "/api/portfolio/account-breakdown", breakdown.breakdown, scope="user",
+            query=breakdown_answers.BreakdownQuery, answers={200: breakdown_answers.BreakdownOut}, tags=tags,
+            summary="The same by account, institution and kind, on any day too, with the shares of each day.",
+        ),
     )  # fmt: skip
 
 
@@ -467,4 +479,8 @@ ROUTES: tuple[Route, ...] = (
     *_portfolio_routes(),
     *_materialized_routes(),
     *_stream_routes(),
+    *RECONSTRUCTION,
+    *CONNECTION_ROUTES,
+    *MAPPING_ROUTES,
+    *SNAPSHOT_ROUTES,
 )

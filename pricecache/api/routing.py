@@ -26,12 +26,14 @@ class Route:
     """One row: what is called how, by whom, with what, and what comes back.
 
     `path`: segments, of which `{name}` takes any one segment. `scope`: None is open to everybody. `query` and `body`:
-    models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`;
-    `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
+    models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`, no
+    file is None; `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
     `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
     `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
     `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does
-    instead of a credential.
+    instead of a credential. `keeps_bytes`: the handler is given the body as the bytes that came, of which `body` says
+    what is in them. `owner_may`: a user may too where the instrument could be of their own; the handler asks whose it
+    is.
     """
 
     method: str
@@ -49,6 +51,8 @@ class Route:
     takes_file: bool = False
     more_seconds: float = 0.0
     takes_ticket: bool = False
+    keeps_bytes: bool = False
+    owner_may: bool = False
 
 
 class MethodNotAllowed(PricecacheError):

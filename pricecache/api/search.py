@@ -7,6 +7,7 @@ from heapq import nsmallest
 from typing import Any
 
 from pricecache.api.call import Answer, Call
+from pricecache.api.ownership import is_visible
 from pricecache.core.asking import Found
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
@@ -19,7 +20,8 @@ HERE = "pricecache"
 
 async def search(call: Call) -> Answer:
     text, limit = clean(call.query.q), call.query.limit
-    rows = {entry.instrument: _known(entry) for entry in _matching(call.services.catalog, text, limit)}
+    seen = (entry for entry in call.services.catalog if is_visible(entry, call.principal))
+    rows = {entry.instrument: _known(entry) for entry in _matching(seen, text, limit)}
     asked = await call.services.search.search(text)
     _merge(rows, asked.found, call.services.catalog)
     return Answer(
@@ -31,12 +33,12 @@ async def search(call: Call) -> Answer:
     )
 
 
-def _matching(catalog: Catalog, text: str, most: int) -> list[Entry]:
+def _matching(entries: Iterable[Entry], text: str, most: int) -> list[Entry]:
     """At most `most` entries, the best first: the symbol itself, its beginning, a name's, then any part of them."""
     meant = _meant(text)
     ranked = (
         (rank, not entry.tracked, len(entry.instrument.symbol), entry.instrument, entry)
-        for entry in catalog
+        for entry in entries
         if (rank := _rank(entry, text, meant)) is not None
     )
     return [entry for *_, entry in nsmallest(most, ranked)]  # no two have one instrument

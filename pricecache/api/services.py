@@ -21,14 +21,21 @@ if TYPE_CHECKING:
     from pricecache.core.sessions import CalendarBook
     from pricecache.jobs import Jobs
     from pricecache.metrics import Metrics
+    from pricecache.portfolio.breakdown import Breakdowns
+    from pricecache.portfolio.broker_intake import BrokerIntake
+    from pricecache.portfolio.connections import Connections
     from pricecache.portfolio.history import Histories
     from pricecache.portfolio.importing import Importer
     from pricecache.portfolio.ledger import Ledgers
+    from pricecache.portfolio.mapping import Mapper
     from pricecache.portfolio.materialiser import Materialiser
     from pricecache.portfolio.orders import Orders
     from pricecache.portfolio.price_origins import PriceOrigins
+    from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
+    from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
     from pricecache.portfolio.returns import Returns
     from pricecache.portfolio.sampler import Sampler
+    from pricecache.portfolio.snapshots import Snapshots
     from pricecache.portfolio.summary import Summaries
     from pricecache.providers.chain import ProviderChain
     from pricecache.providers.pool import ProviderPool
@@ -44,6 +51,17 @@ if TYPE_CHECKING:
     from pricecache.sync.review import Reviewer
     from pricecache.sync.searching import ProviderSearch
     from pricecache.sync.streamfeed import StreamFeed
+
+
+class Reconstructions(Protocol):
+    """What is made of what brokers say."""
+
+    @property
+    def queue(self) -> ReconstructionQueue: ...
+    @property
+    def intake(self) -> BrokerIntake: ...
+    @property
+    def metrics(self) -> ReconstructionMetrics: ...
 
 
 class Status(Protocol):
@@ -99,6 +117,11 @@ class Services:
     stored_histories: HistoryStore
     returns: Returns
     summaries: Summaries
+    breakdowns: Breakdowns
     realtime: Realtime
     streams: Streams
+    connections: Connections
+    mapper: Mapper
+    reconstructions: Reconstructions
+    snapshots: Snapshots
     stream: StreamFeed | None = None

@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 from pricecache.api.dispatch import DATABASE_SECONDS, as_ours
 from pricecache.api.stream_messages import ClientMessage, Ping, Resume, Subscribe, Unsubscribe, keys_of, parse_message
 from pricecache.api.wire import camel
+from pricecache.core.instruments import Instrument
 from pricecache.errors import Invalid, NotFound, PricecacheError
 from pricecache.realtime.messages import Message, mask_of, names_of, plain
 
@@ -32,12 +33,13 @@ _NOTHING_YET: dict[str, Any] = {"type": "subscribed", "portfolioId": None, "chan
 class Talk:
     """The streams of one user. Loop-only."""
 
-    __slots__ = ("_hub", "_newcomers", "_portfolios", "user")
+    __slots__ = ("_catalog", "_hub", "_newcomers", "_portfolios", "user")
 
     def __init__(self, services: Services, user: str) -> None:
         self._hub = services.streams.hub
         self._newcomers = services.streams.newcomers
         self._portfolios = services.portfolios
+        self._catalog = services.catalog
         self.user = user
 
     async def portfolios(self, named: Sequence[str]) -> list[str]:
@@ -101,7 +103,7 @@ class Talk:
         portfolio_id = None
         try:
             if symbols is not None and "prices" in channels:
-                await self._hub.subscribe(connection, None, ["prices"], symbols)
+                await self._hub.subscribe(connection, None, ["prices"], self._visible(symbols))
                 channels = [channel for channel in channels if channel != "prices"]
             for portfolio_id, resume in wanted if channels else ():
                 try:
@@ -113,6 +115,14 @@ class Talk:
         except Exception as exc:  # the stream's edge, as above
             return self._tell(connection, exc, portfolio_id)
         return None
+
+    def _visible(self, symbols: Sequence[str]) -> list[str]:
+        """Without instruments of other users' own, and those that may yet become one."""
+        instruments = {symbol: Instrument(*symbol.rsplit(":", 1)) for symbol in symbols}
+        own = {symbol: one for symbol, one in instruments.items() if not one.place.has_provider}
+        entries = {symbol: self._catalog.find(one) for symbol, one in own.items()}
+        hidden = {symbol for symbol, entry in entries.items() if entry is None or entry.owner not in (None, self.user)}
+        return [symbol for symbol in symbols if symbol not in hidden]
 
     async def _subscribe(self, connection: Connection, message: Subscribe) -> None:
         channels = set(message.channels)

@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import failure_fields
+from pricecache.api.ownership import is_visible
 from pricecache.api.providers import status_fields
 from pricecache.api.wire import camel, instant, iso_day
 from pricecache.cache.wholeness import Extent
@@ -25,7 +26,7 @@ _STORAGE_SECONDS = 2.0
 
 async def coverage_summary(call: Call) -> Answer:
     wholeness, query = call.services.wholeness, call.query
-    seen = await wholeness.look()
+    seen = [(entry, extent) for entry, extent in await wholeness.look() if is_visible(entry, call.principal)]
     rows = [
         _row(entry, extent)
         for entry, extent in seen
@@ -37,7 +38,8 @@ async def coverage_summary(call: Call) -> Answer:
 
 async def status(call: Call) -> Answer:
     services = call.services
-    rows = [_row(entry, extent) for entry, extent in await services.wholeness.look()]
+    seen = await services.wholeness.look()
+    rows = [_row(entry, extent) for entry, extent in seen if is_visible(entry, call.principal)]
     return Answer(
         {
             "live": _live(services),

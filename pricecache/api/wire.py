@@ -15,9 +15,13 @@ from pydantic_core import core_schema
 from pricecache.api.problem import problem_fields
 from pricecache.core.bars import day_of
 from pricecache.errors import (
+    AccessRevoked,
+    BrokerError,
+    BrokerUnavailable,
     Conflict,
     Forbidden,
     Invalid,
+    LoginRequired,
     NotFound,
     PricecacheError,
     ProviderAnswerBad,
@@ -108,6 +112,10 @@ _STATUS: tuple[tuple[type[PricecacheError], int], ...] = (
     (ProviderUnavailable, 503),
     (ProviderAnswerBad, 502),
     (ProviderError, 502),
+    (BrokerUnavailable, 503),
+    (LoginRequired, 409),
+    (AccessRevoked, 409),
+    (BrokerError, 502),
 )
 
 

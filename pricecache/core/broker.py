@@ -135,7 +135,7 @@ class BrokerData:
     """Everything a broker said of a user's accounts at the end of `day` (days since 1970-01-01).
 
     `first_day`: from when on `transactions` has every row. Holdings of money are in `money`, by account and currency,
-    and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, ascending by day.
+    and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, by day.
     """
 
     day: int

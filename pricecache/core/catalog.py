@@ -74,7 +74,7 @@ class Entry:
     the stored version of `state`. `kind` and `name`: what a provider said it is. `aliases`: symbols it had before.
     `spellings`: by provider, the symbol to ask that one for instead. `currencies`: `(since, currency)` ascending, of
     an instrument whose prices changed their currency; empty where they never did. `fixed`: names of facts that a person
-    set, which no provider changes.
+    set, which no provider changes. `owner`: the user whose own it is, None of what is everybody's.
     """
 
     id: int
@@ -100,6 +100,7 @@ class Entry:
     spellings: Mapping[str, str] = field(default_factory=dict)
     currencies: tuple[tuple[int, str], ...] = ()
     fixed: frozenset[str] = frozenset()
+    owner: str | None = None
 
     def touch(self) -> None:
         self.version += 1
@@ -164,6 +165,10 @@ class Catalog:
             return then
         return present or max(former, key=lambda entry: _had_until(entry, instrument))
 
+    def had(self, instrument: Instrument, on: int) -> Entry | None:
+        """The one that is known to have had this symbol on that day, and has another now."""
+        return next((entry for entry in self._by_alias.get(instrument, ()) if _had(entry, instrument, on)), None)
+
     def by_id(self, series_id: int) -> Entry | None:
         return self._by_id.get(series_id)
 
@@ -182,15 +187,7 @@ class Catalog:
         """What `find` finds. Raises `NotFound` with code `unknown_symbol` and what to do next."""
         entry = self.find(instrument)
         if entry is None:
-            named = f'{{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}'
-            by_hand = f"Put its prices with PUT /cache/historical/{instrument.symbol}?market={instrument.market}."
-            asked = f"Track it with POST /cache/symbols, or POST /cache/backfill-symbol with {named}."
-            raise NotFound(
-                f"{instrument} is not known here. {asked if instrument.place.has_provider else by_hand}",
-                code="unknown_symbol",
-                symbol=instrument.symbol,
-                market=instrument.market,
-            )
+            raise unknown_symbol(instrument)
         return entry
 
     def tracked(self) -> list[Entry]:
@@ -230,6 +227,19 @@ class Catalog:
                 self._by_alias[instrument] = holders
             else:
                 self._by_alias.pop(instrument, None)
+
+
+def unknown_symbol(instrument: Instrument) -> NotFound:
+    """The error of an instrument that is not known here, with what to do next."""
+    named = f'{{"symbol": "{instrument.symbol}", "market": "{instrument.market}"}}'
+    by_hand = f"Put its prices with PUT /cache/historical/{instrument.symbol}?market={instrument.market}."
+    asked = f"Track it with POST /cache/symbols, or POST /cache/backfill-symbol with {named}."
+    return NotFound(
+        f"{instrument} is not known here. {asked if instrument.place.has_provider else by_hand}",
+        code="unknown_symbol",
+        symbol=instrument.symbol,
+        market=instrument.market,
+    )
 
 
 def _had(entry: Entry, instrument: Instrument, on: int) -> bool:

@@ -17,6 +17,8 @@ Numbers = NDArray[np.int64]
 
 A_COLUMN, AN_ENTRY = 3000, 6.0
 """What going through a column costs and through an entry of it, where an entry of the whole product costs 1."""
+A_ROW = 8
+"""What sorting a row in costs, where one of a pass over all rows costs 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +78,17 @@ class Matrix:
             part = slice(self.starts[column], self.starts[column + 1])
             to[self.rows[part]] += self.quantities[part] * step
 
+    def rows_of(self, columns: Numbers) -> Numbers | None:
+        """The rows with an entry in one of `columns`, each once, in order; None where these
+        are so many entries that going through all rows is sooner done."""
+        if len(columns) == 1:
+            column = columns[0]
+            return self.rows[self.starts[column] : self.starts[column + 1]]
+        if A_ROW * self.counts[columns].sum() > len(self.placed):
+            return None
+        parts = [self.rows[self.starts[column] : self.starts[column + 1]] for column in columns.tolist()]
+        return np.unique(_joined(parts, np.int64))
+
     def holders(self, columns: Numbers, at_least: int = 0) -> NDArray[np.bool_]:
         """Which rows have an entry in one of `columns` that is bound at least so: bool, shape (rows,)."""
         is_asked = np.zeros(self.width, np.bool_)
@@ -122,6 +135,12 @@ class Overlaid:
     def entries(self) -> int:
         """Of what changed."""
         return sum(len(one.numbers) for one in self._changed.values() if one is not None)
+
+    def rows_of(self, columns: Numbers) -> Numbers | None:
+        """As a matrix tells it; None also where rows have changed. `lay` comes first."""
+        if len(self.slots):
+            return None
+        return self.main.rows_of(columns[columns < self.main.width])
 
     def holders(self, columns: Numbers, size: int, at_least: int = 0) -> NDArray[np.bool_]:
         """As a matrix tells it, by slot below `size`. `lay` comes first."""

@@ -96,8 +96,10 @@ class LiveBook:
         return self.columns.number((name, base))
 
     def holders(self, columns: Numbers) -> Numbers:
-        """Slots whose row names at least one of `columns`, in order."""
-        return np.flatnonzero(self._holders(columns))
+        """Slots whose row names at least one of `columns`, each of these once, in order."""
+        self._lay()
+        few = self._overlaid.rows_of(columns)
+        return np.flatnonzero(self._holders(columns)) if few is None else few
 
     def set_prices(self, columns: Numbers, quotes: Floats) -> None:
         """New `quotes` as they are quoted, of the sessions that the facts of `columns` are of."""
@@ -120,10 +122,14 @@ class LiveBook:
     def revalue(self) -> Numbers:
         """Bring everything up to the present columns and rows. Returns the slots whose value moved, in order."""
         self._lay()
+        dirty = self._dirty()
+        touched = None if self._is_rolled or self._is_put else self._overlaid.rows_of(dirty)
+        if touched is not None and self._adds(dirty):
+            return self._revalue_few(dirty, touched)
         earlier, main, over = self.value.copy(), self._overlaid.main, self._overlaid.over
         rows, slots = len(main.placed), self._overlaid.slots
         facts = self.columns.facts
-        self._value_main(main, facts[PRICE])
+        self._value_main(main, dirty)
         if len(slots):
             self.value[slots] = over.times(facts[PRICE])
         for vector, past, fact in (
@@ -137,7 +143,17 @@ class LiveBook:
             self._base = self.before + self._settled
         self._is_rolled = self._is_put = False
         np.subtract(self.value, self._base, out=self.change)
-        return np.flatnonzero(np.abs(self.value - earlier) > _LEAST * (np.abs(earlier) + self.slack))
+        return np.flatnonzero(self._has_moved(earlier, slice(None)))
+
+    def _revalue_few(self, dirty: Numbers, touched: Numbers) -> Numbers:
+        """The same where the prices of `dirty` are all that changed, which concern the rows in `touched`."""
+        earlier = self.value[touched]
+        self._add(dirty)
+        self.change[touched] = self.value[touched] - self._base[touched]
+        return touched[self._has_moved(earlier, touched)]
+
+    def _has_moved(self, earlier: Floats, at: Numbers | slice) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(self.value[at] - earlier) > _LEAST * (np.abs(earlier) + self.slack[at]))
 
     def figures(self, slots: Numbers) -> Figures:
         """What is told of the portfolios in `slots`, at least one, each with a row."""
@@ -197,25 +213,34 @@ class LiveBook:
                 self.merge()
             self._overlaid.lay(len(self.columns))
 
-    def _value_main(self, main: Matrix, price: Floats) -> None:
-        now, then = price[: main.width], self._priced
-        if self._is_whole_due:
+    def _dirty(self) -> Numbers:
+        """Columns of the matrix with another price than it was multiplied by last."""
+        then = self._priced
+        now = self.columns.facts[PRICE, : len(then)]
+        dirty = np.flatnonzero(now != then)
+        return dirty[~(np.isnan(now[dirty]) & np.isnan(then[dirty]))]
+
+    def _adds(self, dirty: Numbers) -> bool:
+        """Whether it is right, and sooner done, to add what these prices moved than to multiply everything."""
+        main = self._overlaid.main
+        if self._is_whole_due or self._passes + 1 >= self._whole_every or main.cost(dirty) >= main.entries:
+            return False
+        return not np.isnan(self.columns.facts[PRICE, dirty] - self._priced[dirty]).any()
+
+    def _add(self, dirty: Numbers) -> None:
+        now = self.columns.facts[PRICE, dirty]
+        self._overlaid.main.add_moved(dirty, now - self._priced[dirty], self.value)
+        self._priced[dirty] = now
+        self._passes += 1
+
+    def _value_main(self, main: Matrix, dirty: Numbers) -> None:
+        if len(dirty) and self._adds(dirty):
+            self._add(dirty)
+        elif len(dirty) or self._is_whole_due:
+            price = self.columns.facts[PRICE]
             self.value[: len(main.placed)] = main.times(price)
             self._passes, self._is_whole_due = 0, False
-            self._priced = now.copy()
-            return
-        dirty = np.flatnonzero((now != then) & ~(np.isnan(now) & np.isnan(then)))
-        if not len(dirty):
-            return
-        steps = now[dirty] - then[dirty]
-        is_few = main.cost(dirty) < main.entries
-        self._passes += 1
-        if is_few and self._passes < self._whole_every and not np.isnan(steps).any():
-            main.add_moved(dirty, steps, self.value)
-            then[dirty] = now[dirty]
-        else:
-            self._is_whole_due = True
-            self._value_main(main, price)
+            self._priced = price[: main.width].copy()
 
     def _holders(self, columns: Numbers, at_least: int = 0) -> NDArray[np.bool_]:
         self._lay()

@@ -39,11 +39,11 @@ class Worth:
 
     @property
     def percent(self) -> float | None:
-        return _percent(self.change, self.base)
+        return percent_of(self.change, self.base)
 
     @property
     def percent_from_open(self) -> float | None:
-        return _percent(self.from_open, self.base_at_open)
+        return percent_of(self.from_open, self.base_at_open)
 
 
 OF_WORTH = frozenset({"value", "before"})
@@ -108,5 +108,6 @@ def sum_of_all(amounts: Iterable[float | None], places: int) -> float | None:
     return None if None in amounts else round(sum(a for a in amounts if a is not None), places) + 0.0
 
 
-def _percent(change: float | None, base: float | None) -> float | None:
+def percent_of(change: float | None, base: float | None) -> float | None:
+    """In percent; None where nothing was at stake."""
     return None if change is None or base is None or base <= NOTHING else 100 * change / base

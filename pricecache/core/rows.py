@@ -42,13 +42,23 @@ def rounded(history: History) -> NDArray[np.float64]:
     values = history.values.copy()
     money = [field for field in range(len(FIELDS)) if field not in _NOT_MONEY]
     for field in money:
-        parts = np.round(values[field, 1:], places)
-        values[field, 1:] = parts
-        total = np.round(np.nansum(parts, axis=0), places)
-        values[field, 0] = np.where(np.isnan(history.values[field, 0]), np.nan, total)
+        _round(values[field], places)
     values[UNREALIZED][np.isnan(values[VALUE])] = np.nan
     values[GAIN] = np.round(values[REALIZED] + values[UNREALIZED], places)
     return values + 0.0
+
+
+def rounded_values(history: History) -> NDArray[np.float64]:
+    """Only what it is worth, as `rounded` has it: float64, (scopes, days)."""
+    values = history.values[VALUE].copy()
+    _round(values, digits(history.currency))
+    return values + 0.0
+
+
+def _round(values: NDArray[np.float64], places: int) -> None:
+    np.round(values[1:], places, out=values[1:])
+    total = np.round(np.nansum(values[1:], axis=0), places)
+    values[0] = np.where(np.isnan(values[0]), np.nan, total)
 
 
 def rows(history: History, scope: Scope = PORTFOLIO, values: NDArray[np.float64] | None = None) -> list[dict[str, Any]]:

@@ -21,6 +21,10 @@ from pricecache.core.replay import replay
 from pricecache.core.scopes import By
 from pricecache.core.valuation import CASH, NET_FLOW, Valued, value
 
+_PASSES = (
+    "rules", "market", "sessions", "end", "places", "start", "replayed", "book", "grid", "valued", "changes",
+    "by_account",
+)  # fmt: skip
 _WORTH = ("value", "change", "from_open", "before", "flow", "base", "base_at_open")
 _GAINS = ("cost", "unrealized", "realized", "dividends", "fees", "interest")
 
@@ -37,6 +41,20 @@ def summary(
     """At the end of day `end`. `sessions`: of every instrument of the ledger. What came before the book `since` is not
     looked at again: a session before that would lie there counts from the day after it. Pure, so safe in any thread."""
     return Summing(ledger, market, sessions, end, since, account).run()
+
+
+def summaries_by_account(
+    ledger: Ledger,
+    market: MarketData,
+    sessions: Mapping[Instrument, Session],
+    end: int,
+    *,
+    since: Book | None = None,
+) -> tuple[SummaryNow, dict[str, SummaryNow]]:
+    """The same of all of it, and of each account that anything was ever in, by account: one pass for all of them."""
+    whole = Summing(ledger, market, sessions, end, since, None)
+    accounts = sorted({one.account for one in whole.book.positions} | {one.account for one in whole.book.cash})
+    return whole.run(), {account: whole.within(account).run() for account in accounts}
 
 
 class Summing:
@@ -61,6 +79,18 @@ class Summing:
         self.grid = lay_out(names, market, self.rules.currency, self.start, end)
         self.valued = self._value("position")
         self.changes = Changes(self.replayed, self.valued, self.grid, market, self.rules.currency, sessions)
+
+    def within(self, account: str) -> Summing:
+        """The same of one account, from the passes that were made already."""
+        one = object.__new__(Summing)
+        one.__dict__.update({name: getattr(self, name) for name in _PASSES})
+        one.account = account
+        one._cells = [cell for cell in self._cells if cell.account == account]
+        return one
+
+    @cached_property
+    def by_account(self) -> Valued:
+        return self._value("account")
 
     def _value(self, by: By) -> Valued:
         return value(self.replayed, self.market, self.rules, self.end, start=self.start, grid=self.grid, by=by)
@@ -166,7 +196,7 @@ class Summing:
         loose = -sum(float(np.add.reduce(flows[n, after:])) for n, scope in own if scope[1] is None)
         if not self.rules.cash_tracking and self.account is None:
             return Rest(None, self._round(known(loose)), self._inflow(self.valued, after), 0.0)
-        by_account = self._value("account")
+        by_account = self.by_account
         inflow = self._inflow(by_account, after)
         if not self.rules.cash_tracking:
             return Rest(None, self._round(known(loose)), inflow, 0.0)

@@ -45,6 +45,15 @@ class HistoryRange:
         return self.whole.today
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Turned:
+    """A portfolio's days, and what its currency was in another one on each: float64, NaN where nobody knows."""
+
+    portfolio: Portfolio
+    found: History
+    rates: NDArray[np.float64]
+
+
 class Histories:
     """Answers what portfolios were and are worth. Loop-only; long computations run in a thread."""
 
@@ -90,19 +99,27 @@ class Histories:
     async def _total(
         self, portfolios: Sequence[Portfolio], currency: str, end: int | None, use_materialized: bool
     ) -> History | None:
+        turned = await self.turned(portfolios, currency, end, use_materialized=use_materialized)
+        parts = [Part(one.portfolio.id, one.found, one.rates, shown=rounded(one.found)[:, 0]) for one in turned]
+        return total(parts, currency) if parts else None
+
+    async def turned(
+        self, portfolios: Sequence[Portfolio], currency: str, end: int | None = None, *, use_materialized: bool = True
+    ) -> list[Turned]:
+        """Each of them that has begun, from its first day until `end`, at the latest today where the first is, with the
+        rates that turn its currency into `currency`."""
         if not portfolios:
-            return None
+            return []
         today = self.today(portfolios[0])
         last = today if end is None else min(end, today)
         market = await self._markets.rates({one.rules.currency for one in portfolios}, currency)
-        parts = []
+        turned = []
         for one in portfolios:
             whole = (await self.wholes.of(one, use_materialized=use_materialized)).history
             if whole is not None and whole.start <= last:
                 found = _until(whole, last)
-                rates = _rates(market, currency, one.rules.currency, found)
-                parts.append(Part(one.id, found, rates, shown=rounded(found)[:, 0]))
-        return total(parts, currency) if parts else None
+                turned.append(Turned(one, found, _rates(market, currency, one.rules.currency, found)))
+        return turned
 
     async def holdings(
         self, portfolio: Portfolio, day: int | None = None, account: str | None = None

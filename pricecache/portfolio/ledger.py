@@ -44,7 +44,7 @@ from pricecache.portfolio.reading import LedgerReader
 from pricecache.portfolio.threads import aside
 from pricecache.stores.commits import pause
 from pricecache.stores.ids import new_id
-from pricecache.stores.instruments import InstrumentStore
+from pricecache.stores.instruments import InstrumentStore, Own
 from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, LedgerStore, Row, gave_up
 from pricecache.stores.portfolios import RULES, PortfolioStore
 from pricecache.sync.backfill import Tracker
@@ -58,6 +58,7 @@ SPLITS_SECONDS = 5.0
 """How long a sale of more than is held waits for the splits of an instrument that is new here."""
 ROWS_TOLD = 1000
 """Bad rows that one answer lists."""
+ANOTHERS = "This is an instrument of another user's own. Give yours another symbol."
 Question = Callable[[Plan], Awaitable[Iterable[Instrument]]]
 """Is asked before a plan is carried out: raises to refuse it, answers which splits it would like to know first."""
 _Value = TypeVar("_Value")
@@ -179,7 +180,9 @@ class Ledgers(LedgerReader):
             return planned, faults, ledger_of(applied(view.rows, planned.change), portfolio.rules)
 
         planned, faults, after = await aside(len(view.rows) + len(incoming), make)
+        rows = [row.transaction for row in (*planned.change.inserted, *planned.change.replaced)]
         found, market = await self._impossible(view.ledger, after)
+        found = self._of_others(rows, portfolio.owner) or found
         return Preview(planned, faults or numbered(found, planned.numbers), view.ledger, after, market)
 
     async def put(
@@ -231,7 +234,7 @@ class Ledgers(LedgerReader):
                 after = Ledger(view.ledger.transactions, rules)
                 found, _ = await self._impossible(view.ledger, after)
                 _refuse(numbered(found, {}))
-                await self._follow([row.transaction for row in view.rows], rules.currency, by)
+                await self._follow([row.transaction for row in view.rows], rules.currency, by, portfolio.owner)
             try:
                 now = self._clock.time()
                 changed = await self._portfolios.change(portfolio, facts, now, version=version, generation=generation)
@@ -326,11 +329,12 @@ class Ledgers(LedgerReader):
         after = await aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
         found, market = await self._impossible(view.ledger, after)
         wanted = set(await question(planned)) if question is not None else set()
+        _refuse(numbered(self._of_others(rows, portfolio.owner), planned.numbers))
         uses = await aside(len(rows), lambda: uses_of(rows))
         ignorant = {use.instrument for use in uses if use.instrument is not None and self._is_new(use.instrument)}
         if found and not ignorant:
             _refuse(numbered(found, planned.numbers))
-        run = await self._follow(rows, base, by)
+        run = await self._follow(rows, base, by, portfolio.owner)
         if run is not None and (found or wanted & ignorant):
             await run.finished(SPLITS_SECONDS)
         if question is not None and wanted:
@@ -346,6 +350,14 @@ class Ledgers(LedgerReader):
             return replace(self._with_series(change), events=[*change.events, *events], corrects=corrects)
 
         return await aside(size, told)
+
+    def _of_others(self, rows: Sequence[Transaction], owner: str) -> list[dict[str, Any]]:
+        """A fault for each row that names an instrument of another user's own."""
+        own = {row.instrument for row in rows if row.instrument is not None and not row.instrument.place.has_provider}
+        entries = {one: self._catalog.find(one) for one in own}
+        anothers = {one for one, entry in entries.items() if entry is not None and entry.owner not in (None, owner)}
+        fault = {"field": "symbol", "code": "symbol_of_another_user", "detail": ANOTHERS}
+        return [{"id": row.id, **fault} for row in rows if row.instrument in anothers]
 
     def _today(self, portfolio: Portfolio) -> int:
         return day_number(datetime.fromtimestamp(self._clock.time(), ZoneInfo(portfolio.time_zone)).date())
@@ -373,11 +385,11 @@ class Ledgers(LedgerReader):
         market = self._markets.splits(await aside(size, lambda: after.instruments() | before.instruments()))
         return await aside(size, lambda: _new_faults(before, after, market)), market
 
-    async def _follow(self, rows: Sequence[Transaction], base: str, by: str) -> Any:
+    async def _follow(self, rows: Sequence[Transaction], base: str, by: str, owner: str) -> Any:
         """Keep the prices of everything that `rows` name, and of the currencies they need, from their first use on;
         the run that fills what is new, or None."""
         uses = await aside(len(rows), lambda: uses_of(rows))
-        await self._make_known(uses, by)
+        await self._make_known(uses, by, owner)
         days: dict[Instrument, int] = {}
         for use in uses:
             for instrument in self._needed(use, base):
@@ -395,7 +407,7 @@ class Ledgers(LedgerReader):
             if pair is not None:
                 yield pair
 
-    async def _make_known(self, uses: Iterable[Use], by: str) -> None:
+    async def _make_known(self, uses: Iterable[Use], by: str, owner: str) -> None:
         own: dict[Instrument, Use] = {}
         for use in uses:
             instrument = use.instrument
@@ -403,10 +415,10 @@ class Ledgers(LedgerReader):
                 continue
             own.setdefault(instrument, use)
         for instrument, use in own.items():
-            now = self._clock.time()
-            (entry,) = await self._instruments.add([instrument], wanted_from=use.day, tracked=False, by=by, now=now)
-            if use.currency is not None and not entry.head.count:
-                await self._instruments.set_facts(entry, currency=use.currency)
+            now, new = self._clock.time(), Own(instrument, use.currency)
+            (entry,) = await self._instruments.add_own([new], owner, wanted_from=use.day, by=by, now=now)
+            if entry.owner != owner:  # who was faster by a moment
+                raise Invalid(ANOTHERS, code="symbol_of_another_user")
 
     # planning: reads single entries of the catalog's dictionaries, which a thread may
 

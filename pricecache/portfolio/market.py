@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -169,18 +169,18 @@ class Markets:
 
     def _settled(self, entries: Iterable[Entry], now: float) -> int:
         """The last day up to which every session of every one is due, and has no provisional bar."""
-        last, by_calendar = FOR_EVER, dict[tuple[str, float], int]()
-        for entry in entries:
-            name, lag = entry.instrument.place.calendar, entry.lag(self._lag)
-            if (name, lag) not in by_calendar:
-                calendar, due_until = self._calendars.get(name), self._due_until(entry, self._calendars.get(name), now)
-                following = int(calendar.sessions.searchsorted(due_until, side="right"))
-                is_known = following < len(calendar.sessions)
-                by_calendar[name, lag] = int(calendar.sessions[following]) - 1 if is_known else due_until
-            last = min(last, by_calendar[name, lag])
-            if len(entry.tail):
-                last = min(last, int(entry.tail.sessions[0]) - 1)
-        return last
+        by_calendar: dict[tuple[str, float], int] = {}
+        return min((self._settled_of(entry, now, by_calendar) for entry in entries), default=FOR_EVER)
+
+    def _settled_of(self, entry: Entry, now: float, by_calendar: dict[tuple[str, float], int]) -> int:
+        name, lag = entry.instrument.place.calendar, entry.lag(self._lag)
+        last = by_calendar.get((name, lag))
+        if last is None:
+            calendar, due_until = self._calendars.get(name), self._due_until(entry, self._calendars.get(name), now)
+            following = int(calendar.sessions.searchsorted(due_until, side="right"))
+            is_known = following < len(calendar.sessions)
+            last = by_calendar[name, lag] = int(calendar.sessions[following]) - 1 if is_known else due_until
+        return min(last, int(entry.tail.sessions[0]) - 1) if len(entry.tail) else last
 
     def holds(self, view: MarketView, now: float) -> bool:
         """Whether a ledger would be told the same at instant `now`. Cheap: it stands before every answer."""
@@ -208,6 +208,29 @@ class Markets:
             return None
         known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
         return known, self._settled(entries, self._clock.time())
+
+    async def standings(self, entries: Sequence[Entry]) -> list[tuple[SeriesFacts, int]]:
+        """What is known of each now, and the last day that only a new revision of it can change. Raises `Unavailable`
+        while a calendar is built."""
+        doubted = [entry for entry in entries if not self._catalog.trusted or not entry.current]
+        if doubted:
+            await self._columns.store.refresh(doubted)
+        today, now = self._today(), self._clock.time()
+        by_calendar: dict[tuple[str, float], int] = {}
+        return [(self._facts(entry, today), self._settled_of(entry, now, by_calendar)) for entry in entries]
+
+    async def closes(self, entries: Sequence[Entry], currencies: Iterable[str], base: str) -> MarketData:
+        """Of these instruments, and the rates of their and of these whole currencies into `base`, without what it takes
+        to tell how long that holds. Raises `Unavailable` while a calendar is built."""
+        units = sorted({*currencies, *(major(entry.currency) for entry in entries)})
+        pairs = {unit: entry for unit in units if (entry := self._pair(unit, base)) is not None}
+        needed = [*entries, *pairs.values()]
+        await self._load(needed)
+        columns = {entry.id: await self._column(entry) for entry in needed}
+        return MarketData(
+            {entry.instrument: columns[entry.id] for entry in entries},
+            {unit: columns[entry.id].closes for unit, entry in pairs.items()},
+        )
 
     async def rates(self, currencies: Iterable[str], base: str) -> MarketData:
         """How much of `base` one of each of these whole currencies was."""

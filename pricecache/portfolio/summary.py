@@ -15,7 +15,7 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.core.present import SummaryNow
 from pricecache.core.summaries import Turned
-from pricecache.core.summary import summary
+from pricecache.core.summary import summaries_by_account, summary
 from pricecache.errors import Corrupt
 from pricecache.portfolio.latest import LatestSessions
 from pricecache.portfolio.ledger import Ledgers
@@ -98,6 +98,17 @@ class Summaries:
 
         found = await aside(asked.rows, compute)
         return Summarised(asked.portfolio, asked.at, found, asked.sessions, asked.market, asked.state.corrections)
+
+    async def by_account(self, portfolio: Portfolio) -> tuple[Summarised, dict[str, SummaryNow]]:
+        """Of the portfolio, and of each account that anything was ever in. Raises as `of`."""
+        asked = await self.asked(portfolio)
+
+        def compute() -> tuple[SummaryNow, dict[str, SummaryNow]]:
+            return summaries_by_account(asked.ledger, asked.market, asked.sessions, asked.end, since=asked.since)
+
+        whole, accounts = await aside(asked.rows, compute)
+        found = Summarised(portfolio, asked.at, whole, asked.sessions, asked.market, asked.state.corrections)
+        return found, accounts
 
     async def asked(self, portfolio: Portfolio) -> Asked:
         """All that a summary of it is computed from. Raises as `of`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from pricecache.cache.live import LiveCache
@@ -30,7 +30,7 @@ OPEN_ORDERS = 1000
 
 class PortfolioFeeds:
     """Answers from the database and from what is followed. Loop-only. Raises `NotFound` when the portfolio has gone,
-    `Unavailable` while a calendar is built, and what the database raises."""
+    `Unavailable` while a calendar is built, and what the database raises. `more`: further values of a portfolio."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class PortfolioFeeds:
         self._order_fields = order_fields
         self._clock = clock
         self._following: tuple[Follower, Valuer] | None = None
+        self.more: Callable[[str], Awaitable[Mapping[str, Event]]] = _nothing
 
     def follow_with(self, follower: Follower, valuer: Valuer) -> None:
         """Who is to follow what somebody listens to; it tells the stream, which asks here, so it comes last."""
@@ -70,7 +71,8 @@ class PortfolioFeeds:
         if not found.values:  # else others have been told older ones, and what is told next starts from these
             found.begin_telling(dict(values))
         held = frozenset(one.instrument.key for one in summarised.summary.positions if one.quantity)
-        return PortfolioState(epoch, seq, values | await self._open_orders(portfolio_id), held)
+        beside = {**await self._open_orders(portfolio_id), **await self.more(portfolio_id)}
+        return PortfolioState(epoch, seq, values | beside, held)
 
     async def _summarised(self, portfolio: Portfolio) -> Summarised:
         """On a new database calendars are built first, which takes some seconds: worth waiting for."""
@@ -96,6 +98,10 @@ class PortfolioFeeds:
     async def _open_orders(self, portfolio_id: str) -> dict[str, Event]:
         orders = await self._orders.page(portfolio_id, OPEN_ORDERS, is_open=True)
         return {f"order:{one.id}": {"type": "order:updated", **self._order_fields(one)} for one in orders}
+
+
+async def _nothing(portfolio_id: str) -> Mapping[str, Event]:
+    return {}
 
 
 def price_events(quotes: Iterable[Quote], now: float) -> dict[str, Event]:

@@ -15,7 +15,7 @@ from pricecache.realtime.places import Place
 CHANNELS = ("positions", "account", "trades", "orders", "prices")
 """By the bit of each in a mask, from the lowest on."""
 PRICES = 1 << CHANNELS.index("prices")
-_BITS = {"position": 1, "account": 2, "trade": 4, "trades": 4, "order": 8, "price": PRICES}
+_BITS = {"position": 1, "account": 2, "reconstruction": 2, "trade": 4, "trades": 4, "order": 8, "price": PRICES}
 STATES = _BITS["position"] | _BITS["account"]
 """Channels of values whose latest is all there is to know. What became of an order is told by numbered events."""
 

@@ -62,7 +62,8 @@ class Index:
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
-    *("orders", "stream_events"),
+    *("orders", "stream_events", "broker_data"),
+    *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days", "snapshot_gone"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     "bars_1d": {"timeField": "ts", "metaField": "meta", "granularity": "hours"},
@@ -98,8 +99,24 @@ INDEXES = (
     Index("transactions", (("portfolio", ASCENDING), ("externalId", ASCENDING)), unique=True, only_with="externalId"),
     Index("orders", (("portfolio", ASCENDING), ("number", DESCENDING))),
     Index("orders", (("portfolio", ASCENDING), ("open", ASCENDING), ("number", DESCENDING)), only_with="open"),
+    Index("broker_data", (("connection", ASCENDING), ("number", ASCENDING)), only_with="connection"),
     Index("stream_events", (("portfolio", ASCENDING), ("last", ASCENDING)), unique=True),
     Index("stream_events", (("expiresAt", ASCENDING),), expire_after=0),
+    Index("connections", (("user", ASCENDING), ("_id", ASCENDING))),
+    Index("connections", (("postedAs", ASCENDING),), unique=True, only_with="postedAs"),
+    Index("connections", (("item", ASCENDING),), unique=True, only_with="item"),
+    Index("connections", (("nextFetchAt", ASCENDING),), only_with="nextFetchAt"),
+    Index("reconstructions", (("user", ASCENDING), ("_id", ASCENDING))),
+    Index("reconstructions", (("portfolio", ASCENDING),)),
+    Index("reconstructions", (("state", ASCENDING), ("queuedAt", ASCENDING))),
+    Index("reconstructions", (("running", ASCENDING),), unique=True, only_with="running"),
+    Index("reconstructions", (("slot", ASCENDING),), unique=True, only_with="slot"),
+    Index("symbol_mappings", (("keys", ASCENDING),), unique=True),
+    Index("symbol_mappings", (("changedAt", ASCENDING),)),
+    Index("user_mappings", (("user", ASCENDING), ("keys", ASCENDING)), unique=True),
+    Index("user_mappings", (("shared", ASCENDING),), only_with="shared"),
+    Index("ledger_state", (("unseen", ASCENDING),), only_with="unseen"),
+    Index("snapshot_rosters", (("portfolios", ASCENDING),)),
 )
 _SCHEMA = hashlib.sha256(repr((ORDINARY, sorted(TIME_SERIES.items()), INDEXES)).encode()).hexdigest()[:16]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -26,6 +27,16 @@ from pricecache.stores.sync_state import SyncStateStore, take_state
 log = structlog.get_logger(__name__)
 
 _DUPLICATE_KEY = 11000
+NO_FACTS: Mapping[Instrument, Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """An instrument of a user's own. `currency`: of its prices, None where that is not known."""
+
+    instrument: Instrument
+    currency: str | None = None
+    name: str | None = None
 
 
 class InstrumentStore:
@@ -124,6 +135,7 @@ class InstrumentStore:
         entry.spellings = document.get("spellings", {})
         entry.currencies = tuple((since, code) for since, code in document.get("currencies", ()))
         entry.fixed = frozenset(document.get("fixed", ()))
+        entry.owner = document.get("owner")
         if replace(entry, sessions=None) != before:
             entry.touch()
         return entry
@@ -146,6 +158,15 @@ class InstrumentStore:
             await self.set_tracked(untracked, True, by=by, now=now)
         return entries
 
+    async def add_own(self, wanted: Sequence[Own], owner: str, *, wanted_from: int, by: str, now: float) -> list[Entry]:
+        """Make instruments of a user's own known; of those known already the owner stays who it is, which the caller
+        has to look at. None is tracked."""
+        facts = {one.instrument: _own_facts(one, owner) for one in wanted}
+        new = [instrument for instrument in facts if self._catalog.get(instrument) is None]
+        if new:
+            await self._insert(new, wanted_from, by, now, facts)
+        return [self._catalog.require(one.instrument) for one in wanted]
+
     async def deepen(self, wanted: Sequence[tuple[Entry, int]]) -> list[Entry]:
         """Want each of these from a day on (days since 1970-01-01); those that were not, which are wanted deeper now.
         One that bars put in by hand made known has the first of these as its depth."""
@@ -153,7 +174,14 @@ class InstrumentStore:
         await self._states.save_many([(entry, replace(entry.state, wanted_from=day)) for entry, day in deeper])
         return [entry for entry, _ in deeper]
 
-    async def _insert(self, new: Sequence[Instrument], wanted_from: int, by: str, now: float) -> None:
+    async def _insert(
+        self,
+        new: Sequence[Instrument],
+        wanted_from: int,
+        by: str,
+        now: float,
+        facts: Mapping[Instrument, Mapping[str, Any]] = NO_FACTS,
+    ) -> None:
         first = await next_id(self._database, "series", len(new))
         documents = [
             {
@@ -166,6 +194,7 @@ class InstrumentStore:
                 "addedBy": by,
                 "addedAt": _instant(now),
                 "wantedFrom": wanted_from,
+                **facts.get(instrument, {}),
             }
             for i, instrument in enumerate(new)
         ]
@@ -282,6 +311,11 @@ def _canonical(instrument: Instrument) -> Instrument:
         return Instrument.parse_in(symbol, market)
     except Invalid:
         return instrument
+
+
+def _own_facts(one: Own, owner: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"owner": owner, "currency": one.currency, "name": one.name}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _instant(seconds: float) -> datetime:

@@ -245,9 +245,10 @@ async def move_on(
 
     `generation`: what it has to be at, None: at any. `day`: the first day that is doubtful from now on, or None. The
     number of the last of the portfolio's events, `events` of which are new. `corrects`: what had been is another now.
+    It counts as `unseen` until its next snapshot is taken.
     """
     key = {"_id": portfolio} if generation is None else {"_id": portfolio, "generation": generation}
-    update: Document = {"$inc": {"generation": 1, "places": places, "events": events}}
+    update: Document = {"$inc": {"generation": 1, "places": places, "events": events}, "$set": {"unseen": True}}
     if corrects:
         update["$inc"]["corrections"] = 1
     if day is not None:

@@ -38,19 +38,33 @@ class PortfolioStore:
         self._portfolios = database["portfolios"]
         self._accounts = database["accounts"]
         self._transactions = database["transactions"]
-        self._beside = database["orders"], database["stream_events"]
+        self._beside = database["orders"], database["stream_events"], database["reconstructions"]
         self._states = database["ledger_state"]
         self._batches = LedgerBatches(database)
 
     # portfolios
 
-    async def create(self, owner: str, facts: Mapping[str, Any], now: float) -> Portfolio:
-        """`facts`: the stored fields of a portfolio but for ids, version and times."""
-        document = {"_id": new_id(), "owner": owner, **facts, **_born(now)}
-        async with self._client.start_session() as session, await session.start_transaction():
-            await self._portfolios.insert_one(document, session=session)
-            await self._states.insert_one({"_id": document["_id"], "generation": 0, "places": 0}, session=session)
-        return _portfolio(document)
+    async def create(
+        self, owner: str, facts: Mapping[str, Any], now: float, portfolio_id: str | None = None
+    ) -> Portfolio:
+        """`facts`: the stored fields of a portfolio but for ids, version and times. `portfolio_id`: a new id that
+        somebody has noted already; where there is one of it, that is given."""
+        document = {"_id": portfolio_id or new_id(), "owner": owner, **facts, **_born(now)}
+        for attempt in range(RACES):
+            try:
+                async with self._client.start_session() as session, await session.start_transaction():
+                    await self._portfolios.insert_one(document, session=session)
+                    state = {"_id": document["_id"], "generation": 0, "places": 0}
+                    await self._states.insert_one(state, session=session)
+            except PyMongoError as exc:
+                if portfolio_id is None:
+                    raise
+                await _again(exc, attempt)
+                if (found := await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})) is not None:
+                    return _portfolio(found)
+            else:
+                return _portfolio(document)
+        raise gave_up()
 
     async def all_of(self, owner: str) -> list[Portfolio]:
         """Oldest first."""
@@ -96,6 +110,12 @@ class PortfolioStore:
         found = await self._portfolios.find({"_id": {"$gt": after}}).sort("_id", 1).limit(count).to_list()
         return [self._known(document, ticket) for document in found]
 
+    async def of_ids(self, ids: Sequence[str]) -> list[Portfolio]:
+        """Those of them that there are, whoever they belong to, by id."""
+        ticket = self._heads.ticket
+        found = await self._portfolios.find({"_id": {"$in": list(ids)}}).sort("_id", 1).to_list()
+        return [self._known(document, ticket) for document in found]
+
     def _known(self, document: Document, ticket: int) -> Portfolio:
         portfolio = _portfolio(document)
         self._heads.keep_portfolio(portfolio, ticket)
@@ -130,12 +150,15 @@ class PortfolioStore:
                         raise LedgerMoved
                     if facts.keys() & set(RULES):
                         await move_on(self._states, session, before.id, generation, BEGINNING, corrects=True)
+                    elif "timeZone" in facts:  # when its days are over, which snapshots go by
+                        await move_on(self._states, session, before.id, generation, None)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         return _portfolio(after)
 
     async def delete(self, owner: str, portfolio_id: str, version: int | None = None) -> None:
-        """With all its accounts, transactions, orders and events. Raises `NotFound`, `VersionMismatch`."""
+        """With all its accounts, transactions, orders, events and reconstructions. Raises `NotFound`,
+        `VersionMismatch`."""
         for attempt in range(RACES):
             before = await self.get(owner, portfolio_id)
             if version not in (None, before.version):
@@ -155,6 +178,7 @@ class PortfolioStore:
             if not (await self._portfolios.delete_one(key, session=session)).deleted_count:
                 raise LedgerMoved
             await self._states.delete_one({"_id": before.id}, session=session)
+            await self._portfolios.database["snapshot_gone"].insert_one({"_id": before.id}, session=session)
             await self._batches.delete(before.id, session)
             for collection in (self._accounts, self._transactions, *self._beside):
                 await collection.delete_many({"portfolio": before.id}, session=session)
@@ -162,10 +186,13 @@ class PortfolioStore:
 
     # accounts
 
-    async def create_account(self, portfolio: Portfolio, facts: Mapping[str, Any], now: float) -> Account:
-        """`facts`: the stored fields of an account but for ids, version and times. Raises `NotFound` when the
-        portfolio goes meanwhile."""
-        document = {"_id": new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
+    async def create_account(
+        self, portfolio: Portfolio, facts: Mapping[str, Any], now: float, account_id: str | None = None
+    ) -> Account:
+        """`facts`: the stored fields of an account but for ids, version and times. `account_id`: a new id that somebody
+        has noted already, so that to ask again makes no second one. Raises `NotFound` when the portfolio goes
+        meanwhile."""
+        document = {"_id": account_id or new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
         for attempt in range(RACES):
             try:
                 with self._heads.changing(portfolio.id):

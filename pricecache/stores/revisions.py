@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from pricecache.errors import Corrupt
 from pricecache.stores.series import actions_from
 
 _PARTS = ("added", "replaced", "removed")
+REVISIONS_READ = 2000
+"""Revisions that are decoded before the event loop gets its turn."""
 NO_SESSION = 1 << 40
 """Later than any session."""
 
@@ -89,13 +92,14 @@ async def revisions_between(
 
 
 async def first_changed(
-    database: AsyncDatabase[dict[str, Any]], spans: Mapping[int, tuple[int, int]]
+    database: AsyncDatabase[dict[str, Any]], spans: Mapping[int, tuple[int, int]], up_to: int = NO_SESSION
 ) -> dict[int, int | None]:
     """For each series the first session that had another bar after a revision of its span `(after, up_to]` than before
-    it; None where nobody can tell, `NO_SESSION` where none had. With one query for all of them."""
+    it; None where nobody can tell, `NO_SESSION` where none had. With one query for all of them. `up_to`: what comes
+    after that session is as good as none."""
     clauses = [
-        {"_id": {"$gt": {"s": series, "rev": after}, "$lte": {"s": series, "rev": up_to}}}
-        for series, (after, up_to) in spans.items()
+        {"_id": {"$gt": {"s": series, "rev": after}, "$lte": {"s": series, "rev": until}}}
+        for series, (after, until) in spans.items()
     ]
     if not clauses:
         return {}
@@ -104,11 +108,20 @@ async def first_changed(
     for document in await database["revisions"].find({"$or": clauses}, {"from": 1, "changed": 1}).to_list():
         series = document["_id"]["s"]
         counts[series] += 1
-        day, known = _first_of(document), first[series]
+        is_late = document["from"] is not None and document["from"] > up_to
+        day, known = NO_SESSION if is_late else _first_of(document), first[series]
         first[series] = None if day is None or known is None else min(day, known)
     return {
-        series: first[series] if counts[series] == up_to - after else None for series, (after, up_to) in spans.items()
+        series: first[series] if counts[series] == until - after else None for series, (after, until) in spans.items()
     }
+
+
+async def firsts_since(database: AsyncDatabase[dict[str, Any]], at: float) -> dict[tuple[int, int], int | None]:
+    """By series and revision, of those made since instant `at` (by their writers' clocks, so perhaps not all): the
+    first session that each may have changed; None where it is not kept. With one query."""
+    key = {"batch": {"$gte": ObjectId.from_datetime(datetime.fromtimestamp(max(at, 0.0), UTC))}}
+    found = await database["revisions"].find(key, {"from": 1}).batch_size(REVISIONS_READ).to_list()
+    return {(one["_id"]["s"], one["_id"]["rev"]): one["from"] for one in found}
 
 
 def _first_of(document: Mapping[str, Any]) -> int | None:

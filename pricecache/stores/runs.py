@@ -69,7 +69,7 @@ class RunHandle:
 
     What it tells is stored at most once a second, and at the end. Once `stopping` is True the routine should return
     soon; with `done` short of `total` the run then counts as interrupted. `failed`: the instruments (or ids of
-    portfolios) of which at least one failure was told.
+    portfolios or connections) of which at least one failure was told.
     """
 
     def __init__(self, run: Run) -> None:
@@ -99,6 +99,10 @@ class RunHandle:
     def fail_portfolio(self, portfolio_id: str, code: str, detail: str) -> None:
         """The same for a portfolio."""
         self._fail(portfolio_id, {"portfolio_id": portfolio_id}, code, detail)
+
+    def fail_connection(self, connection_id: str, code: str, detail: str) -> None:
+        """The same for a connection."""
+        self._fail(connection_id, {"connection_id": connection_id}, code, detail)
 
     def _fail(self, who: Hashable, names: dict[str, str], code: str, detail: str) -> None:
         self.failed.add(who)

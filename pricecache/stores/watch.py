@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 _WATCHED = (
     *("series", "actions", "sync_state", "instruments", "quote_batches"),
-    *("portfolios", "ledger_state", "stream_events"),
+    *("portfolios", "ledger_state", "stream_events", "reconstructions"),
 )
 RETRY_SECONDS = 1.0
 
@@ -38,6 +38,7 @@ class ChangeWatcher:
     is announced by `bars` to its subscribers. `owner`: this daemon, whose own batches of quotes and stream events
     are passed over. `on_quotes` is given what others published, `on_stream_events` what others' changes of portfolios
     told, `on_portfolio` the id of each portfolio that changed or whose ledger did, whoever changed it,
+    `on_reconstruction` the connection of each that came further, whoever does it,
     `on_portfolio_created` owner and id of each that is new, `on_portfolio_deleted` the id of each that is no more;
     `on_reopened` is called after each opening: what happened before it may have gone unseen.
     """
@@ -67,6 +68,7 @@ class ChangeWatcher:
         self.on_portfolio: Callable[[str], object] = lambda portfolio_id: None
         self.on_portfolio_created: Callable[[str, str], object] = lambda owner, portfolio_id: None
         self.on_portfolio_deleted: Callable[[str], object] = lambda portfolio_id: None
+        self.on_reconstruction: Callable[[str], Awaitable[object]] = _unheard
         self.on_reopened: Callable[[], object] = lambda: None
         self._handlers: Mapping[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "series": self._on_series,
@@ -77,6 +79,7 @@ class ChangeWatcher:
             "portfolios": self._on_portfolio_itself,
             "ledger_state": self._on_portfolio,
             "stream_events": self._on_events,
+            "reconstructions": self._on_reconstruction,
         }
 
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
@@ -158,7 +161,16 @@ class ChangeWatcher:
             self._heads.forget(event["documentKey"]["_id"])
             self.on_portfolio(event["documentKey"]["_id"])
 
+    async def _on_reconstruction(self, event: dict[str, Any]) -> None:
+        changed = event.get("updateDescription", {}).get("updatedFields", {})
+        if changed.keys() != {"heartbeatAt"} and event["operationType"] != "delete":
+            await self.on_reconstruction(event["documentKey"]["_id"])
+
     async def _on_events(self, event: dict[str, Any]) -> None:
         document = event.get("fullDocument")
         if event["operationType"] == "insert" and document is not None and document["owner"] != self._owner:
             self.on_stream_events(document["portfolio"], events_of(document))
+
+
+async def _unheard(connection: str) -> None:
+    pass

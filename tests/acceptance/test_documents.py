@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,15 @@ import pytest
 from tests import documents, faulty_files
 from tests.daemon import DaemonProcess
 from tests.documents import MANUAL, README, Block
+from tests.fakes.plaid import FakePlaid
 from tests.mongod import TestMongod
 
 pytestmark = pytest.mark.slow
 
 KEY, SECRET = "the-key-of-the-tests", "a secret of the tests, long enough for HS256"
 SYMBOLS = "AAPL,FB,MSFT,^SAMPLE4,AAPLX-USD:CRYPTO"
-NOT_WAITED_FOR = ("verify", "materialize_history")
-"""Jobs that need not have run: on request only, or first after a minute."""
+NOT_WAITED_FOR = ("verify", "materialize_history", "broker_fetch", "eod_snapshot")
+"""Jobs that need not have run: on request only, or first after a while."""
 RUNNABLE = [block for path in (README, MANUAL) for block in documents.blocks(path) if block.is_runnable]
 
 
@@ -59,6 +61,17 @@ def faulty_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) 
             status, _ = daemon.post("/cache/backfill-symbol?wait=30", {"symbol": symbol, "start": start.isoformat()})
             assert status == 200
         yield daemon
+
+
+@pytest.fixture(scope="module")
+def plaid_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """With keys of a fake Plaid that has one login, whose public token the manual shows."""
+    with FakePlaid("client", "secret") as plaid:
+        plaid.add("public-sandbox-7d3f")
+        settings = {"PLAID_CLIENT_ID": "client", "PLAID_SECRET_KEY": "secret", "plaid_url": plaid.url}
+        key = base64.urlsafe_b64encode(b"documents" + bytes(23)).decode()
+        folder = tmp_path_factory.mktemp("plaid")
+        yield from started(folder, mongod, "documents_plaid", symbols="AAPL", secrets_key=key, **settings)
 
 
 def started(folder: Path, mongod: TestMongod, database: str, **settings: str) -> Iterator[DaemonProcess]:
@@ -100,7 +113,7 @@ def wait_for_another_second(daemon: DaemonProcess) -> None:
 def asked_by(block: Block) -> str:
     """The fixture of the daemon that a block is for."""
     if block.daemon:
-        return {"faulty files": "faulty_daemon"}[block.daemon]
+        return {"faulty files": "faulty_daemon", "plaid": "plaid_daemon"}[block.daemon]
     return "keyed_daemon" if "$KEY" in block.text or "$TOKEN" in block.text else "open_daemon"
 
 

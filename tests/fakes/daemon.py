@@ -66,7 +66,7 @@ class FakeDaemon:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_DELETE = _reply
+            do_GET = do_POST = do_PUT = do_DELETE = _reply
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

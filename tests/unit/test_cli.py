@@ -97,6 +97,11 @@ def test_work_that_failed_in_part_or_whole_is_1(daemon: FakeDaemon, run: dict[st
         ("providers", "reset"),
         ("sync", "--loud"),
         ("transactions",),
+        ("map-security",),
+        ("map-security", "m1"),
+        ("map-security", "m1", "AAPL", "--brokers-own"),
+        ("unmap-security",),
+        ("mappings", "--state", "lost"),
         ("transactions", "import", "--portfolio-id", "p1"),
         ("transactions", "export", "x.csv", "--portfolio-id", "p1"),
         ("transactions", "list", "--dry-run", "--portfolio-id", "p1"),
@@ -314,6 +319,39 @@ def test_providers_are_shown_as_a_table_and_reset_by_name(
     assert main(["providers", "reset", "yfinance", "--budget"]) == 0
     assert main(["providers", "reset", "yfinance"]) == 0
     assert [one.body for one in daemon.asked[-2:]] == [{"budget": True}, {}]
+
+
+# mappings
+
+SECURITY = {"id": "s1", "name": "Apple", "kind": "equity", "ticker": "AAPL", "exchange": "XNAS", "isin": None,
+            "cusip": None, "sedol": None, "currency": "USD"}  # fmt: skip
+MAPPING = {"id": "m1", "state": "review", "symbol": "B-XYZ", "market": "CUSTOM", "isBrokersOwn": True,
+           "confidence": 0.7, "reasons": ["ticker (+0.50): AAPL:US"], "candidate": {"symbol": "AAPL", "market": "US"},
+           "security": SECURITY, "decision": None, "updatedAt": None}  # fmt: skip
+COUNTS = {"mapped": 1, "review": 1, "unmapped": 0, "overridden": 0}
+
+
+def test_mappings_are_listed_for_the_user_or_for_everybody(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = {"counts": COUNTS, "mappings": [MAPPING]}
+    daemon.put("GET /api/portfolio/mappings?limit=5000", answer)
+    daemon.put("GET /api/admin/mappings?state=review&limit=5000", answer)
+    assert main(["mappings"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("m1", "B-XYZ", "AAPL:US", "1 mapped, 1 review"))
+    assert main(["mappings", "--state", "review", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_what_a_security_is_can_be_decided_and_taken_back(daemon: FakeDaemon) -> None:
+    daemon.put("PUT /api/portfolio/mappings/m1", MAPPING)
+    daemon.put("PUT /api/admin/mappings/m1", MAPPING)
+    daemon.put("DELETE /api/portfolio/mappings/m1", MAPPING)
+    assert main(["map-security", "m1", "SAP:DE"]) == 0
+    assert main(["map-security", "m1", "--brokers-own", "--all"]) == 0
+    assert main(["unmap-security", "m1"]) == 0
+    assert [one.body for one in daemon.asked] == [{"symbol": "SAP", "market": "DE"}, {"symbol": None}, None]
 
 
 # transactions

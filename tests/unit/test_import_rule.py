@@ -24,7 +24,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"providers", "brokers", "stores", "cache"}),
     frozenset({"sync", "portfolio", "realtime"}),
     frozenset({"health", "jobs", "api"}),
-    frozenset({"app", "daemon", "parts", "realtime_parts", "broker_parts", "vendors", "offline"}),
+    frozenset(
+        {"app", "daemon", "parts", "realtime_parts", "broker_parts", "reconstruction_parts", "vendors", "offline"}
+    ),
     frozenset({"cli", "commands", "client", "display", "doctor", "__main__"}),
 )
 """Rooms and top-level modules, innermost first. A room may import from itself, its own layer and those before it."""
@@ -52,15 +54,8 @@ ONLY_FOR = {
 
 HEAVY = frozenset(
     {
-        "pandas",
-        "yfinance",
-        "scipy",
-        "exchange_calendars",
-        "pyarrow",
-        "bokeh_sampledata",
-        "fiftyone",
-        "plaid",
-        "rapidfuzz",
+        *("pandas", "yfinance", "scipy", "exchange_calendars", "pyarrow", "bokeh_sampledata", "fiftyone"),
+        *("plaid", "rapidfuzz"),
     }
 )
 """Vendor packages that are imported inside functions only, off the start path."""

@@ -98,12 +98,16 @@ def test_a_row_that_stands_twice_is_a_mistake() -> None:
         Router([route("GET", "/a/{x}"), route("GET", "/a/{x}")])
 
 
+SIGNED = {"/api/plaid/webhook"}
+"""Open to everybody, and believing only who signs what is sent."""
+
+
 def test_the_table_says_all_of_every_route() -> None:
     faults = []
     for row in ROUTES:
         if not (row.summary and row.tags and row.answers):
             faults.append(f"{row.method} {row.path} lacks a summary, a tag or its answers")
-        if row.method != "GET" and row.scope is None:
+        if row.method != "GET" and row.scope is None and row.path not in SIGNED:
             faults.append(f"{row.method} {row.path} changes something and is open to everybody")
         if row.method == "GET" and row.body is not None:
             faults.append(f"{row.method} {row.path} takes a body")

@@ -1,0 +1,136 @@
+"""From the bytes that somebody posts to what a broker says: Plaid's own JSON, or the neutral one, or none at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
+
+from pricecache.api.reconstruction_inputs import Asked
+from pricecache.api.uploads import Upload
+from pricecache.api.wire import Malformed, UnsupportedBody, invalid_input
+from pricecache.brokers.neutral import read_neutral
+from pricecache.brokers.plaid_payload import read_plaid
+from pricecache.core.bars import day_number
+from pricecache.core.broker import BrokerData
+from pricecache.errors import Invalid
+from pricecache.portfolio.broker_intake import Posted
+
+PLAIDS_DAY = ZoneInfo("America/New_York")
+"""Where the day ends that Plaid's holdings are of: they bear no date."""
+_OURS = ("portfolioId", "portfolioName", "force", "connectionId")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for, and what was posted with it; None: nothing but to do it again."""
+
+    asked: Asked
+    posted: Posted | None
+
+
+def read_request(upload: Upload | None, now: float) -> Request:
+    """Blocking. `now`: seconds since 1970 UTC. Raises `Malformed`, `UnsupportedBody`, and `Invalid` with a row for
+    every fault of what was posted."""
+    if upload is None:
+        return Request(_asked({}), None)
+    if upload.kind != "json":
+        raise UnsupportedBody
+    body = _parsed(upload.content)
+    asked = _asked({name: body.pop(name) for name in _OURS if name in body})
+    named = {name: body.pop(name) for name in ("plaid", "broker") if name in body}
+    if len(named) > 1 or (named and body) or (asked.connection_id is not None and (named or body)):
+        raise Invalid("Send one payload, or name a connection.", code="ambiguous_payload")
+    kind, payload = next(iter(named.items()), (_kind_of(body), body))
+    if kind is None:
+        return Request(asked, None)
+    if not isinstance(payload, dict):
+        raise Invalid(f"{kind} is an object.", code="invalid_value")
+    day = day_number(datetime.fromtimestamp(now, PLAIDS_DAY).date()) if kind == "plaid" else int(now // 86400)
+    data, source = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
+    digest = hashlib.sha256(f"{day} {kind} ".encode() + upload.content).hexdigest()
+    return Request(asked, Posted(data, f"{source}/{min(data.accounts, default='')}", digest))
+
+
+def _kind_of(body: Mapping[str, Any]) -> str | None:
+    if not body:
+        return None
+    if "asOf" not in body and ("investment_transactions" in body or _has_plaids_accounts(body)):
+        return "plaid"
+    if "asOf" in body or "accounts" in body:
+        return "broker"
+    name = min(body)[:64]
+    raise Invalid(f"There is no field {name}: send plaid, broker, connectionId, or nothing.", code="unknown_field")
+
+
+def _has_plaids_accounts(body: Mapping[str, Any]) -> bool:
+    accounts = body.get("accounts")
+    return isinstance(accounts, list) and any(isinstance(one, dict) and "account_id" in one for one in accounts)
+
+
+def _plaid(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:
+    """`payload`: one object with everything, or `holdings` and `transactions` as Plaid answered them, the latter one
+    page or a list of them."""
+    item = payload.get("item")
+    held, pages = payload.get("holdings"), payload.get("transactions")
+    if isinstance(held, dict):
+        item = item or held.get("item")
+        listed = pages if isinstance(pages, list) else [] if pages is None else [pages]
+        if not all(isinstance(page, dict) for page in listed):
+            raise Invalid("A page of transactions is an object.", code="invalid_value")
+        given: tuple[Mapping[str, Any], list[Mapping[str, Any]]] = held, listed
+    else:
+        given = payload, [payload]
+    name = item.get("institution_name") if isinstance(item, dict) else None
+    institution = name[:200] if isinstance(name, str) and name.strip() else None
+    return read_plaid(*given, today=day, institution=institution), "plaid"
+
+
+def _neutral(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:
+    source = payload.get("source")
+    name = source.strip()[:64] if isinstance(source, str) and source.strip() else "broker"
+    return read_neutral(payload, today=day, scope=f"posted:{name}"), name
+
+
+def _asked(given: Mapping[str, Any]) -> Asked:
+    try:
+        return Asked.model_validate(given)
+    except ValidationError as exc:
+        raise invalid_input(exc, "body") from exc
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise Malformed(f"The body is not UTF-8: byte {exc.start} cannot be read.", code="bad_encoding") from exc
+    try:
+        # the hook is Python's, so that other threads get their turn while a long text is read
+        found = json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as exc:
+        raise Malformed(f"The body is no JSON: {exc}"[:200], code="malformed_json") from exc
+    if not isinstance(found, dict):
+        raise Invalid("The body is an object.", code="invalid_value")
+    return found
+
+
+def _decimal(text: str) -> Decimal | str:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent that is too long: refused by what it says
+        return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(pairs)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,79 @@
+"""Holdings as a broker lists them, maybe in parts, as one of each account and security, and money by currency."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pricecache.brokers.fields import Faults
+from pricecache.brokers.worth import in_units, unit_price
+from pricecache.core.broker import ZERO, BrokerHolding, BrokerSecurity, Remark
+from pricecache.core.currencies import major, unit
+
+MAY_BE_SHORT = frozenset({"equity", "etf", "derivative"})
+"""Kinds of which less than nothing may be held: it was sold short, or written."""
+
+Money = dict[tuple[str, str], Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingPart:
+    """A holding as it is listed, checked. `currency`: as named, None for the security's own."""
+
+    account: str
+    security: str
+    quantity: Decimal
+    price: Decimal | None
+    value: Decimal | None
+    cost: Decimal | None
+    day: int | None
+    currency: str | None
+    path: str
+
+
+def holdings_and_money(
+    parts: Iterable[HoldingPart], securities: Mapping[str, BrokerSecurity], faults: Faults, remarks: list[Remark]
+) -> tuple[tuple[BrokerHolding, ...], Money]:
+    """One holding for each account and security that there is any of, and the money of each account and currency. Notes
+    those that are below nothing and cannot be."""
+    listed: dict[tuple[str, str], list[HoldingPart]] = defaultdict(list)
+    for part in parts:
+        listed[part.account, part.security].append(part)
+    found: list[BrokerHolding] = []
+    money: Money = {}
+    for (account, name), several in listed.items():
+        security = securities[name]
+        if security.is_money:
+            key = account, major(security.currency)
+            money[key] = money.get(key, ZERO) + sum((part.quantity for part in several), ZERO)
+            continue
+        if len(several) > 1:
+            remarks.append(Remark("holding_in_parts", several[-1].path, f"added up with {several[0].path}"))
+        holding = _joined(several, security)
+        if holding.quantity < 0 and security.kind not in MAY_BE_SHORT:
+            faults.add(f"{several[0].path}.quantity", "negative_holding", f"of a {security.kind} there is none below 0")
+        if holding.quantity:
+            found.append(holding)
+    return tuple(found), money
+
+
+def _joined(parts: Sequence[HoldingPart], security: BrokerSecurity) -> BrokerHolding:
+    units = [in_units(part.quantity, part.price, part.value, security) for part in parts]
+    quantity = sum((one for one, _ in units), ZERO)
+    own = unit(parts[0].currency or security.currency)
+    costs = [part.cost for part in parts if part.cost is not None]
+    price = units[0][1] if len(parts) == 1 else None
+    values = [part.value for part in parts if part.value is not None]
+    value = sum(values, ZERO) if len(values) == len(parts) else None
+    price = unit_price(quantity, price if price is not None else parts[0].price, value)
+    return BrokerHolding(
+        parts[0].account,
+        security.id,
+        quantity,
+        None if price is None else price * own,
+        max((part.day for part in parts if part.day is not None), default=None),
+        sum(costs, ZERO) * own if len(costs) == len(parts) else None,
+        major(parts[0].currency or security.currency),
+    )

@@ -1,0 +1,8 @@
+"""How much of everything a broker may say in one payload."""
+
+MOST_ACCOUNTS = 1_000
+MOST_SECURITIES = 20_000
+MOST_HOLDINGS = 50_000
+MOST_TRANSACTIONS = 200_000
+MOST_BALANCES = 200_000
+MOST_CURRENCIES = 200

@@ -1,0 +1,69 @@
+"""What of a broker's data names and prices are needed for, and the prices that it says itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pricecache.core.broker import BrokerData, BrokerSecurity
+
+_PRICELESS = frozenset({"dividend", "split"})
+Prices = Mapping[str, Mapping[int, Decimal]]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """`securities`: those that something is held of or was, money aside. `prices`: what the broker says that one of
+    each was worth in the security's currency, by its id and day; `latest`: the last of them; `first_uses`: the day that
+    each is needed from. `currencies`: of money, rows, holdings and securities. `opening_day`: the day before the first
+    one that there are rows of. Days are days since 1970-01-01."""
+
+    securities: tuple[BrokerSecurity, ...]
+    prices: Prices
+    latest: Mapping[str, tuple[int, Decimal]]
+    first_uses: Mapping[str, int]
+    currencies: frozenset[str]
+    opening_day: int
+
+    @classmethod
+    def of(cls, data: BrokerData) -> BrokerFacts:
+        used = {one.security for part in (data.holdings, data.transactions, data.waypoints) for one in part}
+        securities = tuple(one for one in data.securities.values() if one.id in used and not one.is_money)
+        prices = _prices(data)
+        latest = {name: (max(days), days[max(days)]) for name, days in prices.items()}
+        currencies = {
+            *(currency for _, currency in data.money),
+            *(row.currency for row in data.transactions),
+            *(one.currency for one in data.holdings),
+            *(one.currency for one in securities),
+        }
+        opening = data.first_day - 1
+        return cls(securities, prices, latest, _first_uses(data, opening), frozenset(currencies), opening)
+
+
+def _first_uses(data: BrokerData, opening: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in data.transactions:
+        if row.security is not None:
+            found[row.security] = min(row.day, found.get(row.security, row.day))
+    return {**found, **{one.security: opening for one in data.holdings}}
+
+
+def _prices(data: BrokerData) -> dict[str, dict[int, Decimal]]:
+    """What is held now counts most, then earlier balances, then rows."""
+    found: dict[str, dict[int, Decimal]] = {}
+
+    def note(security: str | None, currency: str, day: int, price: Decimal | None) -> None:
+        one = None if security is None else data.securities.get(security)
+        if one is not None and price and one.currency == currency:
+            found.setdefault(one.id, {})[day] = price
+
+    for row in data.transactions:
+        if row.action not in _PRICELESS:
+            note(row.security, row.currency, row.day, row.price)
+    for point in data.waypoints:
+        note(point.security, point.currency, point.day, point.price)
+    for held in data.holdings:
+        note(held.security, held.currency, data.day if held.price_day is None else held.price_day, held.price)
+    return found

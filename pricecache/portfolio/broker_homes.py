@@ -1,0 +1,119 @@
+"""Where the rows of a connection go: a portfolio, made where none is named, and an account for each of the broker's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pricecache.clock import Clock
+from pricecache.core.broker import BrokerAccount
+from pricecache.core.portfolios import Portfolio
+from pricecache.errors import Conflict, NotFound
+from pricecache.stores.commits import pause
+from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.ids import new_id
+from pricecache.stores.ledger import RACES, gave_up
+from pricecache.stores.portfolios import PortfolioStore
+
+NAME = "Connected accounts"
+TIME_ZONES = {"USD": "America/New_York"}
+"""Where the days of a portfolio in this currency begin and end, when it is made for a connection; else UTC."""
+
+
+class BrokerHomes:
+    """Loop-only. `on_created` is told owner and id of each portfolio made here.
+
+    Every id is noted in the connection before there is anything under it: who is killed in between leaves nothing twice
+    and nothing behind.
+    """
+
+    def __init__(self, connections: ConnectionStore, portfolios: PortfolioStore, clock: Clock) -> None:
+        self._connections = connections
+        self._portfolios = portfolios
+        self._clock = clock
+        self.on_created: Callable[[str, str], object] = lambda owner, portfolio_id: None
+
+    async def settle(
+        self,
+        connection: Connection,
+        accounts: Iterable[BrokerAccount],
+        *,
+        name: str | None = None,
+        anew: bool = False,
+    ) -> tuple[Connection, Portfolio]:
+        """The connection with an account of the ledger for each of `accounts`, and its portfolio.
+
+        `name`: of the portfolio, if one is made. `anew`: make another one when it was deleted, else `Conflict` with
+        code `portfolio_gone` is raised. Raises `NotFound` when the connection goes meanwhile.
+        """
+        accounts = list(accounts)
+        for attempt in range(RACES):
+            try:
+                connection, portfolio = await self._housed(connection, accounts, name, anew)
+                connection = await self._noted(connection, portfolio, accounts)
+            except Conflict as exc:
+                if exc.code != "connection_changed":
+                    raise
+                await pause(attempt)
+                connection = await self._connections.get(connection.user, connection.id)
+                continue
+            await self._make_accounts(connection, portfolio, accounts)
+            return connection, portfolio
+        raise gave_up()
+
+    async def _housed(
+        self, connection: Connection, accounts: list[BrokerAccount], name: str | None, anew: bool
+    ) -> tuple[Connection, Portfolio]:
+        if connection.portfolio is None:
+            connection = await self._connections.settle(connection, new_id(), {})
+        assert connection.portfolio is not None
+        try:
+            return connection, await self._portfolios.get(connection.user, connection.portfolio)
+        except NotFound as exc:
+            if connection.accounts and not anew:
+                raise Conflict("The portfolio of this connection was deleted.", code="portfolio_gone") from exc
+        if connection.accounts:  # there was one, and it is not to come back under its id
+            connection = await self._connections.settle(connection, new_id(), {})
+        assert connection.portfolio is not None
+        return connection, await self._made(connection.user, connection.portfolio, portfolio_facts(accounts, name))
+
+    async def _made(self, user: str, portfolio_id: str, facts: dict[str, Any]) -> Portfolio:
+        made = await self._portfolios.create(user, facts, self._clock.time(), portfolio_id)
+        self.on_created(user, portfolio_id)
+        return made
+
+    async def _noted(self, connection: Connection, portfolio: Portfolio, accounts: list[BrokerAccount]) -> Connection:
+        missing = [one.id for one in accounts if one.id not in connection.accounts]
+        if not missing:
+            return connection
+        noted = {**connection.accounts, **{one: new_id() for one in missing}}
+        return await self._connections.settle(connection, portfolio.id, noted)
+
+    async def _make_accounts(self, connection: Connection, portfolio: Portfolio, accounts: list[BrokerAccount]) -> None:
+        there = {one.id for one in await self._portfolios.accounts(portfolio.id)}
+        for one in accounts:
+            own = connection.accounts[one.id]
+            if own not in there:
+                facts = {"name": one.name, "institution": one.institution, "kind": one.kind, "isArchived": False}
+                await self._portfolios.create_account(portfolio, facts, self._clock.time(), own)
+
+
+def portfolio_facts(accounts: Iterable[BrokerAccount], name: str | None = None) -> dict[str, Any]:
+    """The stored fields of a portfolio for these accounts: in the currency of most of them, with a balance of cash."""
+    accounts = list(accounts)
+    institutions = {one.institution for one in accounts}
+    one_name = institutions.pop() if len(institutions) == 1 else None
+    most = Counter(one.currency for one in accounts).most_common(1)
+    currency = most[0][0] if most else "USD"
+    return {
+        "name": name or one_name or NAME,
+        "baseCurrency": currency,
+        "costBasis": "fifo",
+        "cashTracking": True,
+        "feesInCost": True,
+        "allowShort": False,
+        "quantityBasis": "asTraded",
+        "timeZone": TIME_ZONES.get(currency, "UTC"),
+        "isArchived": False,
+    }

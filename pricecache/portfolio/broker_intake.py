@@ -1,0 +1,137 @@
+"""Takes what a user posts of a broker's: to whom it belongs, what is new of it, and the reconstruction asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from pricecache.clock import Clock
+from pricecache.core.broker import BrokerData
+from pricecache.core.broker_merge import merged
+from pricecache.core.portfolios import Portfolio
+from pricecache.errors import NotFound, VersionMismatch
+from pricecache.portfolio.broker_homes import BrokerHomes
+from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
+from pricecache.stores.broker_data import BrokerDataStore
+from pricecache.stores.commits import pause
+from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.ledger import RACES, gave_up
+from pricecache.stores.reconstructions import ReconstructionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What somebody posted: `source`, the name it goes by where nothing of its accounts is known yet; `digest`: what it
+    is known by, the same for the same payload of the same day."""
+
+    data: BrokerData
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A reconstruction that was asked for. `is_unchanged`: what was posted is what the last one was made of, so nothing
+    is done."""
+
+    connection: Connection
+    record: ReconstructionRecord
+    is_unchanged: bool = False
+
+
+class BrokerIntake:
+    """Loop-only."""
+
+    def __init__(
+        self,
+        connections: ConnectionStore,
+        data: BrokerDataStore,
+        homes: BrokerHomes,
+        queue: ReconstructionQueue,
+        clock: Clock,
+    ) -> None:
+        self._connections = connections
+        self._data = data
+        self._homes = homes
+        self._queue = queue
+        self._clock = clock
+
+    async def post(
+        self,
+        user: str,
+        posted: Posted,
+        by: str,
+        *,
+        portfolio: Portfolio | None = None,
+        name: str | None = None,
+        force: bool = False,
+    ) -> Taken:
+        """Keep what was posted and ask for its reconstruction. What the same user posted before of the same accounts
+        goes on in the same connection, and so does another post at once. `portfolio`: where it is to go, None: where it
+        went before, or into one made for it and called `name`. `force`: do it though nothing changed."""
+        connection = await self._connection(user, posted, portfolio)
+        accounts = list(posted.data.accounts.values())
+        connection, home = await self._homes.settle(connection, accounts, name=name, anew=portfolio is None)
+        known = await self._queue.store.find(connection.id)
+        is_known = known is not None and known.digest == posted.digest and known.portfolio == home.id and not force
+        if is_known and known is not None and known.state == "done":
+            return Taken(connection, known, True)
+        if not is_known:
+            await self._keep(connection.id, posted.data)
+        record = await self._queue.request(connection.id, user, home.id, by, digest=posted.digest, force=force)
+        return Taken(connection, record)
+
+    async def again(self, user: str, connection_id: str, by: str) -> Taken:
+        """Ask for one of what is known already. Raises `NotFound` with code `unknown_connection`."""
+        connection = await self._connections.get(user, connection_id)
+        return Taken(connection, await self._queue.request(connection.id, user, connection.portfolio, by))
+
+    async def all_again(self, user: str, by: str, portfolio: Portfolio | None = None) -> Sequence[Taken]:
+        """The same of all connections of the user, or those of a portfolio. Raises `NotFound` code `no_connection`."""
+        found = await self._connections.all_of(user, None if portfolio is None else portfolio.id)
+        if not found:
+            raise NotFound("There is no connection to reconstruct from: post a payload.", code="no_connection")
+        return [
+            Taken(one, await self._queue.request(one.id, user, one.portfolio, by)) for one in found
+        ]  # fmt: skip
+
+    async def _connection(self, user: str, posted: Posted, portfolio: Portfolio | None) -> Connection:
+        place = None if portfolio is None else portfolio.id
+        for one in await self._connections.all_of(user, place):
+            if one.provider == "posted" and one.accounts.keys() & posted.data.accounts.keys():
+                return one
+        return await self._connections.create_posted(user, posted.source, place, self._clock.time())
+
+    async def _keep(self, connection: str, data: BrokerData) -> None:
+        for attempt in count():
+            before = await self._data.load(connection)
+            kept, version = data, 0
+            if before is not None:
+                known, version = before
+                kept = await asyncio.to_thread(_joined, known, data)
+            try:
+                await self._data.save(connection, kept, version)
+            except VersionMismatch:
+                if attempt >= RACES:
+                    raise gave_up() from None
+                await pause(attempt)
+                continue
+            await self._connections.received(connection, self._clock.time(), kept.first_day)
+            return
+
+
+def _joined(before: BrokerData, after: BrokerData) -> BrokerData:
+    """Accounts that a payload says nothing of are as they were: somebody may post those of one bank at a time."""
+    if before.day <= after.day:
+        others = tuple(one for one in before.holdings if one.account not in after.accounts)
+        money = {key: amount for key, amount in before.money.items() if key[0] not in after.accounts}
+        used = {one.security: before.securities[one.security] for one in others if one.security in before.securities}
+        after = replace(
+            after,
+            holdings=(*others, *after.holdings),
+            money={**money, **after.money},
+            securities={**used, **after.securities},
+        )
+    return merged(before, after)

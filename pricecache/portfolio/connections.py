@@ -1,0 +1,238 @@
+"""A user's connections to brokers: linked, made, fetched, deleted, and moved by what Plaid's webhooks say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import structlog
+
+from pricecache.brokers.plaid_client import LinkRequest, LinkToken
+from pricecache.brokers.plaid_errors import of_code
+from pricecache.brokers.plaid_webhooks import Webhook, WebhookVerifier
+from pricecache.clock import Clock
+from pricecache.errors import (
+    AccessRevoked,
+    BrokerError,
+    Conflict,
+    Corrupt,
+    Invalid,
+    LoginRequired,
+    Unavailable,
+)
+from pricecache.portfolio.connection_rows import delete_rows
+from pricecache.portfolio.fetching import FETCH_JOB, SOON_SECONDS, Fetcher, Plaid
+from pricecache.portfolio.ledger import Ledgers
+from pricecache.stores.broker_data import BrokerDataStore
+from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.portfolios import PortfolioStore
+
+log = structlog.get_logger(__name__)
+
+StartRun = Callable[[str, Mapping[str, Any], str], Awaitable[Any]]
+Outcome = Literal["fetching", "noted", "ignored"]
+_CHANGED = frozenset({("INVESTMENTS_TRANSACTIONS", "DEFAULT_UPDATE"), ("HOLDINGS", "DEFAULT_UPDATE")})
+_ALL_THERE = ("INVESTMENTS_TRANSACTIONS", "HISTORICAL_UPDATE")
+_REVOKED = frozenset({("ITEM", "USER_PERMISSION_REVOKED")})
+
+
+class Connections:
+    """What users do with their connections. Loop-only.
+
+    `plaid`, `verifier`, `fetcher`: None where no keys of Plaid are set; everything that needs them then raises
+    `Unavailable` with code `plaid_not_configured`. `start_run`: begins a run of a job. `client_name`: what
+    users are told of who asks for their login; `webhook_url`: where Plaid is to send webhooks.
+
+    `on_connected` is awaited with each connection that is made or opened again, `on_deleted` with each that its user
+    has deleted, before it goes.
+    """
+
+    def __init__(
+        self,
+        store: ConnectionStore,
+        data: BrokerDataStore,
+        portfolios: PortfolioStore,
+        ledgers: Ledgers,
+        clock: Clock,
+        start_run: StartRun,
+        *,
+        plaid: Plaid | None = None,
+        verifier: WebhookVerifier | None = None,
+        fetcher: Fetcher | None = None,
+        client_name: str = "pricecache",
+        webhook_url: str | None = None,
+    ) -> None:
+        self.store = store
+        self._data = data
+        self._portfolios = portfolios
+        self._ledgers = ledgers
+        self._clock = clock
+        self._start_run = start_run
+        self._plaid = plaid
+        self._verifier = verifier
+        self.fetcher = fetcher
+        self._client_name = client_name
+        self._webhook_url = webhook_url
+        self.on_connected: Callable[[Connection], Awaitable[object]] = _nothing
+        self.on_deleted: Callable[[Connection], Awaitable[object]] = _nothing
+
+    # ---- making
+
+    async def link_token(self, user: str, wanted: LinkRequest, connection_id: str | None = None) -> LinkToken:
+        """What Link is opened with, to connect accounts, or to log in again to those of a connection.
+
+        Who asks is filled in here. Raises `NotFound`, and what the client does.
+        """
+        plaid = self._require()
+        token = None
+        if connection_id is not None:
+            connection = await self.store.get(user, connection_id)
+            token = await self._token(plaid, connection)
+        digest = hashlib.sha256(user.encode()).hexdigest()  # a user's name may be an address, which Plaid forbids
+        asked = replace(
+            wanted,
+            user=digest[:32],
+            client_name=self._client_name,
+            webhook=self._webhook_url,
+            access_token=token,
+        )
+        return await plaid.client.create_link_token(asked)
+
+    async def connect(
+        self, user: str, public_token: str, portfolio_id: str | None, portfolio_name: str | None, by: str
+    ) -> tuple[Connection, bool]:
+        """Connect what the user has linked, and begin to fetch it; whether it is new. The same token once more is the
+        same connection.
+
+        Raises `Invalid` with code `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code
+        `connected_by_another`.
+        """
+        plaid = self._require()
+        box = await plaid.box()  # what cannot be kept is not asked for
+        if (known := await self.store.by_public_token(user, public_token)) is not None:
+            return known, False
+        if portfolio_id is not None:
+            await self._portfolios.get(user, portfolio_id)
+        try:
+            access = await plaid.client.exchange(public_token)
+        except BrokerError as exc:
+            if exc.code != "bad_public_token":
+                raise
+            raise Invalid(exc.detail, code="bad_public_token") from exc
+        before = await self.store.by_item(access.item)
+        connection = await self.store.create_plaid(
+            user,
+            access.item,
+            box.seal(access.token, access.item),
+            public_token,
+            self._clock.time(),
+            portfolio=portfolio_id,
+            portfolio_name=portfolio_name,
+        )
+        await self.on_connected(connection)
+        await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        return connection, before is None
+
+    # ---- using
+
+    async def fetch(self, user: str, connection_id: str, by: str) -> Any:
+        """Fetch it now; the run that does. Raises `NotFound`, and `Conflict` with code `nothing_to_fetch` for one that
+        is posted."""
+        connection = await self.store.get(user, connection_id)
+        if connection.provider != "plaid":
+            raise Conflict("What is posted is not fetched: post it again.", code="nothing_to_fetch")
+        self._require()
+        # what is asked for outlives the run, and a fetch that goes on already may have read too early
+        await self.store.want(connection.id, self._clock.time())
+        return await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+
+    async def delete(self, user: str, connection_id: str, by: str, *, rows: bool = False) -> int:
+        """End it, here and at Plaid, and forget what opens it; `rows`: take what it brought out of the ledger too.
+        How many rows went.
+
+        Its user does not see it any more, whatever Plaid answers: that is tried again until it is done. Raises
+        `NotFound`, and `Invalid` when the ledger cannot be without the rows; nothing is done then.
+        """
+        connection = await self.store.get(user, connection_id)
+        removed = 0
+        if rows and connection.portfolio is not None:
+            removed = await delete_rows(self._ledgers, self._portfolios, connection, by)
+        await self.on_deleted(connection)
+        if connection.provider == "posted":
+            await self._data.delete(connection.id)
+            await self.store.delete(connection.id)
+            return removed
+        await self.store.remove(connection.id, self._clock.time())
+        if self.fetcher is not None:
+            await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        return removed
+
+    async def close(self) -> None:
+        """Ask Plaid no more."""
+        if self._plaid is not None:
+            await self._plaid.client.close()
+
+    # ---- what Plaid says
+
+    async def webhook(self, signed: str | None, body: bytes) -> Outcome:
+        """Do what a webhook asks for. `signed`: its header `Plaid-Verification`. Raises what `WebhookVerifier` does."""
+        self._require()
+        assert self._verifier is not None
+        told = await self._verifier.verified(signed, body)
+        connection = await self.store.by_item(told.item) if told.item else None
+        if connection is None or connection.state == "removing":
+            return "ignored"
+        return await self._heard(connection, told)
+
+    async def _heard(self, connection: Connection, told: Webhook) -> Outcome:
+        what, soon = (told.kind, told.code), self._clock.time() + SOON_SECONDS
+        if what in _CHANGED or what == _ALL_THERE:
+            if connection.state == "revoked":
+                return "noted"
+            await self.store.want(connection.id, soon, everything=what == _ALL_THERE)
+            return "fetching"
+        if what == ("ITEM", "LOGIN_REPAIRED"):
+            await self.store.put_in(connection.id, "active")
+            await self.store.want(connection.id, soon)
+            return "fetching"
+        error = AccessRevoked() if what in _REVOKED else _error(told) if what == ("ITEM", "ERROR") else None
+        if error is None:
+            return "ignored"
+        await self.store.failed(connection, error.code, error.detail, self._clock.time())
+        if isinstance(error, LoginRequired | AccessRevoked):
+            await self.store.put_in(connection.id, "login_required" if isinstance(error, LoginRequired) else "revoked")
+            await self.store.fetch_again(connection, None, soon)
+        return "noted"
+
+    # ----
+
+    async def _token(self, plaid: Plaid, connection: Connection) -> str:
+        sealed = await self.store.sealed(connection.id)
+        if sealed is None or connection.item is None:
+            raise Conflict("This connection has no login.", code="nothing_to_fetch")
+        try:
+            return (await plaid.box()).open(sealed, connection.item)
+        except Corrupt as exc:
+            raise Conflict(exc.detail, code=exc.code) from exc
+
+    def _require(self) -> Plaid:
+        if self._plaid is None:
+            raise Unavailable(
+                "No keys of Plaid are set: PLAID_CLIENT_ID and PLAID_SECRET_KEY.",
+                code="plaid_not_configured",
+                retry_after=3600.0,
+            )
+        return self._plaid
+
+
+def _error(told: Webhook) -> BrokerError | None:
+    if told.error is None:
+        return None
+    code, kind = told.error
+    return of_code(code, kind, f"Plaid says {code[:64]}.")
+
+
+async def _nothing(connection: Connection) -> None:
+    pass

@@ -1,0 +1,514 @@
+"""A user posts what a broker says, and has a history: over HTTP, on the real parts of a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pricecache.background import cancelled
+from pricecache.core.instruments import Instrument
+from pricecache.portfolio.reconstruction_data import ReconstructionNews
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
+from tests.integration.api_daemon import ApiDaemon, api_daemon
+
+KEYS = ("operator:ops:ops-key", "reader:read:read-key")
+ANN, BOB = ({"X-API-Key": "ops-key", "X-User-Id": user} for user in ("ann", "bob"))
+BASE = "/api/portfolio/reconstruction"
+SYMBOLS = ("AAPL", "MSFT")
+
+
+def security(name: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "security_id": f"s-{name}", "name": f"{name} Inc.", "ticker_symbol": name, "type": "equity",
+        "iso_currency_code": "USD", "market_identifier_code": "XNAS", **facts,
+    }  # fmt: skip
+
+
+def held(account: str, name: str, quantity: float, price: float, **facts: Any) -> dict[str, Any]:
+    return {
+        "account_id": account, "security_id": f"s-{name}", "quantity": quantity, "institution_price": price,
+        "institution_value": quantity * price, "cost_basis": None, "iso_currency_code": "USD", **facts,
+    }  # fmt: skip
+
+
+def row(
+    name: str, account: str, date: str, kind: str, quantity: float, price: float, of: str = "AAPL"
+) -> dict[str, Any]:
+    sign = 1 if kind == "buy" else -1
+    return {
+        "investment_transaction_id": name, "account_id": account, "security_id": f"s-{of}", "date": date,
+        "type": kind, "subtype": kind, "quantity": sign * quantity, "price": price, "amount": sign * quantity * price,
+        "fees": 0, "iso_currency_code": "USD", "name": f"{kind} {of}",
+    }  # fmt: skip
+
+
+def cash(amount: float) -> dict[str, Any]:
+    return {"security_id": "s-cash", "name": "US Dollar", "ticker_symbol": "CUR:USD", "type": "cash",
+            "is_cash_equivalent": True, "iso_currency_code": "USD", "close_price": 1}  # fmt: skip
+
+
+PLAID: dict[str, Any] = {
+    "accounts": [
+        {"account_id": "a1", "name": "Brokerage", "type": "investment", "subtype": "brokerage",
+         "balances": {"current": 2000, "iso_currency_code": "USD"}},
+        {"account_id": "a2", "name": "401k", "type": "investment", "subtype": "401k",
+         "balances": {"current": 1200, "iso_currency_code": "USD"}},
+    ],
+    "securities": [
+        *map(security, SYMBOLS),
+        {"security_id": "s-fund", "name": "Target Fund 2050", "ticker_symbol": None, "type": "mutual fund",
+         "iso_currency_code": "USD"},
+        cash(0),
+    ],
+    "holdings": [
+        held("a1", "AAPL", 10, 79.5), held("a1", "MSFT", 5, 79.5), held("a2", "fund", 100, 12.0),
+        {**held("a1", "cash", 250, 1.0)},
+    ],
+    "investment_transactions": [
+        row("t1", "a1", "2026-10-05", "buy", 4, 55.0),
+        row("t2", "a1", "2026-11-02", "sell", 2, 60.0),
+        row("t3", "a2", "2026-11-03", "buy", 10, 11.0, "fund"),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
+    async with api_daemon(database, keys=KEYS) as started:
+        for symbol in SYMBOLS:
+            started.truth(Instrument(symbol), 60)
+        parts = started.parts.reconstructions
+        tasks = [asyncio.create_task(work, name="beside") for work in (parts.queue.run(), parts.remapping.run())]
+        yield started
+        await parts.queue.stop()
+        await cancelled(tasks)
+
+
+async def post(daemon: ApiDaemon, body: Any, headers: dict[str, str] = ANN, query: str = "") -> tuple[int, Any]:
+    return await daemon.call("POST", f"{BASE}/request{query}", json=body, headers=headers)
+
+
+async def ended(daemon: ApiDaemon, connection: str, headers: dict[str, str] = ANN) -> dict[str, Any]:
+    """Its status, once it has ended."""
+    async with asyncio.timeout(30):
+        while True:
+            status, answer = await daemon.get(f"{BASE}/status?connectionId={connection}", headers=headers)
+            assert status == 200, answer
+            (found,) = answer["reconstructions"]
+            if found["state"] not in ("queued", "running"):
+                return dict(found)
+            await asyncio.sleep(0.01)
+
+
+async def done(daemon: ApiDaemon, body: Any, headers: dict[str, str] = ANN) -> dict[str, Any]:
+    status, answer = await post(daemon, body, headers)
+    assert status == 202, answer
+    found = await ended(daemon, answer["connectionId"], headers)
+    assert found["state"] == "done", found
+    return found
+
+
+async def holdings(daemon: ApiDaemon, portfolio: str) -> dict[tuple[str, str | None], float]:
+    status, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    assert status == 200, answer
+    return {(one["symbol"], one.get("accountId")): one["quantity"] for one in answer["holdings"]}
+
+
+async def rows_of(daemon: ApiDaemon, portfolio: str) -> list[dict[str, Any]]:
+    status, answer = await daemon.get(f"/api/portfolios/{portfolio}/transactions?limit=1000", headers=ANN)
+    assert status == 200, answer
+    return list(answer["transactions"])
+
+
+async def test_a_user_posts_a_payload_and_has_a_portfolio_with_a_history(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    result = found["result"]
+    assert (found["percent"], found["attempts"], found["error"]) == (100, 1, None)
+    assert result["securities"]["total"] == 3
+    assert result["securities"]["brokersOwn"] == 1
+    _, portfolios = await daemon.get("/api/portfolios", headers=ANN)
+    (portfolio,) = portfolios["portfolios"]
+    assert (portfolio["id"], portfolio["name"]) == (found["portfolioId"], "Connected accounts")
+    assert (portfolio["cashTracking"], portfolio["baseCurrency"], portfolio["timeZone"]) == (
+        True, "USD", "America/New_York",
+    )  # fmt: skip
+    _, accounts = await daemon.get(f"/api/portfolios/{portfolio['id']}/accounts", headers=ANN)
+    assert [(one["name"], one["kind"]) for one in accounts["accounts"]] == [
+        ("Brokerage", "brokerage"),
+        ("401k", "401k"),
+    ]
+    held_now = sorted(quantity for quantity in (await holdings(daemon, portfolio["id"])).values())
+    assert held_now == [5, 10, 100]
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio['id']}", headers=ANN)
+    assert history["history"][0]["date"] == "2026-10-04"
+    assert history["history"][-1]["totalValue"] is not None
+
+
+async def test_the_same_payload_again_changes_nothing_unless_it_is_forced(daemon: ApiDaemon, database: Any) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    before = await rows_of(daemon, found["portfolioId"])
+    state = await database["ledger_state"].find_one({"_id": found["portfolioId"]})
+    status, answer = await post(daemon, {"plaid": PLAID})
+    assert (status, answer["unchanged"], answer["state"]) == (200, True, "done")
+    assert answer["connectionId"] == found["connectionId"]
+    status, answer = await post(daemon, {"plaid": PLAID, "force": True})
+    assert (status, answer["unchanged"]) == (202, False)
+    again = await ended(daemon, found["connectionId"])
+    assert (again["state"], again["result"]["unchanged"]) == ("done", len(before))
+    assert await rows_of(daemon, found["portfolioId"]) == before
+    assert (await database["ledger_state"].find_one({"_id": found["portfolioId"]}))["places"] == state["places"]
+    assert await database["portfolios"].count_documents({}) == 1
+
+
+async def test_first_posts_at_once_make_one_portfolio_and_one_set_of_accounts(daemon: ApiDaemon, database: Any) -> None:
+    answers = await asyncio.gather(*[post(daemon, {"plaid": PLAID}) for _ in range(6)])
+    assert {status for status, _ in answers} <= {200, 202}
+    assert len({answer["connectionId"] for _, answer in answers}) == 1
+    assert (await ended(daemon, answers[0][1]["connectionId"]))["state"] == "done"
+    assert await database["portfolios"].count_documents({}) == 1
+    assert await database["accounts"].count_documents({}) == 2
+    assert await database["connections"].count_documents({}) == 1
+
+
+async def test_a_later_payload_replaces_what_it_says_otherwise_and_leaves_the_users_own_rows(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    portfolio = found["portfolioId"]
+    own = {"date": "2026-11-10", "type": "deposit", "amount": 12.5, "currency": "USD", "externalId": "mine"}
+    status, _ = await daemon.call("POST", f"/api/portfolios/{portfolio}/transactions", json=own, headers=ANN)
+    assert status == 201
+    later = deepcopy(PLAID)
+    later["investment_transactions"][1] = row("t2", "a1", "2026-11-02", "sell", 2, 61.0)  # corrected
+    del later["investment_transactions"][0]
+    later["investment_transactions"].append(row("t4", "a1", "2026-11-19", "buy", 1, 79.0, "MSFT"))
+    later["start_date"] = "2026-10-01"
+    later["holdings"][1] = held("a1", "MSFT", 6, 79.5)
+    again = await done(daemon, {"plaid": later})
+    assert again["connectionId"] == found["connectionId"]
+    result = again["result"]
+    assert (result["deleted"] >= 1, result["updated"] >= 1, result["created"] >= 1) == (True, True, True)
+    rows = await rows_of(daemon, portfolio)
+    assert [one["externalId"] for one in rows if one["externalId"] == "mine"] == ["mine"]
+    assert all(one["externalId"].startswith(found["connectionId"] + "/") for one in rows if one["externalId"] != "mine")
+    assert sorted((await holdings(daemon, portfolio)).values()) == [6, 10, 100]
+
+
+async def test_it_goes_into_the_portfolio_that_is_named_and_each_has_a_connection_of_its_own(daemon: ApiDaemon) -> None:
+    _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
+    found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    assert found["portfolioId"] == made["id"]
+    again = await done(daemon, {"plaid": PLAID, "force": True})  # where it went before
+    assert again["connectionId"] == found["connectionId"]
+    _, other = await daemon.call("POST", "/api/portfolios", json={"name": "Other"}, headers=ANN)
+    third = await done(daemon, {"plaid": PLAID, "portfolioId": other["id"]})
+    assert third["connectionId"] != found["connectionId"]
+    _, listed = await daemon.get(f"{BASE}/status", headers=ANN)
+    assert len(listed["reconstructions"]) == 2
+    _, listed = await daemon.get(f"{BASE}/status?portfolioId={other['id']}", headers=ANN)
+    assert [one["connectionId"] for one in listed["reconstructions"]] == [third["connectionId"]]
+    status, problem = await post(daemon, {"plaid": PLAID, "portfolioId": other["id"]}, BOB)
+    assert (status, problem["code"]) == (404, "unknown_portfolio")
+
+
+async def test_a_bare_payload_is_enough_and_the_portfolio_is_called_as_it_is_said(daemon: ApiDaemon) -> None:
+    status, answer = await post(daemon, PLAID, query="?portfolioName=Old%20age")
+    assert status == 202
+    assert (await ended(daemon, answer["connectionId"]))["state"] == "done"
+    _, portfolios = await daemon.get("/api/portfolios", headers=ANN)
+    assert [one["name"] for one in portfolios["portfolios"]] == ["Old age"]
+
+
+async def test_pages_as_plaid_answers_them_are_taken(daemon: ApiDaemon) -> None:
+    held_now = {name: PLAID[name] for name in ("accounts", "securities", "holdings")}
+    rows, common = PLAID["investment_transactions"], {name: PLAID[name] for name in ("accounts", "securities")}
+    pages = [{**common, "investment_transactions": rows[:2], "total_investment_transactions": 3},
+             {**common, "investment_transactions": rows[1:], "total_investment_transactions": 3}]  # fmt: skip
+    found = await done(daemon, {"plaid": {"holdings": held_now, "transactions": pages}})
+    assert sorted((await holdings(daemon, found["portfolioId"])).values()) == [5, 10, 100]
+
+
+NEUTRAL: dict[str, Any] = {
+    "source": "My bank",
+    "asOf": "2026-11-19",
+    "accounts": [{"id": "1", "name": "Depot", "cash": [{"currency": "USD", "amount": 100}]}],
+    "securities": [{"id": "A", "symbol": "AAPL", "exchange": "XNAS", "name": "AAPL Inc.", "type": "equity"}],
+    "holdings": [{"accountId": "1", "securityId": "A", "quantity": 3, "price": 79.5}],
+    "transactions": [
+        {
+            "id": "1",
+            "accountId": "1",
+            "securityId": "A",
+            "date": "2026-11-02",
+            "type": "buy",
+            "quantity": 1,
+            "price": 70,
+        }
+    ],
+}
+
+
+async def test_the_neutral_payload_is_taken_bare_or_named(daemon: ApiDaemon) -> None:
+    found = await done(daemon, NEUTRAL)
+    again = await done(daemon, {"broker": NEUTRAL, "force": True})
+    assert again["connectionId"] == found["connectionId"]
+    assert list((await holdings(daemon, found["portfolioId"])).values()) == [3]
+
+
+async def test_what_is_known_is_done_again_on_request(daemon: ApiDaemon) -> None:
+    status, problem = await post(daemon, {})
+    assert (status, problem["code"]) == (404, "no_connection")
+    found = await done(daemon, {"plaid": PLAID})
+    other = await done(daemon, NEUTRAL)
+    assert other["portfolioId"] != found["portfolioId"]
+    status, answer = await post(daemon, {"connectionId": found["connectionId"]})
+    assert (status, answer["connectionId"]) == (202, found["connectionId"])
+    assert (await ended(daemon, found["connectionId"]))["state"] == "done"
+    status, answer = await daemon.call("POST", f"{BASE}/request", headers=ANN)
+    assert status == 202
+    assert {one["connectionId"] for one in answer["reconstructions"]} == {found["connectionId"], other["connectionId"]}
+    status, problem = await post(daemon, {"connectionId": found["connectionId"]}, BOB)
+    assert (status, problem["code"]) == (404, "unknown_connection")
+    status, problem = await daemon.get(f"{BASE}/status?connectionId={found['connectionId']}", headers=BOB)
+    assert (status, problem["code"]) == (404, "unknown_connection")
+    assert (await daemon.get(f"{BASE}/status", headers=BOB))[1] == {"reconstructions": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"account_id": "nobody"}, "investment_transactions[0].account_id"),
+        ({"quantity": "many"}, "investment_transactions[0].quantity"),
+        ({"date": "2026-12-24"}, "investment_transactions[0].date"),
+    ],
+)
+async def test_a_bad_payload_tells_every_bad_row_and_stores_nothing(
+    daemon: ApiDaemon, database: Any, change: dict[str, Any], path: str
+) -> None:
+    bad = deepcopy(PLAID)
+    bad["investment_transactions"][0] |= change
+    status, problem = await post(daemon, {"plaid": bad})
+    assert (status, [one["path"] for one in problem["errors"]]) == (422, [path]), problem
+    for name in ("portfolios", "connections", "broker_data", "reconstructions", "accounts"):
+        assert await database[name].count_documents({}) == 0, name
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"plaid": PLAID, "broker": NEUTRAL}, 422, "ambiguous_payload"),
+        ({"plaid": PLAID, "connectionId": "x"}, 422, "ambiguous_payload"),
+        ({"plaid": []}, 422, "invalid_value"),
+        ({"colour": "red"}, 422, "unknown_field"),
+        ({"force": "maybe"}, 422, "invalid_value"),
+        ([], 422, "invalid_value"),
+        ({"plaid": {"holdings": {}, "transactions": [3]}}, 422, "invalid_value"),
+    ],
+)
+async def test_a_request_that_cannot_be_read_is_refused(daemon: ApiDaemon, body: Any, status: int, code: str) -> None:
+    found, problem = await post(daemon, body)
+    assert (found, problem["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("content", "media", "status", "code"),
+    [
+        (b"{", "application/json", 400, "malformed_json"),
+        (b'{"force": NaN}', "application/json", 400, "malformed_json"),
+        (b"\xff\xfe{", "application/json", 400, "bad_encoding"),
+        (b"a,b\n1,2\n", "text/csv", 415, "unsupported_media_type"),
+    ],
+)
+async def test_a_body_that_is_no_json_is_refused(
+    daemon: ApiDaemon, content: bytes, media: str, status: int, code: str
+) -> None:
+    headers = {**ANN, "Content-Type": media}
+    found, problem = await daemon.call("POST", f"{BASE}/request", data=content, headers=headers)
+    assert (found, problem["code"]) == (status, code)
+
+
+async def test_a_security_that_no_provider_knows_keeps_the_brokers_price(daemon: ApiDaemon) -> None:
+    del daemon.provider.truth[Instrument("MSFT")]
+    found = await done(daemon, {"plaid": PLAID})
+    assert found["result"]["securities"]["brokersOwn"] == 2
+    status, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    assert status == 200
+    assert all(one["price"] is not None for one in answer["holdings"])
+
+
+async def test_prices_that_are_here_are_not_fetched_again_for_the_next_user(daemon: ApiDaemon) -> None:
+    await done(daemon, {"plaid": PLAID})
+    calls = len(daemon.provider.calls)
+    found = await done(daemon, {"plaid": PLAID}, BOB)
+    assert found["result"]["securities"]["cached"] == 2
+    assert len(daemon.provider.calls) == calls
+    metrics = {"reconstructions_done": 0}
+    async with asyncio.timeout(20):
+        while metrics["reconstructions_done"] < 2:  # it is counted after it is told
+            _, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
+    assert (metrics["total_users"], metrics["reconstruction_success_rate"], metrics["cache_hit_rate"]) == (2, 100, 50)
+
+
+async def test_metrics_that_were_not_measured_are_null_with_a_reason(daemon: ApiDaemon) -> None:
+    status, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
+    assert status == 200
+    assert (metrics["total_users"], metrics["reconstruction_queue_size"]) == (0, 0)
+    unmeasured = {name for name, value in metrics.items() if value is None}
+    assert unmeasured == metrics["reasons"].keys()
+    assert unmeasured >= {
+        "reconstruction_success_rate", "average_processing_time_seconds", "daily_snapshot_success_rate",
+        "api_cost_per_user", "cache_hit_rate",
+    }  # fmt: skip
+    status, _ = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "read-key"})
+    assert status == 403
+
+
+async def test_a_deleted_portfolio_does_not_come_back_by_itself(daemon: ApiDaemon, database: Any) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    await daemon.call("DELETE", f"/api/portfolios/{found['portfolioId']}", headers=ANN)
+    assert await database["reconstructions"].count_documents({}) == 0
+    await post(daemon, {"connectionId": found["connectionId"]})
+    failed = await ended(daemon, found["connectionId"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "portfolio_gone")
+    again = await done(daemon, {"plaid": PLAID})
+    assert again["connectionId"] == found["connectionId"]
+    assert again["portfolioId"] != found["portfolioId"]
+
+
+async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
+    _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
+    told: list[dict[str, Any]] = []
+    hub, publish = daemon.parts.realtime.hub, daemon.parts.realtime.hub.publish_values
+
+    def listening(portfolio_id: str, values: Mapping[str, dict[str, Any]]) -> None:
+        told.extend(event for key, event in values.items() if key.startswith("reconstruction:"))
+        publish(portfolio_id, values)
+
+    daemon.parts.reconstructions.queue.on_progress = ReconstructionNews(
+        daemon.parts.reconstructions.queue, listening
+    ).tell
+    found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    percents = [one["percent"] for one in told]
+    assert percents == sorted(percents)
+    stages = list(dict.fromkeys(one["stage"] for one in told))
+    assert stages == ["queued", "reading", "mapping", "prices", "walking", "storing", "materialising", "done"]
+    assert any(one["message"].startswith("Processing ") and " of 3 securities, " in one["message"] for one in told)
+    assert [one["type"] for one in told if one["stage"] == "done"] == ["reconstruction:finished"]
+    assert {one["type"] for one in told if one["stage"] != "done"} == {"reconstruction:progress"}
+    assert found["securitiesDone"] == found["securitiesTotal"] == 3
+    assert hub.publish_values == publish
+
+
+async def test_a_new_listener_is_told_of_what_is_not_done(daemon: ApiDaemon) -> None:
+    await daemon.parts.reconstructions.queue.stop()
+    _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
+    status, answer = await post(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    assert status == 202
+    hub = asyncio.create_task(daemon.parts.realtime.hub.run(), name="hub")
+    async with daemon.session.ws_connect(f"{daemon.base}/ws/portfolio", headers=ANN) as socket:
+        await socket.send_json({"type": "subscribe", "portfolioId": made["id"], "channels": ["account"]})
+        messages = [await socket.receive_json(timeout=10) for _ in range(2)]
+    await cancelled([hub])
+    events = [event for message in messages for event in message.get("events", ())]
+    (event,) = [event for event in events if event["type"] == "reconstruction:progress"]
+    assert (event["connectionId"], event["state"]) == (answer["connectionId"], "queued")
+
+
+async def test_a_decision_about_a_security_makes_the_history_again(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    _, listed = await daemon.get("/api/portfolio/mappings", headers=ANN)
+    (fund,) = [one for one in listed["mappings"] if one["isBrokersOwn"]]
+    status, _ = await daemon.call("PUT", f"/api/portfolio/mappings/{fund['id']}", json={"symbol": "MSFT"}, headers=ANN)
+    assert status == 200
+    async with asyncio.timeout(20):
+        while {"AAPL", "MSFT"} != {symbol for symbol, _ in await holdings(daemon, found["portfolioId"])}:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_connection_that_is_deleted_leaves_no_reconstruction(daemon: ApiDaemon, database: Any) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    target = f"/api/portfolio/connections/{found['connectionId']}?deleteRows=true"
+    status, answer = await daemon.call("DELETE", target, headers=ANN)
+    assert status == 200, answer
+    assert await rows_of(daemon, found["portfolioId"]) == []
+    assert (await daemon.get(f"{BASE}/status", headers=ANN))[1] == {"reconstructions": []}
+    assert await database["reconstructions"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("name", ["plaid", "broker"])
+async def test_the_example_payloads_add_up(daemon: ApiDaemon, name: str) -> None:
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / f"{name}.json").read_text())
+    found = await done(daemon, payload)
+    assert found["result"]["adjustments"] == 0, found["result"]["findings"]
+    assert found["result"]["transactions"] > 20
+
+
+async def test_what_another_daemon_does_is_told_here_too(daemon: ApiDaemon, database: Any) -> None:
+    told: list[dict[str, Any]] = []
+    async with api_daemon(database, keys=KEYS) as other:
+        queue = other.parts.reconstructions.queue
+        news = ReconstructionNews(queue, lambda portfolio_id, values: told.extend(values.values()))
+        found = await done(daemon, {"plaid": PLAID})
+        await news.look(found["connectionId"])
+        await news.look("nobody")
+    assert [(one["type"], one["state"]) for one in told] == [("reconstruction:finished", "done")]
+
+
+async def test_cash_and_holdings_are_those_of_the_broker_to_the_cent(daemon: ApiDaemon) -> None:
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
+    found = await done(daemon, payload)
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    money = [one for one in payload["holdings"] if one["security_id"] in cash_of(payload)]
+    held_by_broker = sorted(one["quantity"] for one in payload["holdings"] if one not in money)
+    held_here: list[float] = []
+    _, accounts = await daemon.get(f"/api/portfolios/{found['portfolioId']}/accounts", headers=ANN)
+    for account in accounts["accounts"]:
+        target = f"/api/portfolios/{found['portfolioId']}/holdings?accountId={account['id']}"
+        held_here += [one["quantity"] for one in (await daemon.get(target, headers=ANN))[1]["holdings"]]
+    assert len(held_here) == len(held_by_broker)
+    assert sum(one["amount"] for one in answer["cash"]) == pytest.approx(
+        sum(one["institution_value"] for one in money), abs=0.005
+    )
+
+
+def cash_of(payload: dict[str, Any]) -> set[str]:
+    return {one["security_id"] for one in payload["securities"] if one["type"] == "cash" or one["is_cash_equivalent"]}
+
+
+async def test_accounts_that_a_later_payload_says_nothing_of_are_as_they_were(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    later = deepcopy(PLAID)
+    later["accounts"] = later["accounts"][:1]
+    later["holdings"] = [one for one in later["holdings"] if one["account_id"] == "a1"]
+    later["investment_transactions"] = [one for one in later["investment_transactions"] if one["account_id"] == "a1"]
+    again = await done(daemon, {"plaid": later})
+    assert (again["connectionId"], again["result"]["adjustments"]) == (found["connectionId"], 0)
+    assert sorted((await holdings(daemon, found["portfolioId"])).values()) == [5, 10, 100]
+
+
+async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snapshot(daemon: ApiDaemon) -> None:
+    """Nothing but the payload is sent."""
+    payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
+    for symbol in ("AAPL", "MSFT", "IBM", "GOOG"):
+        daemon.truth(Instrument(symbol), 600)
+    found = await done(daemon, payload)
+    portfolio = found["portfolioId"]
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}", headers=ANN)
+    assert (history["history"][0]["date"], history["history"][-1]["date"]) == (found["result"]["from"], "2026-11-20")
+    _, breakdown = await daemon.get(f"/api/portfolio/account-breakdown?portfolioId={portfolio}", headers=ANN)
+    assert len(breakdown["accounts"]) == 3
+    assert sum(one["value"] for one in breakdown["accounts"]) == pytest.approx(breakdown["totalValue"], abs=0.005)
+    daemon.clock.advance(23.5 * 3600)  # Saturday, 04:30 in New York
+    ticket = await daemon.services.jobs.run(SNAPSHOT_JOB, {}, "schedule")
+    assert await ticket.finished(20)
+    _, snapshots = await daemon.get(f"/api/portfolio/daily-snapshots?portfolioId={portfolio}", headers=ANN)
+    last = snapshots["snapshots"][-1]
+    target = f"/api/portfolio/history?portfolioId={portfolio}&start={last['date']}&end={last['date']}"
+    (row_of_day,) = (await daemon.get(target, headers=ANN))[1]["history"]
+    assert (last["date"], last["totalValue"]) == ("2026-11-20", row_of_day["totalValue"])
+    _, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
+    assert metrics["daily_snapshot_success_rate"] == 100

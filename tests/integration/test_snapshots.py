@@ -1,0 +1,526 @@
+"""What portfolios close at: captured once, equal to their histories to the cent, whatever changed and whoever died."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from pricecache.core.actions import Action
+from pricecache.core.bars import Bars, day_of
+from pricecache.core.instruments import Instrument
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
+from pricecache.stores.bars import Change
+from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
+
+MSFT, PAIR, GONE = Instrument("MSFT"), Instrument("USDEUR=X", "FX"), Instrument("GONE")
+NEW_YORK = ZoneInfo("America/New_York")
+KEY = {"X-API-Key": "ops-key"}
+FIRST = TODAY - 60
+
+
+def iso(day: int) -> str:
+    return day_of(day).isoformat()
+
+
+def user(name: str = "ann") -> dict[str, str]:
+    return {**KEY, "X-User-Id": name}
+
+
+@dataclass
+class World:
+    """A daemon with two stocks, a rate, and as many portfolios as a test makes."""
+
+    daemon: ApiDaemon
+    walk: np.random.Generator
+    closes: dict[Instrument, dict[int, float]] = field(default_factory=dict)
+
+    async def send(self, method: str, path: str, body: Any = None, *, name: str = "ann") -> Any:
+        options = {} if body is None else {"json": body}
+        status, answer = await self.daemon.call(method, path, headers=user(name), **options)
+        assert status < 300, answer
+        return answer
+
+    async def portfolio(self, name: str = "ann", **facts: Any) -> str:
+        made = await self.send("POST", "/api/portfolios", {"name": "Own", **facts}, name=name)
+        return str(made["id"])
+
+    async def add(self, portfolio: str, name: str = "ann", **row: Any) -> str:
+        answer = await self.send("POST", f"/api/portfolios/{portfolio}/transactions", row, name=name)
+        return str(answer["ids"][0])
+
+    async def price(self, instrument: Instrument, closes: dict[int, float], *actions: Action) -> None:
+        services = self.daemon.services
+        entry = services.catalog.find(instrument)
+        if entry is None:
+            (entry,) = await services.instruments.add(
+                [instrument], wanted_from=min(closes), tracked=True, by="test", now=self.daemon.clock.time()
+            )
+        self.closes.setdefault(instrument, {}).update(closes)
+        bars = Bars(np.array(list(closes), np.int64), np.tile(np.array(list(closes.values())), (5, 1)))
+        await services.bars.commit([Change(entry, bars, "scripted", self.daemon.clock.time(), actions=actions)])
+
+    def sessions(self, instrument: Instrument, first: int, last: int) -> list[int]:
+        calendar = self.daemon.services.calendars.get(instrument.place.calendar)
+        return [int(day) for day in calendar.between(first, last)]
+
+    async def trade(self, instrument: Instrument, first: int, last: int) -> None:
+        """A walk on every session from `first` to `last`, from the last close on."""
+        known = self.closes.get(instrument)
+        last_close = 100.0 if not known else known[max(known)]
+        if instrument == PAIR and not known:
+            last_close = 0.9
+        days = self.sessions(instrument, first, last)
+        steps = np.exp(np.cumsum(self.walk.normal(0, 0.01, len(days))))
+        digits = 4 if instrument == PAIR else 2
+        await self.price(instrument, dict(zip(days, np.round(last_close * steps, digits).tolist(), strict=True)))
+
+    def at(self, day: int, hour: int = 4, minute: int = 0) -> None:
+        """Move the clock to that time of `day` in New York."""
+        when = datetime.combine(day_of(day), datetime.min.time(), NEW_YORK) + timedelta(hours=hour, minutes=minute)
+        self.daemon.clock.set(when.astimezone(UTC))
+
+    async def morning(self, day: int) -> dict[str, Any]:
+        """Prices of the day before, and the job of that morning."""
+        for instrument in (AAPL, MSFT, PAIR, GONE):
+            if instrument in self.closes and (
+                days := self.sessions(instrument, max(self.closes[instrument]) + 1, day - 1)
+            ):
+                await self.trade(instrument, days[0], days[-1])
+        self.at(day)
+        return await self.capture()
+
+    async def capture(self, body: Any = None) -> dict[str, Any]:
+        report = await self.send("POST", "/api/portfolio/daily-snapshots/capture?wait=30", body or {})
+        assert report["state"] == "succeeded", report
+        return dict(report)
+
+    async def shown(self, portfolio: str, name: str = "ann", start: int = FIRST) -> list[dict[str, Any]]:
+        path = f"/api/portfolio/daily-snapshots?portfolioId={portfolio}&start={iso(start)}"
+        return list((await self.send("GET", path, name=name))["snapshots"])
+
+    async def agrees(self, portfolio: str, name: str = "ann", *, restated: bool = False) -> list[dict[str, Any]]:
+        """What was captured is what the history computed from the ledger says of these days."""
+        found = await self.shown(portfolio, name)
+        assert found
+        path = f"/api/portfolio/history?portfolioId={portfolio}&useMaterialized=false"
+        computed = {row["date"]: row for row in (await self.send("GET", path, name=name))["history"]}
+        for row in found:
+            now = computed[row["date"]]
+            assert row["totalValue"] == pytest.approx(now["totalValue"], abs=0.001), row["date"]
+            assert (row["cash"], row["totalCost"]) == (now["cash"], now["totalCost"]), row["date"]
+            assert row["isRestated"] is False or restated, row
+            if not row["isRestated"]:
+                assert row["capturedValue"] == row["totalValue"]
+            assert sum(one["totalValue"] for one in row["accounts"]) == pytest.approx(row["totalValue"], abs=0.001)
+        return found
+
+
+@pytest.fixture
+async def world(database: Any) -> AsyncIterator[World]:
+    async with api_daemon(database, keys=("operator:ops:ops-key",)) as daemon:
+        world = World(daemon, np.random.default_rng(5))
+        for instrument in (AAPL, MSFT, GONE, PAIR):
+            await world.trade(instrument, FIRST - 20, TODAY - 1)
+        yield world
+
+
+async def test_a_close_is_captured_once_and_equals_the_history(world: World) -> None:
+    one = await world.portfolio(cashTracking=True)
+    await world.add(one, date=iso(FIRST), type="deposit", amount=5000)
+    await world.add(one, date=iso(FIRST + 3), type="buy", symbol="AAPL", quantity="3.25", price=100)
+    report = await world.capture()
+    assert report["counts"] == {"days": 1, "captured": 1, "provisional": 0, "documents": 1, "recomputed": 1}
+    (row,) = await world.agrees(one)
+    assert (row["date"], row["isFinal"], row["capturedAt"]) == (iso(TODAY - 1), True, "2026-11-20T10:00:00Z")
+    assert (await world.capture())["counts"] == {"days": 0}
+    assert await world.shown(one) == [row]
+
+
+async def test_a_portfolio_that_only_holds_is_not_computed_again(world: World) -> None:
+    one = await world.portfolio(baseCurrency="EUR", cashTracking=True)
+    await world.add(one, date=iso(FIRST), type="deposit", amount=5000)
+    await world.add(one, date=iso(FIRST + 3), type="buy", symbol="AAPL", quantity="3.25", price=100, currency="USD")
+    await world.capture()
+    for day in range(TODAY + 1, TODAY + 6):
+        report = await world.morning(day)
+        assert report["counts"].get("recomputed", 0) == 0
+    rows = await world.agrees(one)
+    assert [row["date"] for row in rows] == [iso(day) for day in world.sessions(AAPL, TODAY - 1, TODAY + 4)]
+    assert all(row["isFinal"] for row in rows)
+
+
+ROWS: tuple[dict[str, Any], ...] = (
+    {"type": "buy", "symbol": "AAPL", "quantity": "2.5", "price": 101, "currency": "USD"},
+    {"type": "buy", "symbol": "MSFT", "quantity": 7, "price": 99, "currency": "USD", "fees": "1.25"},
+    {"type": "sell", "symbol": "AAPL", "quantity": "0.75", "price": 98, "currency": "USD"},
+    {"type": "dividend", "symbol": "MSFT", "amount": "3.33", "currency": "USD"},
+    {"type": "deposit", "amount": 400},
+    {"type": "withdrawal", "amount": 35},
+    {"type": "transfer_in", "symbol": "GONE", "quantity": 3, "price": 80},
+    {"type": "fee", "amount": "4.10"},
+)
+
+
+async def _changed(world: World, portfolio: str, accounts: list[str], day: int) -> None:
+    """Something that happens to a ledger, of that day or of before."""
+    chance = world.walk
+    row = dict(ROWS[int(chance.integers(len(ROWS)))])
+    on = day - int(chance.choice([0, 0, 1, 3, 20]))
+    if row["type"] == "sell":
+        await world.add(portfolio, **{**row, "type": "buy"}, date=iso(FIRST + 1), accountId=accounts[0])
+        row["accountId"] = accounts[0]
+    else:
+        row["accountId"] = accounts[int(chance.integers(len(accounts)))]
+    await world.add(portfolio, date=iso(on), **row)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_every_row_is_what_the_history_says_however_ledgers_and_prices_change(world: World, seed: int) -> None:
+    """Trades, late rows, corrections of prices and rates, a split: captured rows are the history's, or say not so."""
+    world.walk = np.random.default_rng(seed)
+    made = []
+    for number, (currency, tracks) in enumerate((("USD", True), ("EUR", True), ("EUR", False), ("USD", False))):
+        one = await world.portfolio(baseCurrency=currency, cashTracking=tracks, allowShort=True)
+        accounts = [
+            (await world.send("POST", f"/api/portfolios/{one}/accounts", {"name": name}))["id"] for name in ("a", "b")
+        ]
+        first = {"type": "buy", "symbol": "AAPL", "quantity": 20 + number, "price": 100, "currency": "USD"}
+        await world.add(one, date=iso(FIRST), accountId=accounts[0], **first)
+        made.append((one, accounts))
+    is_split = False
+    for day in range(TODAY + 1, TODAY + 13):
+        for one, accounts in made:
+            if world.walk.random() < 0.25:
+                await _changed(world, one, accounts, day - 1)
+        if world.walk.random() < 0.3:
+            instrument = (AAPL, MSFT, PAIR)[int(world.walk.integers(3))]
+            sessions = world.sessions(instrument, FIRST, day - 3)
+            at = sessions[int(world.walk.integers(len(sessions)))]
+            await world.price(instrument, {at: world.closes[instrument][at] * 1.03})
+        if not is_split and world.walk.random() < 0.2 and (days := world.sessions(AAPL, day - 1, day - 1)):
+            await world.price(AAPL, {}, Action(days[0], "split", 2.0))
+            is_split = True
+        await world.morning(day)
+        for one, _ in made:
+            # of the day that was captured just now nothing may differ; earlier ones may have become others since
+            last = (await world.agrees(one, restated=True))[-1]
+            if world.sessions(AAPL, day - 1, day - 1):
+                assert (last["date"], last["isRestated"], last["isFinal"]) == (iso(day - 1), False, True)
+
+
+async def test_days_off_are_caught_up_and_days_without_a_session_are_left_out(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    report = await world.morning(TODAY + 8)  # eight days later: a week-end, Thanksgiving and a half-day between
+    days = world.sessions(AAPL, TODAY, TODAY + 7)
+    assert [iso(day) for day in days] == [
+        "2026-11-20", "2026-11-23", "2026-11-24", "2026-11-25", "2026-11-27",
+    ]  # fmt: skip
+    assert report["counts"]["days"] == len(days)
+    rows = await world.agrees(one)
+    assert [row["date"] for row in rows] == [iso(TODAY - 1), *map(iso, days)]
+    assert rows[-1]["previousDate"] == "2026-11-25"
+    for morning in (TODAY + 9, TODAY + 10):  # Sunday's and Monday's
+        world.at(morning)
+        assert (await world.capture())["counts"] == {"days": 0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("2026-10-30", "2026-11-02"), ("2027-03-12", "2027-03-15")],
+    ids=["clocks go back", "clocks go forward"],
+)
+async def test_the_day_is_right_when_clocks_change(database: Any, before: str, after: str) -> None:
+    from tests.clock import ManualClock
+
+    start = datetime.fromisoformat(f"{before}T07:00:00+00:00") + timedelta(days=1)
+    async with api_daemon(database, keys=("operator:ops:ops-key",), clock=ManualClock(start)) as daemon:
+        world = World(daemon, np.random.default_rng(1))
+        first = (datetime.fromisoformat(before) - datetime(1970, 1, 1)).days
+        await world.trade(AAPL, first - 30, first)
+        one = await world.portfolio()
+        await world.add(one, date=iso(first - 20), type="buy", symbol="AAPL", quantity=3, price=100)
+        world.at(first + 1)
+        await world.capture()
+        await world.morning(first + 2)  # a Saturday's morning is over
+        await world.morning(first + 4)
+        rows = await world.shown(one, start=first)
+        assert [row["date"] for row in rows] == [before, after]
+        assert [row["isFinal"] for row in rows] == [True, True]
+
+
+async def test_a_row_is_provisional_until_its_day_is_over_and_its_prices_are_in(world: World) -> None:
+    late = await world.portfolio(timeZone="Pacific/Honolulu")
+    usual = await world.portfolio()
+    missing = await world.portfolio()
+    await world.add(late, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.add(usual, date=iso(FIRST), type="buy", symbol="AAPL", quantity=4, price=100)
+    await world.add(missing, date=iso(FIRST), type="buy", symbol="MSFT", quantity=5, price=100)
+    await world.capture()
+    days = world.sessions(AAPL, TODAY, TODAY)
+    await world.trade(AAPL, TODAY, TODAY)
+    world.at(TODAY + 1)  # 23:00 of the day before in Honolulu, and no price of MSFT
+    report = await world.capture()
+    assert (report["counts"]["captured"], report["counts"]["provisional"]) == (3, 2)
+    assert days == [TODAY]
+    last = {one: (await world.shown(one))[-1] for one in (late, usual, missing)}
+    assert [last[one]["isFinal"] for one in (late, usual, missing)] == [False, True, False]
+    assert [last[one]["estimated"] for one in (late, usual, missing)] == [False, False, True]
+    await world.trade(MSFT, TODAY, TODAY)
+    world.at(TODAY + 1, 9)
+    report = await world.capture()
+    assert (report["counts"]["captured"], report["counts"]["provisional"]) == (3, 0)
+    again = {one: (await world.agrees(one))[-1] for one in (late, usual, missing)}
+    assert all(row["isFinal"] for row in again.values())
+    assert again[usual]["capturedAt"] == last[usual]["capturedAt"], "what was final is not captured again"
+    assert again[missing]["totalValue"] != last[missing]["totalValue"]
+
+
+async def test_what_closed_is_what_the_next_day_is_measured_from(world: World) -> None:
+    one = await world.portfolio(cashTracking=True)
+    await world.add(one, date=iso(FIRST), type="deposit", amount=5000)
+    for symbol, quantity in (("AAPL", 20), ("MSFT", 11)):
+        await world.add(one, date=iso(FIRST + 3), type="buy", symbol=symbol, quantity=quantity, price=100)
+    await world.capture()
+    for day in (TODAY, TODAY + 3):
+        (captured, *_) = reversed(await world.shown(one))
+        world.at(day, 11)
+        for instrument, price in ((AAPL, 171.31), (MSFT, 44.4)):
+            world.daemon.quoted(instrument, price, session=day, previous_close=None)
+        now = await world.send("GET", f"/api/portfolio/summary?portfolioId={one}")
+        assert now["previousValue"] == captured["totalValue"]
+        assert now["dayChange"] == pytest.approx(now["totalValue"] - captured["totalValue"], abs=0.001)
+        for instrument in (AAPL, MSFT):
+            await world.price(instrument, {day: 150.0})
+        await world.morning(day + 1)
+
+
+async def test_what_was_captured_is_kept_when_the_past_becomes_another(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    (before,) = await world.shown(one)
+    await world.price(AAPL, {TODAY - 1: 200.0})
+    (row,) = await world.agrees(one, restated=True)
+    assert (row["isRestated"], row["capturedValue"], row["totalValue"]) == (True, before["totalValue"], 600.0)
+    report = await world.capture({"date": iso(TODAY - 1)})  # again, as asked
+    assert report["counts"]["captured"] == 1
+    (row,) = await world.agrees(one)
+    assert (row["isRestated"], row["capturedValue"]) == (False, 600.0)
+
+
+async def test_portfolios_come_and_go_and_get_accounts(world: World, database: Any) -> None:
+    one, two = await world.portfolio(), await world.portfolio()
+    for portfolio in (one, two):
+        await world.add(portfolio, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    empty = await world.portfolio()
+    await world.capture()
+    account = (await world.send("POST", f"/api/portfolios/{two}/accounts", {"name": "IRA"}))["id"]
+    await world.add(two, date=iso(FIRST), type="buy", symbol="MSFT", quantity=2, price=100, accountId=account)
+    three = await world.portfolio()
+    await world.add(three, date=iso(FIRST), type="buy", symbol="MSFT", quantity=1, price=100)
+    await world.send("DELETE", f"/api/portfolios/{one}")
+    await world.morning(TODAY + 1)
+    assert [row["date"] for row in await world.agrees(two, restated=True)] == [iso(TODAY - 1), iso(TODAY)]
+    assert len(await world.agrees(three)) == 1
+    assert await world.shown(empty) == []
+    assert await database["snapshot_rosters"].count_documents({"portfolios": one}) == 0
+    (first, last) = await world.shown(two)
+    assert {len(row["accounts"]) for row in (first, last)} == {2}, "the history has both accounts on every day"
+    assert (first["isRestated"], last["isRestated"]) == (True, False)
+
+
+async def test_several_portfolios_are_shown_with_their_total(world: World) -> None:
+    for currency in ("USD", "EUR"):
+        one = await world.portfolio(baseCurrency=currency)
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100, currency="USD")
+    await world.capture()
+    found = await world.send("GET", "/api/portfolio/daily-snapshots?currency=EUR")
+    assert [len(one["snapshots"]) for one in found["portfolios"]] == [1, 1]
+    (row,) = found["total"]["snapshots"]
+    dollars, euros = (one["snapshots"][0]["totalValue"] for one in found["portfolios"])
+    rate = world.closes[PAIR][TODAY - 1]
+    assert row["totalValue"] == pytest.approx(dollars * rate + euros, abs=0.01)
+    assert (row["captured"], row["isFinal"]) == (2, True)
+    assert (await world.send("GET", "/api/portfolio/daily-snapshots?portfolioId=" + one, name="ann"))["baseCurrency"]
+    status, _ = await world.daemon.get(f"/api/portfolio/daily-snapshots?portfolioId={one}", headers=user("bob"))
+    assert status == 404
+
+
+class Killed(BaseException):
+    """What a test ends a run with."""
+
+
+@pytest.mark.parametrize("where", ["write_blocks", "write_rows", "record", "examine"])
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+async def test_a_run_that_ends_anywhere_is_finished_by_the_next(world: World, where: str, is_done: bool) -> None:
+    made = [await world.portfolio(cashTracking=True) for _ in range(3)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="deposit", amount=5000)
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    await world.add(made[0], date=iso(TODAY - 2), type="buy", symbol="MSFT", quantity=3, price=100)
+    await world.price(AAPL, {TODAY - 9: 50.0})
+    await world.trade(AAPL, TODAY, TODAY)
+    await world.trade(MSFT, TODAY, TODAY)
+    world.at(TODAY + 1)
+    capture = world.daemon.parts.snapshot_capture
+    store = capture._store
+    method = getattr(type(store), where)
+
+    async def ends(*arguments: Any) -> Any:
+        if is_done:
+            await method(store, *arguments)
+        raise Killed
+
+    from unittest.mock import patch
+
+    from pricecache.stores.runs import Run, RunHandle
+
+    def handle() -> RunHandle:
+        return RunHandle(Run("x", SNAPSHOT_JOB, "running", "test", {}, world.daemon.clock.time()))
+
+    with patch.object(type(store), where, lambda self, *arguments: ends(*arguments)), pytest.raises(Killed):
+        await capture.run_job(handle())
+    await capture.run_job(handle())
+    for one in made:
+        rows = await world.agrees(one, restated=True)
+        assert [row["date"] for row in rows] == [iso(TODAY - 1), iso(TODAY)]
+        assert (rows[-1]["isFinal"], rows[-1]["isRestated"]) == (True, False)
+    third = handle()
+    await capture.run_job(third)
+    assert third.run.counts == {"days": 0}
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+
+
+async def test_daemons_that_capture_at_once_capture_the_same(world: World, database: Any) -> None:
+    import asyncio
+
+    made = [await world.portfolio() for _ in range(4)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    async with api_daemon(database, keys=("operator:ops:ops-key",), clock=world.daemon.clock) as other:
+        await other.parts.load()
+        other.parts.catalog.trusted = other.parts.heads.trusted = False
+        path = "/api/portfolio/daily-snapshots/capture?wait=30"
+        for day in (TODAY, TODAY + 1, TODAY + 4):
+            world.at(day, 6)
+            if day > TODAY:
+                await world.trade(AAPL, max(world.closes[AAPL]) + 1, day - 1)
+                await world.add(made[0], date=iso(day - 1), type="buy", symbol="AAPL", quantity=1, price=100)
+            reports = await asyncio.gather(
+                *(daemon.call("POST", path, headers=KEY, json={}) for daemon in (world.daemon, other))
+            )
+            assert [report["state"] for _, report in reports] == ["succeeded", "succeeded"]
+            for one in made:
+                await world.agrees(one, restated=True)
+    days = [row["date"] for row in await world.agrees(made[0], restated=True)]
+    assert len(days) == len(set(days)) == 3
+
+
+async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) -> None:
+    from pricecache.stores.snapshots import Counts, DayRecord, SnapshotStore
+
+    stats = world.daemon.parts.snapshot_stats
+    assert await stats.success_rate() is None
+    store = SnapshotStore(world.daemon.parts.snapshot_capture._store._rows.database)
+    await store.record(DayRecord(TODAY - 2, Counts(4, 3, 1), True))
+    await store.record(DayRecord(TODAY - 1, Counts(4, 4, 0), True))
+    assert await stats.success_rate() == pytest.approx(87.5)
+    assert await stats.success_rate(1) == 100.0
+
+
+async def test_a_stop_keeps_what_was_computed_and_the_next_run_goes_on_from_it(world: World) -> None:
+    from pricecache.portfolio import snapshot_members
+    from pricecache.stores.runs import Run, RunHandle
+
+    made = [await world.portfolio() for _ in range(5)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    capture = world.daemon.parts.snapshot_capture
+    first = RunHandle(Run("x", SNAPSHOT_JOB, "running", "test", {}, world.daemon.clock.time()))
+    wholes = world.daemon.parts.wholes
+    asked = wholes.settled
+
+    async def stopping(portfolio: Any, stored: Any = None) -> Any:
+        first.stopping = portfolio.id == made[1]
+        return await asked(portfolio, stored)
+
+    wholes.settled, together = stopping, snapshot_members.TOGETHER  # type: ignore[method-assign]
+    snapshot_members.TOGETHER = 2
+    try:
+        await capture.run_job(first)
+    finally:
+        wholes.settled, snapshot_members.TOGETHER = asked, together  # type: ignore[method-assign]
+    assert first.stopping
+    assert await world.shown(made[0]) == []
+    report = await world.capture()
+    assert (report["counts"]["captured"], report["counts"]["recomputed"]) == (5, 3)
+    for one in made:
+        await world.agrees(one)
+
+
+async def test_one_that_fails_is_told_and_counted_and_tried_again(world: World) -> None:
+    made = [await world.portfolio() for _ in range(4)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    wholes = world.daemon.parts.wholes
+    asked = wholes.settled
+
+    async def failing(portfolio: Any, stored: Any = None) -> Any:
+        if portfolio.id == made[2]:
+            raise RuntimeError("a fault of ours")
+        return await asked(portfolio, stored)
+
+    wholes.settled = failing  # type: ignore[method-assign]
+    report = await world.capture()
+    wholes.settled = asked  # type: ignore[method-assign]
+    assert [failure["portfolioId"] for failure in report["failures"]] == [made[2]]
+    assert (report["counts"]["captured"], report["counts"]["provisional"]) == (3, 1)
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 75.0
+    assert await world.shown(made[2]) == []
+    report = await world.capture()
+    assert (report["counts"]["provisional"], report["failures"]) == (0, [])
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+    for one in made:
+        await world.agrees(one)
+
+
+async def test_without_kept_histories_closes_are_captured_all_the_same(database: Any) -> None:
+    async with api_daemon(database, keys=("operator:ops:ops-key",), use_materialized=False) as daemon:
+        world = World(daemon, np.random.default_rng(5))
+        await world.trade(AAPL, FIRST - 20, TODAY - 1)
+        one = await world.portfolio()
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+        await world.capture()
+        await world.morning(TODAY + 1)
+        rows = await world.agrees(one)
+        assert [row["isFinal"] for row in rows] == [True, True]
+
+
+async def test_more_than_a_block_of_portfolios(world: World, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pricecache.portfolio import snapshot_capture
+
+    monkeypatch.setattr(snapshot_capture, "SIZE", 3)
+    monkeypatch.setattr(snapshot_capture, "GROUP", 2)
+    made = []
+    for number in range(8):
+        made.append(await world.portfolio())
+        await world.add(made[-1], date=iso(FIRST), type="buy", symbol="AAPL", quantity=number + 1, price=100)
+    await world.capture()
+    assert await database["snapshot_blocks"].count_documents({"_id": {"$gte": 0}}) == 3
+    for _ in range(3):
+        made.append(await world.portfolio())
+        await world.add(made[-1], date=iso(FIRST), type="buy", symbol="MSFT", quantity=2, price=100)
+    report = await world.morning(TODAY + 1)
+    assert (report["counts"]["captured"], report["counts"]["recomputed"]) == (11, 3)
+    assert await database["snapshot_blocks"].count_documents({"_id": {"$gte": 0}}) == 4
+    for one in made:
+        await world.agrees(one)
