@@ -15,6 +15,7 @@ from pricecache.brokers.cancelled import without_cancelled
 from pricecache.brokers.fields import Faults, Fields, let_go
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
 from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
+from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
 from pricecache.core.broker import (
@@ -78,6 +79,7 @@ class _Reading:
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
+        self.units = OptionUnits()
 
     def read(
         self,
@@ -102,7 +104,8 @@ class _Reading:
         rows = self._rows(pages)
         self.faults.raise_any()
         self._settle_money()
-        held_now, money = holdings_and_money(parts, self.securities, self.faults, self.remarks)
+        self._settle_options(parts, rows)
+        held_now, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)
         self.faults.raise_any()
         self._add_unlisted_cash(held_now, money)
         translated_rows = self._translated(rows)
@@ -169,7 +172,7 @@ class _Reading:
                 cusip=given.text("cusip", 9),
                 sedol=given.text("sedol", 7),
                 currency=major(code) if code is not None and is_known(code) and kind != "crypto" else "USD",
-                option=option,
+                option=option or option_of(kind, ticker),
                 scope=SCOPE,
             )
 
@@ -300,6 +303,18 @@ class _Reading:
             if name in self.sweeps or (at_one and (priced or one.kind == "cash")):
                 self.securities[name] = replace(one, is_money=True)
 
+    def _settle_options(self, parts: Sequence[HoldingPart], rows: Sequence[PlaidRow]) -> None:
+        options = {name for name, one in self.securities.items() if one.option is not None}
+        if not options:
+            return
+        for part in parts:
+            if part.security in options:
+                self.units.note(part.security, "held", part.quantity, part.price, part.value)
+        for row in rows:
+            if row.security in options:
+                self.units.note(row.security, "rows", row.quantity, row.price, row.amount)
+        self.securities = self.units.told(self.securities)
+
     def _translated(self, rows: list[PlaidRow]) -> list[BrokerTransaction]:
         kept = without_cancelled(rows, self.remarks)
         kept.reverse()
@@ -307,7 +322,7 @@ class _Reading:
         while kept:  # each is given back as soon as it is read
             row = kept.pop()
             security = None if row.security is None else self.securities[row.security]
-            found += translated(row, security, self.remarks)
+            found += translated(row, security, self.units, self.remarks)
         return sorted(_once_paid(found), key=lambda row: (row.day, row.place))
 
 

@@ -172,6 +172,20 @@ def test_rows_reach_back_to_where_the_broker_says() -> None:
     assert read().first_day == TODAY
 
 
+def test_options_in_contracts_are_counted_in_options_wherever_they_are_named() -> None:
+    held = {"accountId": "a", "securityId": "o", "quantity": 1, "price": 5, "value": 500}
+    bought = {"type": "buy", "securityId": "o", "quantity": 2, "price": 4}
+    gone = {"type": "expiry", "securityId": "o", "quantity": -1, "date": "2026-11-02"}
+    then = {"date": "2026-10-30", "accountId": "a", "securityId": "o", "quantity": 2, "price": 4}
+    data = read(row(**bought, fees=1), row("u", **gone), holdings=[held], balances=[then])
+    assert [(one.quantity, one.price, one.cash) for one in data.transactions] == [(200, 4, -801), (-100, None, 0)]
+    assert (data.holdings[0].quantity, data.waypoints[0].quantity, data.waypoints[0].price) == (100, 200, 4)
+    told = data.securities["o"].option
+    assert told is not None
+    assert told.in_one == 100
+    assert one(**bought).quantity == 2
+
+
 def test_pence_become_pounds() -> None:
     found = one(**{**BUY, "price": 250}, currency="GBp", fees=100)
     assert (found.currency, found.price, found.cash, found.fees) == ("GBP", D("2.5"), D(-26), D(1))
