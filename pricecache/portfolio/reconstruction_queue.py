@@ -171,8 +171,7 @@ class ReconstructionQueue:
             with suppress(PyMongoError):  # told by the workers
                 if await self.store.reap(self._owner, self._clock.time(), MOST_ATTEMPTS):
                     self.wake()
-                counts = await self.store.counts()
-                self.pending = counts["queued"] + counts["waiting"]
+                self.pending = await self.store.pending()
             await self._clock.sleep(REAP_SECONDS)
 
     async def _keep_working(self, slot: int) -> None:

@@ -179,6 +179,10 @@ class ReconstructionStore:
         found = await (await self._records.aggregate([{"$group": {"_id": "$state", "n": {"$sum": 1}}}])).to_list()
         return dict.fromkeys(STATES, 0) | {one["_id"]: one["n"] for one in found}
 
+    async def pending(self) -> int:
+        """How many are queued, or wait to be tried again."""
+        return await self._records.count_documents({"state": {"$in": ["queued", "waiting"]}})
+
     async def users(self) -> int:
         """How many users have had one asked for."""
         found = self._records.aggregate([{"$group": {"_id": "$user"}}, {"$count": "n"}])
