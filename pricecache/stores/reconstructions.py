@@ -228,7 +228,7 @@ class ReconstructionStore:
             "endedAt": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
-            "progress": {"$literal": _progress_fields(Progress(stage="reading"))},
+            "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
         }
         try:
             document = await self._records.find_one_and_update(
@@ -267,14 +267,20 @@ class ReconstructionStore:
     async def finish(
         self, claim: Claim, result: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], now: float
     ) -> ReconstructionRecord:
-        """It is done; what was asked for meanwhile is queued again. Raises `ClaimLost`."""
+        """It is done, with its findings, in one step; what was asked for meanwhile is queued again. Raises
+        `ClaimLost`."""
         packed = await asyncio.to_thread(lambda: zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1))
         kept = {"_id": claim.connection, "total": len(findings), "findings": packed}
         progress = _progress_fields(Progress(100, "done", "Done", None, *_counts(result)))
         told = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}
-        record = await self._end(claim, "done", now, told)
-        await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True)
-        return record
+
+        async def end(session: AsyncClientSession) -> ReconstructionRecord:
+            record = await self._end(claim, "done", now, told, session)
+            await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True, session=session)
+            return record
+
+        async with self._records.database.client.start_session() as session:
+            return await session.with_transaction(end)
 
     async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
         """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""
@@ -291,9 +297,16 @@ class ReconstructionStore:
         told = {"attempts": {"$max": [0, {"$subtract": ["$attempts", 1]}]}}
         await self._records.update_one(_key(claim), _ended("queued", now, claim.at, told))
 
-    async def _end(self, claim: Claim, state: ReconstructionState, now: float, told: Document) -> ReconstructionRecord:
+    async def _end(
+        self,
+        claim: Claim,
+        state: ReconstructionState,
+        now: float,
+        told: Document,
+        session: AsyncClientSession | None = None,
+    ) -> ReconstructionRecord:
         document = await self._records.find_one_and_update(
-            _key(claim), _ended(state, now, claim.at, told), return_document=ReturnDocument.AFTER
+            _key(claim), _ended(state, now, claim.at, told), return_document=ReturnDocument.AFTER, session=session
         )
         if document is None:
             raise ClaimLost
