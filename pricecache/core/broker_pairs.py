@@ -49,7 +49,8 @@ class SplitRows(NamedTuple):
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
     `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
-    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one."""
+    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one. `renamed`: both
+    sides of what only got another id."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
-from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
@@ -78,7 +78,7 @@ class Reconstructor:
         sources: Sources,
         mapper: Mapper,
         prices: SecurityPrices,
-        own_prices: BrokerPrices,
+        own_prices: BrokerPriceWriter,
         instruments: InstrumentStore,
         markets: Markets,
         ledgers: Ledgers,
@@ -169,7 +169,7 @@ class Reconstructor:
             for name, one in found.items()
         }
         await self._make_own_known(connection.user, found, instruments, facts.first_uses)
-        await self._own_prices.write_many(
+        await self._own_prices.write(
             {
                 one: facts.prices[name]
                 for name, one in instruments.items()

@@ -250,7 +250,7 @@ class ReconstructionStore:
             "endedAt": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
-            "progress": {"$literal": _progress_fields(Progress(stage="reading"))},
+            "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
         }
         try:
             document = await self._records.find_one_and_update(
@@ -294,7 +294,8 @@ class ReconstructionStore:
         now: float,
         walked: WalkFooting | None = None,
     ) -> ReconstructionRecord:
-        """It is done; what was asked for meanwhile is queued again. Raises `ClaimLost`."""
+        """It is done, with its findings, in one step; what was asked for meanwhile is queued again. Raises
+        `ClaimLost`."""
         packed = await asyncio.to_thread(lambda: zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1))
         kept = {"_id": claim.connection, "total": len(findings), "findings": packed}
         progress = _progress_fields(Progress(100, "done", "Done", None, *_counts(result)))
@@ -302,12 +303,17 @@ class ReconstructionStore:
         told["walked"] = {"$literal": None if walked is None else _walked_fields(walked)}
 
         async def work(session: AsyncClientSession) -> ReconstructionRecord:
+        told = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}
+
+        async def end(session: AsyncClientSession) -> ReconstructionRecord:
             record = await self._end(claim, "done", now, told, session)
             await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True, session=session)
             return record
 
         async with self._client.start_session() as session:  # who reads that it is done reads what was found, too
             return await session.with_transaction(work)
+        async with self._records.database.client.start_session() as session:
+            return await session.with_transaction(end)
 
     async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
         """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""

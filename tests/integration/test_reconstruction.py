@@ -399,6 +399,9 @@ async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
         daemon.parts.reconstructions.queue, listening
     ).tell
     found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    async with asyncio.timeout(20):
+        while told[-1]["stage"] != "done":  # it is stored first, and told then
+            await asyncio.sleep(0.01)
     percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
     stages = list(dict.fromkeys(one["stage"] for one in told))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pricecache.core.backward import LATE_DAYS, SPECK
 from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
 from pricecache.core.currencies import major
-from pricecache.core.findings import REASONS
+from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
 from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.lots import ratio_of, scaled
@@ -59,6 +59,7 @@ def test_forward_replay_gives_todays_holdings_exactly_and_money_to_the_cent(
 @given(worlds(), markets())
 def test_every_adjustment_is_explained_by_one_finding_of_its_size(data: BrokerData, market: MarketData) -> None:
     found = made(data, market)
+    assert {one.code for one in found.findings} <= CODES
     told = {one.external_id: one for one in found.findings if one.external_id is not None}
     assert len(told) == sum(one.external_id is not None for one in found.findings)
     rows = {row.external_id: row for row in found.transactions}
