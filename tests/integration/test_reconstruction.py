@@ -391,6 +391,9 @@ async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
         daemon.parts.reconstructions.queue, listening
     ).tell
     found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    async with asyncio.timeout(10):
+        while told[-1]["stage"] != "done":  # which is told once it is kept, and so seen
+            await asyncio.sleep(0.001)
     percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
     stages = list(dict.fromkeys(one["stage"] for one in told))
