@@ -109,13 +109,15 @@ class Reader:
     # what every way uses
 
     def _add(self, what: TransactionType, kind: str = "t", **fields: Any) -> None:
-        one = self._one
-        fields.setdefault("currency", one.row.currency)
-        fields.setdefault("note", one.row.note)
-        fields.setdefault("instrument", one.instrument)
-        fields.setdefault("day", one.row.day)
-        name = self._names.name(kind, one.row.id)
-        self.rows.append(Transaction(type=what, account=one.account, external_id=name, **fields))
+        one, row = self._one, self._one.row
+        day, instrument = fields.pop("day", row.day), fields.pop("instrument", one.instrument)
+        currency, note = fields.pop("currency", row.currency), fields.pop("note", row.note)
+        name = self._names.name(kind, row.id)
+        self.rows.append(
+            Transaction(
+                day, what, instrument, currency=currency, account=one.account, external_id=name, note=note, **fields
+            )
+        )
         self.sources.append(self._source)
 
     def _tell(self, code: str, detail: str, **facts: Any) -> None:
