@@ -25,7 +25,7 @@ from pricecache.core.sessions import CalendarBook, every_day
 from pricecache.core.snapshot_blocks import SIZE, Block, Member, price_code
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB, SnapshotCapture
-from pricecache.portfolio.snapshot_market import SnapshotMarket
+from pricecache.portfolio.snapshot_market import SKEW_SECONDS, SnapshotMarket
 from pricecache.portfolio.snapshot_members import MemberBuilder
 from pricecache.stores.bars import BarStore, Change
 from pricecache.stores.instruments import InstrumentStore
@@ -107,7 +107,7 @@ class World:
         market = SnapshotMarket(markets, catalog, book, self.database, self.clock, [DAY - 1], before, DAY)
         series = np.array([entry.id for entry in self.entries], np.int64)
         await market.learn(self.codes, series, np.zeros(SYMBOLS, np.bool_))
-        await self.store.examine(Examined.of(before.version, market.looked_at))
+        await self.store.examine(Examined.of(before.version, market.looked_at, time.time()))
         await self.store.record(DayRecord(DAY - 1, Counts(), True))
         return self
 
@@ -147,7 +147,9 @@ class World:
         await self.database["ledger_state"].insert_many(states, ordered=False)
 
     async def trade(self) -> None:
-        """The next session, of every symbol."""
+        """The next session, of every symbol. Revisions are numbered by the real clock, so captures have to be too."""
+        at = {"$set": {"at": time.time() + SKEW_SECONDS}}
+        await self.database["snapshot_blocks"].update_one({"_id": "market"}, at)
         self.clock.day += 1
         while (self.clock.day + 3) % 7 >= 5:
             self.clock.day += 1

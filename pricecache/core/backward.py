@@ -40,6 +40,10 @@ class Move(NamedTuple):
     source: int
 
 
+Twins = dict[int, dict[Decimal, list[Move]]]
+"""By day and quantity."""
+
+
 class Correction(NamedTuple):
     """What no row explains: so much came (or went) on `day`, in its units. `source`: the row that shows it, or -1."""
 
@@ -104,8 +108,11 @@ def walk(task: Task) -> Walked:
     found = Walked()
     forced: list[Correction] = []
     settled_days: set[int] = set()
+    twins: Twins = defaultdict(lambda: defaultdict(list))
+    for move in task.twins:
+        twins[move.day][move.quantity].append(move)
     while True:
-        one = _Pass(task, forced, settled_days, found.left_out)
+        one = _Pass(task, forced, settled_days, found.left_out, twins)
         again = one.run()
         if again is None:
             one.walked.left_out = found.left_out
@@ -126,8 +133,16 @@ class _Again(NamedTuple):
 
 class _Pass:
     def __init__(
-        self, task: Task, forced: Sequence[Correction], settled_days: set[int], left_out: Sequence[int]
+        self,
+        task: Task,
+        forced: Sequence[Correction],
+        settled_days: set[int],
+        left_out: Sequence[int],
+        twins: Twins,
     ) -> None:
+        self.twins = twins
+        self.sizes: dict[Fraction, list[Move]] = {}
+        self.of_day: dict[int, list[Move]] = defaultdict(list)
         self.task, self.forced = task, forced
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
@@ -140,7 +155,7 @@ class _Pass:
             for day, quantity in task.waypoints
             if task.first_day - 1 <= day < task.day and day not in settled_days
         }
-        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if day < task.day)})
+        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if task.first_day <= day < task.day)})
         alone = by_themselves(task.split_rows, task.splits)
         self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
         self.pending: dict[int, list[Decided]] = defaultdict(list)
@@ -150,7 +165,7 @@ class _Pass:
         for one in task.split_rows:
             self.deciding[max(one.days)].append(one)
         of_rows = [day for one in task.split_rows for day in one.days]
-        self.days = sorted({*self.net, *self.anchors, *self.single, *of_rows}, reverse=True)
+        self.days = sorted({*self.net, *self.anchors, *self.waypoints, *self.single, *of_rows}, reverse=True)
 
     def _net(self) -> dict[int, Decimal]:
         net: dict[int, Decimal] = {}
@@ -164,11 +179,17 @@ class _Pass:
     def run(self) -> _Again | None:
         for day in self.days:
             self.ratios[day] = self.ratio
+            if day in self.twins:
+                self._note_twins(day)
             if day in self.waypoints and (again := self._compare(day)):
                 return again
             if day in self.net and (again := self._take_back(day)):
                 return again
             self._divide(day)
+        day, until = self.task.first_day - 1, self.anchors[0]
+        twin = self._twin_in_gap(Fraction(0), self._contradictions(day, until), day, until)
+        if twin is not None:
+            return _Again(left_out=twin)
         if self._is_speck(self.quantity):
             self._round_off()
         self.walked.opening = self.quantity
@@ -181,7 +202,7 @@ class _Pass:
         self.before_first = self.quantity
         if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
             return None
-        twin = self._twin(-self.quantity, day, self.task.day)
+        twin = self._twin(-Fraction(self.quantity) * self.ratio, day, self.task.day)
         if twin is not None:
             return _Again(left_out=twin)
         code = "rounding" if self._is_speck(self.quantity) else self.task.code
@@ -210,23 +231,28 @@ class _Pass:
     def _impossible(self, day: int) -> int:
         """The row of `day` with which, going back, there is less than nothing."""
         balance = self.walked.ends[-1][1]
-        of_day = [one for one in self.task.moves if one.day == day and one.source not in self.left_out]
-        for move in sorted(of_day, key=lambda one: -one.rank):
+        if not self.of_day:
+            for one in self.task.moves:
+                self.of_day[one.day].append(one)
+        present = [one for one in self.of_day[day] if one.source not in self.left_out]
+        for move in sorted(present, key=lambda one: -one.rank):
             balance -= move.quantity
             if balance < 0 and move.quantity > 0:
                 return move.source
         return -1
 
-    def _twin(self, quantity: Decimal, day: int, until: int) -> int | None:
-        """A row from `day` up to `until` that is there twice and is just so much, in the units of `day`."""
+    def _twin(self, size: Fraction, day: int, until: int) -> int | None:
+        """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
         if not self.task.twins or len(self.left_out) >= _MOST_LEFT_OUT:
             return None
-        size = Fraction(quantity) * self.ratio
-        for move in self.task.twins:
-            is_free = move.source not in self.left_out and day <= move.day <= until
-            if is_free and Fraction(move.quantity) * self.ratios[move.day] == size:
-                return move.source
-        return None
+        found = self.sizes.get(size, ())
+        return next((move.source for move in reversed(found) if day <= move.day <= until), None)
+
+    def _note_twins(self, day: int) -> None:
+        for quantity, moves in self.twins.get(day, {}).items():
+            free = [move for move in moves if move.source not in self.left_out]
+            if free:
+                self.sizes.setdefault(Fraction(quantity) * self.ratio, []).append(free[-1])
 
     # splits
 
@@ -282,14 +308,16 @@ class _Pass:
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
         wanted = self._wanted(day)
-        if any(self._is_near(one, other) for one in self._around(day) for other in wanted):
-            return None
-        difference = min((one - self.quantity for one in wanted), key=abs)
         until = self.anchors[bisect_right(self.anchors, day)]
-        twin = self._twin(difference, day + 1, until)
+        is_near = any(self._is_near(one, other) for one in self._around(day) for other in wanted)
+        difference = ZERO if is_near else min((one - self.quantity for one in wanted), key=abs)
+        between = self._contradictions(day, until)
+        twin = self._twin_in_gap(Fraction(difference) * self.ratio, between, day, until)
         if twin is not None:
             return _Again(left_out=twin)
-        correction = self._put_right(day, until, difference)
+        if is_near:
+            return None
+        correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
 
     def _wanted(self, day: int) -> list[Decimal]:
@@ -300,6 +328,19 @@ class _Pass:
 
     def _split_between(self, day: int, until: int) -> Fraction:
         return prod((ratio for then, ratio in self.task.splits if day < then <= until), start=Fraction(1))
+
+    def _contradictions(self, day: int, until: int) -> list[Correction]:
+        codes = (self.task.code, "rounding")
+        return [one for one in self.walked.corrections if one.code in codes and day < one.day <= until]
+
+    def _twin_in_gap(self, size: Fraction, between: Sequence[Correction], day: int, until: int) -> int | None:
+        """A row there twice that explains what a balance lacks, or that and all contradictions since together."""
+        whole = size - sum((Fraction(one.quantity) * self.ratios[one.day] for one in between), Fraction(0))
+        for said_twice in dict.fromkeys((size, whole)):
+            twin = self._twin(said_twice, day + 1, until) if said_twice else None
+            if twin is not None:
+                return twin
+        return None
 
     def _is_near(self, one: Decimal, other: Decimal) -> bool:
         apart = abs(one - other)
@@ -320,13 +361,11 @@ class _Pass:
                 balance = scaled(balance, 1 / self.single[before])
         return found
 
-    def _put_right(self, day: int, until: int, difference: Decimal) -> Correction:
+    def _put_right(self, day: int, until: int, difference: Decimal, between: Sequence[Correction]) -> Correction:
         """On the day of the later balance, or before more would go than there is; where a contradiction in between
         ends what is known, there."""
-        ends = (self.task.code, "rounding")
-        between = [one.day for one in self.walked.corrections if one.code in ends and day < one.day <= until]
         if difference > 0:
-            at = min(between, default=until)
+            at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
         at = until
         for later, end in reversed(self.walked.ends):

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pricecache.core.bars import day_of
 from pricecache.core.broker import ZERO, BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Remark, Waypoint
 from pricecache.core.currencies import major, unit
+from pricecache.core.option_units import in_same_units
 
 DAYS_KEPT = 10
 """Days before the last for which every waypoint is kept; before those, the last one of each month."""
@@ -32,6 +33,7 @@ def merged(before: BrokerData, after: BrokerData) -> BrokerData:
     """
     if after.day < before.day:
         before, after = after, before
+    before, after = in_same_units(before, after)
     return _Joining(before, after).joined()
 
 

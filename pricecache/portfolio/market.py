@@ -106,6 +106,10 @@ class Markets:
             found[instrument] = PriceColumn(_ALWAYS_TRADED, self.currency_of(instrument), actions)
         return MarketData(found)
 
+    def ratios(self, entry: Entry) -> tuple[tuple[int, float], ...]:
+        """`(ex-date, new units for one old)` of its splits and rebases in effect, ascending."""
+        return tuple((action.ex_date, action.value) for action in _ratios(entry, self._today()))
+
     async def of(self, ledger: Ledger) -> MarketData:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
         return (await self.view(ledger)).market

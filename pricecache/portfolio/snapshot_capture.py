@@ -268,7 +268,7 @@ class SnapshotCapture:
                 if series not in known:
                     new[series] = min(facts, new.get(series, facts))
         if new:
-            after = Examined.of(of.examined.version, known | new)
+            after = Examined.of(of.examined.version, known | new, of.examined.at)
             if not await self._store.examine(after):
                 raise BlocksMoved
             of.examined = replace(after, version=after.version + 1)

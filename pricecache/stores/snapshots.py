@@ -129,19 +129,21 @@ class DayRecord:
 class Examined:
     """Up to which revision each series was looked at, and what stood beside its bars then (a digest): int64 both, by
     `ids`, ascending. Every series that a stored block names is among them, at no later revision than it was made from.
+    `at`: since when revisions may not have been looked at, seconds since 1970 UTC.
     """
 
     version: int = 0
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     revs: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     digests: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    at: float = 0.0
 
     @classmethod
-    def of(cls, version: int, facts: Mapping[int, tuple[int, int]]) -> Examined:
+    def of(cls, version: int, facts: Mapping[int, tuple[int, int]], at: float) -> Examined:
         """`facts`: revision and digest by series."""
         ids = np.array(sorted(facts), np.int64)
         both = np.array([facts[one] for one in ids.tolist()], np.int64).reshape(-1, 2)
-        return cls(version, ids, both[:, 0].copy(), both[:, 1].copy())
+        return cls(version, ids, both[:, 0].copy(), both[:, 1].copy(), at)
 
     @property
     def facts(self) -> dict[int, tuple[int, int]]:
@@ -360,12 +362,12 @@ class SnapshotStore:
             arrays = unpack_arrays(bytes(found["arrays"]))
         except Corrupt:
             return Examined(found["version"])
-        return Examined(found["version"], arrays["ids"], arrays["revs"], arrays["digests"])
+        return Examined(found["version"], arrays["ids"], arrays["revs"], arrays["digests"], found["at"])
 
     async def examine(self, after: Examined) -> bool:
         """Put it in the place of what was read; False when somebody else did meanwhile."""
         arrays = {"ids": after.ids, "revs": after.revs, "digests": after.digests}
-        document = {"_id": _MARKET, "version": after.version + 1, "arrays": Binary(pack_arrays(arrays))}
+        document = {"_id": _MARKET, "version": after.version + 1, "at": after.at, "arrays": Binary(pack_arrays(arrays))}
         try:
             key = {"_id": _MARKET, "version": after.version}
             written = await self._blocks.replace_one(key, document, upsert=after.version == 0)
