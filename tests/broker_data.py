@@ -27,7 +27,9 @@ _DAY = st.integers(LAST - 900, LAST)
 _ACCOUNT = st.sampled_from(["a", "b", "c"])
 _SECURITY = st.sampled_from(["s", "t", "u", "v"])
 _CURRENCY = st.sampled_from(["USD", "EUR"])
-_OPTIONS = st.none() | st.builds(OptionContract, st.sampled_from(["call", "put"]), _DAY, _AMOUNT, st.none() | _TEXT)
+_OPTIONS = st.none() | st.builds(
+    OptionContract, st.sampled_from(["call", "put"]), _DAY, _AMOUNT, st.none() | _TEXT, st.sampled_from([None, 1, 100])
+)
 
 
 def accounts(name: str) -> st.SearchStrategy[BrokerAccount]:

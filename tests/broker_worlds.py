@@ -130,3 +130,81 @@ def worlds(draw: Any) -> BrokerData:
         tuple(draw(rows())),
         tuple(sorted(points, key=lambda one: one.day)),
     )
+
+
+@st.composite
+def true_worlds(draw: Any) -> tuple[BrokerData, MarketData, dict[tuple[str, Instrument], D], dict[str, D]]:
+    """A broker that says everything right from `FIRST` on, with what was held and the money before it."""
+    market = draw(markets(("2", "4", "10")))
+    ratios = {
+        (instrument, action.ex_date): D(str(action.value))
+        for instrument, column in market.prices.items()
+        for action in column.actions
+    }
+    held = {(a, s): D(draw(st.integers(0, 30))) for a in "xy" for s in ("a", "b", "p")}
+    cash = {a: D(draw(st.integers(0, 500))) for a in "xy"}
+    before = {(ACCOUNTS[a], INSTRUMENTS[s]): q for (a, s), q in held.items()}, {ACCOUNTS[a]: c for a, c in cash.items()}
+    ops = draw(st.lists(st.tuples(st.integers(FIRST, LAST), operations), max_size=25))
+    found: list[BrokerTransaction] = []
+    points = []
+    noted = draw(st.sets(st.integers(FIRST - 1, LAST - 1), max_size=3))
+    for day in range(FIRST - 1, LAST + 1):
+        for account, security in held:
+            held[account, security] *= ratios.get((INSTRUMENTS[security], day), 1) if day >= FIRST else 1
+        for at, operation in ops:
+            if at == day:
+                found += _done(len(found), day, operation, held, cash)
+        if day in noted:
+            points += [Waypoint(day, a, q, s) for (a, s), q in held.items()]
+            points += [Waypoint(day, a, c) for a, c in cash.items()]
+    holdings = tuple(BrokerHolding(a, s, q) for (a, s), q in held.items() if q)
+    accounts = {"x": BrokerAccount("x", "X"), "y": BrokerAccount("y", "Y")}
+    purses = {(a, "USD"): c for a, c in cash.items()}
+    data = BrokerData(LAST, FIRST, accounts, SECURITIES, holdings, purses, tuple(found), tuple(points))
+    return data, market, *before
+
+
+operations = st.tuples(
+    st.sampled_from(["buy", "buy", "sell", "dividend", "reinvestment", "cash", "out", "move", "interest"]),
+    st.sampled_from("xy"),
+    st.sampled_from(["a", "b", "p"]),
+    st.integers(1, 12_000).map(lambda n: D(n) / 1000),
+    st.integers(1, 90_00).map(lambda n: D(n) / 100),
+)
+
+
+def _done(
+    place: int, day: int, operation: Any, held: dict[tuple[str, str], D], cash: dict[str, D]
+) -> list[BrokerTransaction]:
+    """The rows of an operation, and none where there is too little for it."""
+    kind, account, security, quantity, value = operation
+    other = "y" if account == "x" else "x"
+    key = account, security
+
+    def row(number: int, action: Any, of: str, quantity: D = D(0), cash: D = D(0), on: Any = security) -> Any:
+        return BrokerTransaction(
+            f"r{place + number}", of, day, action, on, quantity, None, cash, place=place + number, currency="USD"
+        )
+
+    if kind == "buy" and cash[account] >= value:
+        held[key] += quantity
+        cash[account] -= value
+        return [row(0, "buy", account, quantity, -value)]
+    if kind == "sell" and held[key] >= quantity:
+        held[key] -= quantity
+        cash[account] += value
+        return [row(0, "sell", account, -quantity, value)]
+    if kind in ("dividend", "interest", "cash"):
+        cash[account] += value
+        return [row(0, kind, account, cash=value, on=None if kind == "cash" else security)]
+    if kind == "reinvestment":
+        held[key] += quantity
+        return [row(0, "dividend", account, cash=value), row(1, "reinvestment", account, quantity, -value)]
+    if kind == "out" and held[key] >= quantity:
+        held[key] -= quantity
+        return [row(0, "transfer", account, -quantity)]
+    if kind == "move" and held[key] >= quantity:
+        held[key] -= quantity
+        held[other, security] += quantity
+        return [row(0, "transfer", account, -quantity), row(1, "transfer", other, quantity)]
+    return []

@@ -97,7 +97,7 @@ class StatusesOut(Output):
     reconstructions: list[StatusOut]
 
 
-class MetricsOut(Output):
+class ReconstructionMetricsOut(Output):
     """Keys in snake_case: callers know them so. Rates are percent."""
 
     model_config = ConfigDict(alias_generator=None)

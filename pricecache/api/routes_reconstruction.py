@@ -24,6 +24,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", _BASE + "/metrics", reconstruction.metrics, scope="ops",
-        answers={200: answers.MetricsOut}, tags=_TAGS, summary="How reconstructions fare, and what they cost.",
+        answers={200: answers.ReconstructionMetricsOut}, tags=_TAGS,
+        summary="How reconstructions fare, and what they cost.",
     ),
 )  # fmt: skip

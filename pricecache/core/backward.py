@@ -18,6 +18,7 @@ from pricecache.core.broker_prices import FINEST
 from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, decide
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import scaled
+from pricecache.core.marketdata import NEVER
 
 LATE_DAYS = 5
 """A balance is right if the walk passes through it so many days before or after: rows are posted late."""
@@ -35,6 +36,10 @@ class Move(NamedTuple):
     quantity: Decimal
     rank: int
     source: int
+
+
+Twins = dict[int, dict[Decimal, list[Move]]]
+"""By day and quantity."""
 
 
 class Correction(NamedTuple):
@@ -82,14 +87,16 @@ class Walked:
     left_out: list[int] = field(default_factory=list)
 
     def end_of(self, day: int) -> Decimal:
-        """What there was at the end of `day`, or of the last day before it on which something moved; at the end where
-        nothing ever did."""
+        """What there was at the end of `day`."""
         at = bisect_left(self.ends, -day, key=lambda one: -one[0])
-        return self.ends[at][1] if at < len(self.ends) else self.opening
+        moved, quantity = self.ends[at] if at < len(self.ends) else (-NEVER, self.opening)
+        split = max((one for one in self.targets if moved < one <= day), default=None)
+        return quantity if split is None else self.targets[split]
 
     @property
     def is_short(self) -> bool:
-        return self.opening < 0 or any(end < 0 for _, end in self.ends)
+        known = [self.quantity, self.opening, *self.targets.values(), *(end for _, end in self.ends)]
+        return min(known) < 0
 
 
 def walk(task: Task) -> Walked:
@@ -97,8 +104,11 @@ def walk(task: Task) -> Walked:
     found = Walked()
     forced: list[Correction] = []
     settled_days: set[int] = set()
+    twins: Twins = defaultdict(lambda: defaultdict(list))
+    for move in task.twins:
+        twins[move.day][move.quantity].append(move)
     while True:
-        one = _Pass(task, forced, settled_days, found.left_out)
+        one = _Pass(task, forced, settled_days, found.left_out, twins)
         again = one.run()
         if again is None:
             one.walked.left_out = found.left_out
@@ -119,27 +129,39 @@ class _Again(NamedTuple):
 
 class _Pass:
     def __init__(
-        self, task: Task, forced: Sequence[Correction], settled_days: set[int], left_out: Sequence[int]
+        self,
+        task: Task,
+        forced: Sequence[Correction],
+        settled_days: set[int],
+        left_out: Sequence[int],
+        twins: Twins,
     ) -> None:
+        self.twins = twins
+        self.sizes: dict[Fraction, list[Move]] = {}
+        self.of_day: dict[int, list[Move]] = defaultdict(list)
         self.task, self.forced = task, forced
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
         self.quantity = task.quantity
         self.largest = abs(task.quantity)
+        self.before_first = ZERO
         self.net = self._net()
         self.waypoints = {
             day: quantity
             for day, quantity in task.waypoints
             if task.first_day - 1 <= day < task.day and day not in settled_days
         }
-        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if day < task.day)})
+        self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if task.first_day <= day < task.day)})
         alone = by_themselves(task.split_rows, task.splits)
         self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
         self.pending: dict[int, list[Decided]] = defaultdict(list)
         self.ratio = Fraction(1)
         self.ratios: dict[int, Fraction] = {}
+        self.deciding: dict[int, list[SplitRow]] = defaultdict(list)
+        for one in task.split_rows:
+            self.deciding[max(one.days)].append(one)
         of_rows = [day for one in task.split_rows for day in one.days]
-        self.days = sorted({*self.net, *self.anchors, *self.single, *of_rows}, reverse=True)
+        self.days = sorted({*self.net, *self.anchors, *self.waypoints, *self.single, *of_rows}, reverse=True)
 
     def _net(self) -> dict[int, Decimal]:
         net: dict[int, Decimal] = {}
@@ -153,11 +175,17 @@ class _Pass:
     def run(self) -> _Again | None:
         for day in self.days:
             self.ratios[day] = self.ratio
+            if day in self.twins:
+                self._note_twins(day)
             if day in self.waypoints and (again := self._compare(day)):
                 return again
             if day in self.net and (again := self._take_back(day)):
                 return again
             self._divide(day)
+        day, until = self.task.first_day - 1, self.anchors[0]
+        twin = self._twin_in_gap(Fraction(0), self._contradictions(day, until), day, until)
+        if twin is not None:
+            return _Again(left_out=twin)
         if self._is_speck(self.quantity):
             self._round_off()
         self.walked.opening = self.quantity
@@ -167,9 +195,10 @@ class _Pass:
         self.walked.ends.append((day, self.quantity))
         self.largest = max(self.largest, abs(self.quantity))
         self.quantity -= self.net[day]
+        self.before_first = self.quantity
         if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
             return None
-        twin = self._twin(-self.quantity, day, self.task.day)
+        twin = self._twin(-Fraction(self.quantity) * self.ratio, day, self.task.day)
         if twin is not None:
             return _Again(left_out=twin)
         code = "rounding" if self._is_speck(self.quantity) else self.task.code
@@ -198,34 +227,40 @@ class _Pass:
     def _impossible(self, day: int) -> int:
         """The row of `day` with which, going back, there is less than nothing."""
         balance = self.walked.ends[-1][1]
-        of_day = [one for one in self.task.moves if one.day == day and one.source not in self.left_out]
-        for move in sorted(of_day, key=lambda one: -one.rank):
+        if not self.of_day:
+            for one in self.task.moves:
+                self.of_day[one.day].append(one)
+        present = [one for one in self.of_day[day] if one.source not in self.left_out]
+        for move in sorted(present, key=lambda one: -one.rank):
             balance -= move.quantity
             if balance < 0 and move.quantity > 0:
                 return move.source
         return -1
 
-    def _twin(self, quantity: Decimal, day: int, until: int) -> int | None:
-        """A row from `day` up to `until` that is there twice and is just so much, in the units of `day`."""
+    def _twin(self, size: Fraction, day: int, until: int) -> int | None:
+        """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
         if not self.task.twins or len(self.left_out) >= _MOST_LEFT_OUT:
             return None
-        size = Fraction(quantity) * self.ratio
-        for move in self.task.twins:
-            is_free = move.source not in self.left_out and day <= move.day <= until
-            if is_free and Fraction(move.quantity) * self.ratios[move.day] == size:
-                return move.source
-        return None
+        found = self.sizes.get(size, ())
+        return next((move.source for move in reversed(found) if day <= move.day <= until), None)
+
+    def _note_twins(self, day: int) -> None:
+        for quantity, moves in self.twins.get(day, {}).items():
+            free = [move for move in moves if move.source not in self.left_out]
+            if free:
+                self.sizes.setdefault(Fraction(quantity) * self.ratio, []).append(free[-1])
 
     # splits
 
     def _divide(self, day: int) -> None:
-        for one in [one for one in self.task.split_rows if max(one.days) == day]:
+        for one in self.deciding.get(day, ()):
             decided = decide(one, self.quantity, self._moved(min(one.days), day))
             self.pending[decided.day].append(decided)
             if decided.alone is not None:
                 self.single[decided.alone[0]] = decided.alone[1]
-        for decided in self.pending.pop(day, ()):
-            self._divide_by_row(decided)
+        if self.pending:
+            for decided in self.pending.pop(day, ()):
+                self._divide_by_row(decided)
         if day in self.single and self.quantity:
             self._divide_by(day, self.single[day], None)
 
@@ -242,11 +277,17 @@ class _Pass:
         rows = decided.row.rows
         if not rows.quantity or any(one[2:] == ("split_unexplained", rows.sources[0]) for one in self.forced):
             return
+        self._note_end(decided.day)
         self.walked.corrections.append(Correction(decided.day, rows.quantity, "split_unexplained", rows.sources[0]))
         self.quantity -= rows.quantity
+        self.before_first = self.quantity
         if self.quantity < 0 and not self.task.may_be_negative:
             self.walked.corrections.append(Correction(decided.day, self.quantity, self.task.code, rows.sources[0]))
             self.quantity = ZERO
+
+    def _note_end(self, day: int) -> None:
+        if not self.walked.ends or self.walked.ends[-1][0] != day:
+            self.walked.ends.append((day, self.quantity))
 
     def _divide_by(self, day: int, ratio: Fraction, before: Decimal | None) -> None:
         self.walked.targets.setdefault(day, self.quantity)
@@ -263,15 +304,30 @@ class _Pass:
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
         wanted = self.waypoints[day]
-        if any(self._is_near(one, wanted) for one in self._around(day)):
-            return None
-        difference = wanted - self.quantity
         until = self.anchors[bisect_right(self.anchors, day)]
-        twin = self._twin(difference, day + 1, until)
+        is_near = any(self._is_near(one, wanted) for one in self._around(day))
+        difference = ZERO if is_near else wanted - self.quantity
+        between = self._contradictions(day, until)
+        twin = self._twin_in_gap(Fraction(difference) * self.ratio, between, day, until)
         if twin is not None:
             return _Again(left_out=twin)
-        correction = self._put_right(day, until, difference)
+        if is_near:
+            return None
+        correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _contradictions(self, day: int, until: int) -> list[Correction]:
+        codes = (self.task.code, "rounding")
+        return [one for one in self.walked.corrections if one.code in codes and day < one.day <= until]
+
+    def _twin_in_gap(self, size: Fraction, between: Sequence[Correction], day: int, until: int) -> int | None:
+        """A row there twice that explains what a balance lacks, or that and all contradictions since together."""
+        whole = size - sum((Fraction(one.quantity) * self.ratios[one.day] for one in between), Fraction(0))
+        for said_twice in dict.fromkeys((size, whole)):
+            twin = self._twin(said_twice, day + 1, until) if said_twice else None
+            if twin is not None:
+                return twin
+        return None
 
     def _is_near(self, one: Decimal, other: Decimal) -> bool:
         apart = abs(one - other)
@@ -292,13 +348,11 @@ class _Pass:
                 balance = scaled(balance, 1 / self.single[before])
         return found
 
-    def _put_right(self, day: int, until: int, difference: Decimal) -> Correction:
+    def _put_right(self, day: int, until: int, difference: Decimal, between: Sequence[Correction]) -> Correction:
         """On the day of the later balance, or before more would go than there is; where a contradiction in between
         ends what is known, there."""
-        ends = (self.task.code, "rounding")
-        between = [one.day for one in self.walked.corrections if one.code in ends and day < one.day <= until]
         if difference > 0:
-            at = min(between, default=until)
+            at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
         at = until
         for later, end in reversed(self.walked.ends):
@@ -319,9 +373,7 @@ class _Pass:
         if not moved:
             return
         first = min(moved)
-        ratio = self.ratio / self.ratios[first]
-        speck = scaled(self.quantity, ratio)
-        self.walked.corrections.append(Correction(first, speck, "rounding"))
+        self.walked.corrections.append(Correction(first, self.before_first, "rounding"))
         for day in [day for day in self.walked.targets if day <= first]:
             del self.walked.targets[day]
         self.quantity = ZERO

@@ -34,12 +34,14 @@ class BrokerAccount:
 
 @dataclass(frozen=True, slots=True)
 class OptionContract:
-    """`right`: call or put; `expires`: days since 1970-01-01."""
+    """`right`: call or put; `expires`: days since 1970-01-01. `in_one`: how many options one of the broker's quantities
+    is, 100 where it counts contracts; all quantities are in options then. None where nothing told."""
 
     right: Literal["call", "put"]
     expires: int
     strike: Decimal
     underlying: str | None = None
+    in_one: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
+from pricecache.core.option_units import in_same_units
 
 DAYS_KEPT = 10
 """Days before the last for which every waypoint is kept; before those, the last one of each month."""
@@ -20,6 +21,7 @@ def merged(before: BrokerData, after: BrokerData) -> BrokerData:
     given first, and of the same day `after`."""
     if after.day < before.day:
         before, after = after, before
+    before, after = in_same_units(before, after)
     return BrokerData(
         day=after.day,
         first_day=min(before.first_day, after.first_day),

@@ -49,7 +49,8 @@ class SplitRows(NamedTuple):
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
     `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
-    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one."""
+    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one. `renamed`: both
+    sides of what only got another id."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
@@ -70,7 +71,7 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
     _split_rows(live, found)
     _exchanges(live, found, prices)
-    _transfers(rows, live, found)
+    _transfers(rows, live, found, prices)
     _reinvestments(live, found)
     return found
 
@@ -151,7 +152,9 @@ def _exchanged(found: Pairs, out: tuple[int, BrokerRow], into: tuple[int, Broker
 # transfers between accounts of the ledger
 
 
-def _transfers(rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+def _transfers(
+    rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices
+) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
     sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
@@ -160,7 +163,7 @@ def _transfers(rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]],
             into[_what(one), _size(one)].append(i)
     for i, one in sides:
         if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
-            _match(rows, i, [j for j in near if j not in found.taken and j not in found.renamed], found, days)
+            _match(rows, i, near, found, days, prices)
 
 
 def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:
@@ -171,11 +174,18 @@ def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) 
 
 
 def _match(
-    rows: Sequence[BrokerRow], i: int, near: Sequence[int], found: Pairs, days: Mapping[Key, Sequence[int]]
+    rows: Sequence[BrokerRow],
+    i: int,
+    near: Sequence[int],
+    found: Pairs,
+    days: Mapping[Key, Sequence[int]],
+    prices: BrokerPrices,
 ) -> None:
     one = rows[i]
     for j in near:
         other = rows[j]
+        if j in found.taken or j in found.renamed or not _is_in_same_units(one, other, prices):
+            continue
         if one.account == other.account:
             if _is_renamed(one, other):
                 found.renamed.update((i, j))
@@ -186,6 +196,11 @@ def _match(
                 found.moved[i] = (j, day)
                 found.taken.add(j)
                 return
+
+
+def _is_in_same_units(one: BrokerRow, other: BrokerRow, prices: BrokerPrices) -> bool:
+    low, high = sorted((one.row.day, other.row.day))
+    return one.instrument is None or low == high or not prices.is_split(one.instrument, low, high)
 
 
 def _is_renamed(one: BrokerRow, other: BrokerRow) -> bool:
@@ -270,11 +285,8 @@ def _fitting(pots: Sequence[_Pot], one: BrokerRow) -> _Pot | None:
     if cost <= 0:
         return None
     slack = max(_NEAR, cost * _NEAR_SHARE)
-    near = [
-        pot
-        for pot in pots
-        if abs(pot.day - one.row.day) <= APART_DAYS
-        and pot.currency == one.row.currency
-        and pot.left >= max(cost - slack, cost / 2)
-    ]
+    low = bisect_left(pots, one.row.day - APART_DAYS, key=lambda pot: pot.day)
+    high = bisect_right(pots, one.row.day + APART_DAYS, key=lambda pot: pot.day)
+    least = max(cost - slack, cost / 2)
+    near = [pot for pot in pots[low:high] if pot.currency == one.row.currency and pot.left >= least]
     return min(near, key=lambda pot: (abs(pot.left - cost), abs(pot.day - one.row.day)), default=None)

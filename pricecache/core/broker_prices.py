@@ -37,6 +37,12 @@ class BrokerPrices:
             found = self._known[instrument, day] = self._close(instrument, day) or self._broker(instrument, day)
         return found
 
+    def is_split(self, instrument: Instrument, after: int, until: int) -> bool:
+        """Whether the units of its quantities change after day `after` and up to day `until`."""
+        column = self._market.prices.get(instrument)
+        actions = column.actions if column is not None else ()
+        return any(one.kind == "split" and after < one.ex_date <= until for one in actions)
+
     def _close(self, instrument: Instrument, day: int) -> Worth | None:
         column = self._market.prices.get(instrument)
         found = column.price_on(day) if column is not None else None

@@ -108,16 +108,24 @@ class Reader:
 
     # what every way uses
 
-    def _add(self, what: TransactionType, kind: str = "t", **fields: Any) -> None:
-        one, row = self._one, self._one.row
-        day, instrument = fields.pop("day", row.day), fields.pop("instrument", one.instrument)
-        currency, note = fields.pop("currency", row.currency), fields.pop("note", row.note)
+    def _add(
+        self,
+        what: TransactionType,
+        kind: str = "t",
+        *,
+        quantity: Decimal | None = None,
+        price: Decimal | None = None,
+        amount: Decimal | None = None,
+        fees: Decimal = ZERO,
+        taxes: Decimal = ZERO,
+        **other: Any,
+    ) -> None:
+        """A row of the present one's; `other`: what is not as there."""
+        row, account, instrument, _, _ = self._one
         name = self._names.name(kind, row.id)
-        self.rows.append(
-            Transaction(
-                day, what, instrument, currency=currency, account=one.account, external_id=name, note=note, **fields
-            )
-        )
+        facts = {"currency": row.currency, "account": account, "external_id": name, "note": row.note, **other}
+        day, what_of = facts.pop("day", row.day), facts.pop("instrument", instrument)
+        self.rows.append(Transaction(day, what, what_of, quantity, price, amount, fees, taxes, **facts))
         self.sources.append(self._source)
 
     def _tell(self, code: str, detail: str, **facts: Any) -> None:
@@ -140,8 +148,8 @@ class Reader:
         return f"{text}: {note}" if note else text
 
     def _charges(self) -> tuple[Decimal, Decimal]:
-        row = self._one.row
-        return max(fitted(row.fees), ZERO), max(fitted(row.taxes), ZERO)
+        fees, taxes = self._one.row.fees, self._one.row.taxes
+        return fitted(fees) if fees > 0 else ZERO, fitted(taxes) if taxes > 0 else ZERO
 
     # trades
 

@@ -17,6 +17,7 @@ from pricecache.core.lots import ratio_of, scaled
 from pricecache.core.splits import sessions_between
 
 _ROUNDED = Decimal("0.001")
+_SMALLEST = Fraction(1, 10**6)
 _ROUNDED_SHARE = Decimal("0.000001")
 
 
@@ -62,8 +63,6 @@ class Decided:
             return replace(self, code=code), None
         stated = Decimal(ratio.numerator) / Decimal(ratio.denominator)
         stated = stated.quantize(FINEST, ROUND_HALF_EVEN).normalize() + ZERO
-        if not stated:
-            return replace(self, code="split_unexplained"), None
         return replace(self, ratio=stated, before=before, code=code), ratio_of(stated)
 
 
@@ -150,8 +149,9 @@ def _reading(row: SplitRow, day: int, after: Decimal) -> tuple[Fraction | None, 
         for ratio in known:
             if _is_fraction(_apart(before, after, ratio), after):
                 return ratio, before, None
-        if after:
-            return Fraction(after) / Fraction(before), before, "split_differs" if known else None
+        ratio = Fraction(after) / Fraction(before)
+        if _SMALLEST < ratio < 1 / _SMALLEST:
+            return ratio, before, "split_differs" if known else None
     elif known and after:
         return known[0], None, "split_differs"
     return market, None, "split_unexplained"

@@ -13,6 +13,7 @@ from pricecache.core.lots import Lot
 
 _DEAREST = 1000
 """A cost of so many times what it was worth is no cost: what is left of the opening is too little to tell by."""
+_MOST = Decimal(10) ** 14
 
 
 class OpeningCost(NamedTuple):
@@ -66,7 +67,7 @@ def _equation(lots: list[Lot], basis: Basis, openings: Mapping[str, str]) -> tup
 
 def _told(basis: Basis, rest: Decimal, units: Decimal, worth: OpeningCost) -> OpeningCost:
     price = (basis.cost - rest) / units
-    if price.is_nan() or price < 0:
+    if price.is_nan() or not 0 <= price < _MOST:
         return worth
     if worth.price and worth.currency == basis.currency and price > worth.price * _DEAREST:
         return worth

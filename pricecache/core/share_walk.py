@@ -26,6 +26,8 @@ from pricecache.core.opening_costs import Basis, OpeningCost, solve, worth_on
 from pricecache.core.splits import LedgerSplit, events
 
 _ONE = Decimal(1)
+_LEAST_PAID = Decimal("0.000001")
+"""Nobody pays for less of a share: it is what lots are rounded to."""
 _OUTWARD = frozenset({"sell", "transfer_out"})
 _INWARD = frozenset({"buy", "transfer_in", "opening"})
 
@@ -73,6 +75,7 @@ class ShareWalk:
         self._shorts: set[Key] = set()
         self._cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = {}
         self._openings: dict[Instrument, dict[str, str]] = defaultdict(dict)
+        self._opened: list[int] = []
 
     @property
     def _opening_day(self) -> int:
@@ -194,6 +197,7 @@ class ShareWalk:
         account, instrument = key
         name = self._given.names.name("o", account, instrument)
         self._openings[instrument][name] = account
+        self._opened.append(len(self._found.rows))
         self._add(
             Transaction(
                 self._opening_day, "opening" if quantity > 0 else "sell", instrument, abs(quantity), ZERO,
@@ -359,7 +363,7 @@ class ShareWalk:
         key, code = (account, instrument), "fractional_shares" if abs(missing) < _ONE else "balance_differs"
         is_short = self._found.walks[key].end_of(day) < 0
         paid = self._cash_in_lieu.get((account, instrument, day))
-        if missing < 0 and paid is not None and paid.cash > 0:
+        if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
             del self._cash_in_lieu[account, instrument, day]
             return [self._paid(key, day, -missing, paid)]
         row = self._correction(key, Correction(day, missing, code))
@@ -403,13 +407,14 @@ class ShareWalk:
 
     def _price(self) -> None:
         """Put the price into each opening: what it was worth, or what it has to have cost."""
-        names = {name: (account, i) for i, by_name in self._openings.items() for name, account in by_name.items()}
-        for place, row in enumerate(self._found.rows):
-            key = names.get(row.external_id or "")
-            if key is not None:
-                cost = self._found.costs[key]
-                note = _COSTS[cost.source]
-                self._found.rows[place] = replace(row, price=cost.price, currency=cost.currency, note=note)
+        for place in self._opened:
+            row = self._found.rows[place]
+            assert row.instrument is not None
+            price, currency, source = self._found.costs[row.account, row.instrument]
+            self._found.rows[place] = Transaction(
+                row.day, row.type, row.instrument, row.quantity, price, currency=currency, account=row.account,
+                external_id=row.external_id, note=_COSTS[source],
+            )  # fmt: skip
 
 
 _COSTS = {

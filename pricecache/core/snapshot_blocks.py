@@ -138,6 +138,10 @@ class Block:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def nbytes(self) -> int:
+        return self.ids.nbytes + sum(one.nbytes for one in self.arrays.values())
+
     @cached_property
     def portfolios(self) -> tuple[str, ...]:
         return names_of(self.ids)

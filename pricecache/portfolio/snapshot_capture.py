@@ -37,6 +37,7 @@ from pricecache.stores.snapshots import (
     DayHead,
     DayRecord,
     DayRows,
+    Examined,
     Roster,
     SnapshotStore,
     StoredBlock,
@@ -46,15 +47,15 @@ log = structlog.get_logger(__name__)
 
 SNAPSHOT_JOB = "eod_snapshot"
 SNAPSHOT_CRON, SNAPSHOT_ZONE = "0 4 * * *", "America/New_York"
-GROUP = 32
-"""Blocks that are valued at once: 8,192 portfolios."""
+GROUP = 128
+"""Blocks that are valued at once: 32,768 portfolios."""
 OPEN_DAYS = 10
 """For so many days rows that are not final are captured again."""
 FIRST_LOOK_BACK = 7
 LOOKED_THROUGH_ON = 4
 """The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
-_NOT_STORED = StoredBlock(0, 0, None)
+_NOT_STORED = StoredBlock(0, 0, None, ids_of([]))
 
 
 @dataclass(slots=True, eq=False)
@@ -70,19 +71,20 @@ class _Pass:
     gone: frozenset[str]
     market: SnapshotMarket
     counts: dict[int, Counts]
+    examined: Examined
+    begun: frozenset[int] = frozenset()
     total: int = 0
     named: set[int] = field(default_factory=set)
-    built: dict[int, tuple[int, int]] = field(default_factory=dict)
     is_whole: bool = True
     done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A block that is to be looked at: what it is known to be of, and `more` portfolios that come into it."""
+    """A block that is to be looked at, `head` None where it is to be made, and `more` portfolios that come into it."""
 
     number: int
-    ids: Ids
+    head: BlockHead | None
     more: tuple[str, ...] = ()
 
 
@@ -128,7 +130,7 @@ class SnapshotCapture:
             run.progress(0, 0, "No session closed that is not captured.")
             return
         await self._capture(run, days, asked is not None)
-        if run.run.counts.get("captured") and self._extend is not None:
+        if run.run.counts.get("captured") and self._extend is not None and not run.stopping:
             await self._extend()
 
     # which days
@@ -155,39 +157,39 @@ class SnapshotCapture:
     # all blocks
 
     async def _capture(self, run: RunHandle, days: tuple[int, ...], is_again: bool) -> None:
-        heads = await self._store.heads()
+        store = self._store
+        heads, gone, examined = await asyncio.gather(store.heads(), store.gone(), store.examined())
         is_all = is_again or not heads or day_of(days[-1]).weekday() == LOOKED_THROUGH_ON
-        moved = await (self._store.everybody() if is_all else self._store.changed())
-        gone = frozenset(await self._store.gone())
-        if is_all and heads:
-            gone |= await asyncio.to_thread(_missing, heads, moved)
-        examined = await self._store.examined()
+        moved = await (store.everybody() if is_all else store.changed())
+        ids = await store.ids() if heads and (is_all or moved) else {}
+        if is_all:
+            gone += await asyncio.to_thread(_missing, ids, moved)
         latest = max((head.latest for head in heads), default=-FOR_EVER)
         market = SnapshotMarket(
             self._markets, self._catalog, self._calendars, self._database, self._clock, days, examined, latest
         )  # fmt: skip
-        of = _Pass(
-            run, days, is_again, self._clock.time(), moved, gone, market, {day: Counts() for day in days}
-        )  # fmt: skip
+        counts = {day: Counts() for day in days}
+        now, missing = self._clock.time(), frozenset(gone)
+        of = _Pass(run, days, is_again, now, moved, missing, market, counts, examined)
         run.count("days", len(days))
-        wanted = await asyncio.to_thread(_wanted, of, heads)
-        of.total = sum(len(one.ids) + len(one.more) for one in wanted)
+        wanted = await asyncio.to_thread(_wanted, of, heads, ids)
+        of.total = sum((one.head.size if one.head else 0) + len(one.more) for one in wanted)
         await self._begin(of)
         run.progress(0, of.total)
         if not await self._all_groups(of, wanted):
             return
-        await self._store.forget(sorted(gone))
+        await store.forget(sorted(gone))
         if of.is_whole:
             for day in days:
-                await self._store.record(DayRecord(day, of.counts[day], True))
-            await self._store.examine(market.examined(examined, of.named, of.built))
+                await store.record(DayRecord(day, of.counts[day], True))
+            await store.examine(market.examined(of.examined, of.named))
         run.progress(of.total, of.total)
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
-        known = {one.day for one in await self._store.days(of.days[0], of.days[-1])}
+        of.begun = frozenset(one.day for one in await self._store.days(of.days[0], of.days[-1]))
         for day in of.days:
-            if day not in known:
+            if day not in of.begun:
                 await self._store.record(DayRecord(day, Counts(of.total, 0, of.total), False))
 
     async def _all_groups(self, of: _Pass, wanted: Sequence[_Wanted]) -> bool:
@@ -203,8 +205,10 @@ class SnapshotCapture:
                 group = await self._valued(of, read)
                 while writing:
                     await writing.pop()
-                if group is not None:
-                    writing.append(asyncio.create_task(self._write(of, group)))
+                if of.run.stopping:  # what was computed is kept, so that the next run need not
+                    await self._write_blocks(of, group)
+                    break
+                writing.append(asyncio.create_task(self._write(of, group)))
             while writing:
                 await writing.pop()
         finally:
@@ -214,41 +218,60 @@ class SnapshotCapture:
     # some of them
 
     async def _read(self, of: _Pass, wanted: Sequence[_Wanted]) -> _Read:
-        heads = await self._store.day_heads([one.number for one in wanted], of.days)
-        stored = await self._store.blocks([one.number for one in wanted if len(one.ids)])
+        begun = [day for day in of.days if day in of.begun]  # of the others there is nothing yet
+        heads = await self._store.day_heads([one.number for one in wanted], begun) if begun else {}
+        stored = await self._store.blocks([one.head for one in wanted if one.head is not None])
         return _Read(wanted, stored, heads)
 
-    async def _valued(self, of: _Pass, read: _Read) -> _Group | None:
-        """The group with all that it takes to write it; None when it was stopped."""
+    async def _valued(self, of: _Pass, read: _Read) -> _Group:
+        """The group with all that it takes to write it; with some of it when it was stopped."""
         group = await asyncio.to_thread(_Group, of, read)
         await self._learn(of, group.gathered)
         ask = await asyncio.to_thread(group.to_build)
-        built, failures = await self._builder.build(ask, of.days, go_on=lambda: not of.run.stopping)
+        built, failures = await self._builder.build(ask, of.days, go_on=lambda done: self._goes_on(of, done))
         for failure in failures:
             of.run.fail_portfolio(failure.portfolio, failure.code, failure.detail)
-        if of.run.stopping:
-            return None
-        for one in built.values():
-            for series, facts in one.facts.items():
-                of.built[series] = min(facts, of.built.get(series, facts))
         if await asyncio.to_thread(group.take, built, {one.portfolio for one in failures}):
             await self._learn(of, group.gathered)
         return group
 
-    async def _write(self, of: _Pass, group: _Group) -> None:
+    def _goes_on(self, of: _Pass, done: int) -> bool:
+        of.run.progress(min(of.done + done, of.total), of.total)
+        return not of.run.stopping
+
+    async def _write_blocks(self, of: _Pass, group: _Group) -> bool:
+        """Whether they are what is stored now. Series that are new are known before a block names them."""
         try:
+            await self._examine(of, group)
             await self._store.write_blocks(group.changed)
         except BlocksMoved:
             of.is_whole = False  # another daemon is at it
             log.debug("blocks of snapshots were changed by another daemon", blocks=list(group.changed))
+            return False
+        await self._store.seen({name: one.member.generation for name, one in group.built.items()})
+        return True
+
+    async def _write(self, of: _Pass, group: _Group) -> None:
+        if not await self._write_blocks(of, group):
             return
         old = await self._store.day_rows(group.to_merge)
         rosters = await self._store.rosters(group.to_align(old.values()))
         rows = await asyncio.to_thread(group.rows, old, rosters)
         written = await self._store.write_rows(rows)
         of.is_whole &= written == len(rows)
-        await self._store.seen({name: one.member.generation for name, one in group.built.items()})
         self._count(of, group, rows, written)
+
+    async def _examine(self, of: _Pass, group: _Group) -> None:
+        known, new = of.examined.facts, dict[int, tuple[int, int]]()
+        for one in group.built.values():
+            for series, facts in one.facts.items():
+                if series not in known:
+                    new[series] = min(facts, new.get(series, facts))
+        if new:
+            after = Examined.of(of.examined.version, known | new, of.examined.at)
+            if not await self._store.examine(after):
+                raise BlocksMoved
+            of.examined = replace(after, version=after.version + 1)
 
     async def _learn(self, of: _Pass, gathered: Gathered) -> None:
         for attempt in range(1, CALENDAR_TRIES + 1):
@@ -281,28 +304,25 @@ class SnapshotCapture:
         of.run.progress(min(of.done, of.total), of.total)
 
 
-def _missing(heads: Sequence[BlockHead], there: Mapping[str, int]) -> frozenset[str]:
-    held = np.concatenate([head.ids for head in heads])
-    return frozenset(names_of(held[~np.isin(held, ids_of(list(there)))]))
+def _missing(ids: Mapping[int, Ids], there: Mapping[str, int]) -> list[str]:
+    held = np.concatenate([ids_of([]), *ids.values()])
+    return list(names_of(held[~np.isin(held, ids_of(list(there)))]))
 
 
-def _wanted(of: _Pass, heads: Sequence[BlockHead]) -> list[_Wanted]:
+def _wanted(of: _Pass, heads: Sequence[BlockHead], ids: Mapping[int, Ids]) -> list[_Wanted]:
     """Every block with what comes into it: the last one takes what it has room for, new ones the rest."""
-    new = list(of.moved)
-    if heads and new:
-        asked = ids_of(new)
-        everyone = np.concatenate([head.ids for head in heads])
-        new = [name for name, is_in in zip(new, np.isin(asked, everyone).tolist(), strict=True) if not is_in]
-    new.sort()
+    new = sorted(of.moved)
+    if ids and new:
+        is_in = np.isin(ids_of(new), np.concatenate([*ids.values()])).tolist()
+        new = [name for name, is_known in zip(new, is_in, strict=True) if not is_known]
     found = []
     for place, head in enumerate(heads):
-        room = max(SIZE - len(head.ids), 0) if place == len(heads) - 1 else 0
-        found.append(_Wanted(head.number, head.ids, tuple(new[:room])))
+        room = max(SIZE - head.size, 0) if place == len(heads) - 1 else 0
+        found.append(_Wanted(head.number, head, tuple(new[:room])))
         new = new[room:]
     number = heads[-1].number + 1 if heads else 0
-    nobody = ids_of([])
     for low in range(0, len(new), SIZE):
-        found.append(_Wanted(number + low // SIZE, nobody, tuple(new[low : low + SIZE])))
+        found.append(_Wanted(number + low // SIZE, None, tuple(new[low : low + SIZE])))
     return found
 
 
@@ -347,7 +367,7 @@ class _Group:
             places = np.flatnonzero(is_stale[low : low + len(block)])
             found += names_of(block.ids[places])
             if not len(block):
-                found += names_of(one.ids)  # it could not be read
+                found += names_of(self.stored[one.number].ids)  # it could not be read
             found += one.more
             low += len(block)
         return found
@@ -377,7 +397,7 @@ class _Group:
             return False
         for one in self.wanted:
             block, gone = self.blocks[one.number], self.of.gone
-            again = [*(block.portfolios if len(block) else names_of(one.ids)), *one.more]
+            again = [*(block.portfolios if len(block) else names_of(self.stored[one.number].ids)), *one.more]
             if not any(name in built or name in gone for name in again):
                 continue
             place = {name: at for at, name in enumerate(block.portfolios)}
@@ -398,7 +418,7 @@ class _Group:
             before.block.account_ids,
         )
         self.rosters[number] = before.roster if is_same else version
-        self.changed[number] = StoredBlock(version, self.rosters[number], made)
+        self.changed[number] = StoredBlock(version, self.rosters[number], made, made.ids)
         self.blocks[number] = made
 
     def to_align(self, old: Iterable[DayRows]) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from pricecache.core.snapshot_blocks import of_code
 from pricecache.core.snapshot_values import Flags, Numbers, Prices, Signs
 from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts
 from pricecache.portfolio.market import FOR_EVER, Markets
-from pricecache.stores.revisions import first_changed
+from pricecache.stores.revisions import first_changed, firsts_since
 from pricecache.stores.snapshots import Examined
 
+SKEW_SECONDS = 600.0
+"""How far apart the clocks of daemons may be before more has to be read."""
 AT_ONCE = 100
 """Instruments that are looked at before the event loop gets its turn."""
 RATES = "FX"
@@ -33,7 +36,12 @@ HOME = "XNYS"
 
 def digest_of(facts: SeriesFacts) -> int:
     """Of what stands beside its bars and decides how many of it are held."""
-    said = repr((facts.currency, facts.ratios)).encode()
+    return _digest(facts.currency, facts.ratios)
+
+
+@lru_cache(4096)
+def _digest(currency: str, ratios: tuple[tuple[int, str, float], ...]) -> int:
+    said = repr((currency, ratios)).encode()
     return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little", signed=True)
 
 
@@ -58,9 +66,8 @@ class SnapshotMarket:
         self._markets, self._catalog, self._calendars = markets, catalog, calendars
         self._database, self._clock, self._latest = database, clock, latest
         self.days = np.array(days, np.int64)
-        self._known = dict(
-            zip(examined.ids.tolist(), zip(examined.revs.tolist(), examined.digests.tolist(), strict=True), strict=True)
-        )
+        self._known, self._known_at, self._began_at = examined.facts, examined.at, clock.time()
+        self._recent: dict[tuple[int, int], int | None] | None = None
         self.looked_at: dict[int, tuple[int, int]] = {}
         none = np.empty(0, np.int64)
         shape = (0, len(days))
@@ -129,7 +136,7 @@ class SnapshotMarket:
                     closed[at] = self._closed_for(entry)
                 changed_from[at] = self._compared(entry.id, facts, moved)
             await asyncio.sleep(0)
-        spans = list(moved.items())
+        spans = await self._doubtful(moved)
         for low in range(0, len(spans), AT_ONCE):
             for number, day in (
                 await first_changed(self._database, dict(spans[low : low + AT_ONCE]), self._latest)
@@ -139,6 +146,18 @@ class SnapshotMarket:
         self.signs = Signs(
             *_merged(old.ids, series, (old.changed_from, changed_from), (old.settled, settled), (old.closed, closed))
         )
+
+    async def _doubtful(self, moved: Mapping[int, tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+        """Those of `moved` of which a revision may have changed what counts; most got the latest session alone."""
+        if moved and self._recent is None:
+            self._recent = await firsts_since(self._database, self._known_at - SKEW_SECONDS)
+        recent, latest = self._recent or {}, self._latest
+
+        def is_new_only(series: int, after: int, until: int) -> bool:
+            firsts = (recent.get((series, rev)) for rev in range(after + 1, until + 1))
+            return all(first is not None and first > latest for first in firsts)
+
+        return [(series, span) for series, span in moved.items() if not is_new_only(series, *span)]
 
     def _compared(self, series: int, facts: SeriesFacts, moved: dict[int, tuple[int, int]]) -> int:
         """`moved`: gets what has to be looked up."""
@@ -169,12 +188,10 @@ class SnapshotMarket:
 
     # what was looked at
 
-    def examined(self, before: Examined, named: Iterable[int], built: Mapping[int, tuple[int, int]]) -> Examined:
-        """For the next time: of the series `named` by any block. `built`: what members were built from just now."""
-        found = {one: known for one in named if (known := self.looked_at.get(one) or built.get(one)) is not None}
-        ids = np.array(sorted(found), np.int64)
-        both = np.array([found[one] for one in ids.tolist()], np.int64).reshape(-1, 2)
-        return Examined(before.version, ids, both[:, 0].copy(), both[:, 1].copy())
+    def examined(self, before: Examined, named: Iterable[int]) -> Examined:
+        """For the next time: of the series `named` by any block. `before`: with those that are new."""
+        known = before.facts | {one: facts for one, facts in self.looked_at.items() if one in self._known}
+        return Examined.of(before.version, {one: known[one] for one in named if one in known}, self._began_at)
 
 
 def closed_on(calendars: CalendarBook, instruments: Iterable[Instrument], days: Iterable[int], now: float) -> list[int]:

@@ -76,13 +76,14 @@ class MemberBuilder:
         self._ledgers, self._catalog = ledgers, catalog
 
     async def build(
-        self, ids: Sequence[str], days: Sequence[int], *, go_on: Callable[[], bool] = lambda: True
+        self, ids: Sequence[str], days: Sequence[int], *, go_on: Callable[[int], bool] = lambda done: True
     ) -> tuple[dict[str, Built], list[Failure]]:
-        """Of these portfolios, those that are there, for as long as `go_on` says so."""
+        """Of these portfolios, those that are there, for as long as `go_on`, which is told how many are done, says
+        so."""
         found: dict[str, Built] = {}
         failures: list[Failure] = []
         for low in range(0, len(ids), TOGETHER):
-            if not go_on():
+            if not go_on(low):
                 break
             portfolios = await self._portfolios.of_ids(ids[low : low + TOGETHER])
             wholes = await self._wholes_of(portfolios, max(days))

@@ -132,8 +132,10 @@ def _rows(kind: type, columns: Mapping[str, list[Any]]) -> Iterator[Any]:
 
 
 def _option_out(option: OptionContract) -> list[Any]:
-    return [option.right, option.expires, str(option.strike), option.underlying]
+    return [option.right, option.expires, str(option.strike), option.underlying, option.in_one]
 
 
-def _option_in(right: Any, expires: int, strike: str, underlying: str | None) -> OptionContract:
-    return OptionContract(right, expires, Decimal(strike), underlying)
+def _option_in(
+    right: Any, expires: int, strike: str, underlying: str | None, in_one: int | None = None
+) -> OptionContract:
+    return OptionContract(right, expires, Decimal(strike), underlying, in_one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from pricecache.errors import Corrupt
 from pricecache.stores.series import actions_from
 
 _PARTS = ("added", "replaced", "removed")
+REVISIONS_READ = 2000
+"""Revisions that are decoded before the event loop gets its turn."""
 NO_SESSION = 1 << 40
 """Later than any session."""
 
@@ -111,6 +114,14 @@ async def first_changed(
     return {
         series: first[series] if counts[series] == until - after else None for series, (after, until) in spans.items()
     }
+
+
+async def firsts_since(database: AsyncDatabase[dict[str, Any]], at: float) -> dict[tuple[int, int], int | None]:
+    """By series and revision, of those made since instant `at` (by their writers' clocks, so perhaps not all): the
+    first session that each may have changed; None where it is not kept. With one query."""
+    key = {"batch": {"$gte": ObjectId.from_datetime(datetime.fromtimestamp(max(at, 0.0), UTC))}}
+    found = await database["revisions"].find(key, {"from": 1}).batch_size(REVISIONS_READ).to_list()
+    return {(one["_id"]["s"], one["_id"]["rev"]): one["from"] for one in found}
 
 
 def _first_of(document: Mapping[str, Any]) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from bson import Binary
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
@@ -28,6 +29,8 @@ KNOWN, CLOSED, FINAL, ESTIMATED = 1, 2, 4, 8
 it; it holds something without a price of that day."""
 BLOCKS_READ = 16
 """Blocks that are decoded before the event loop gets its turn."""
+KEPT_BYTES = 64 << 20
+"""Of blocks that stay in memory from one day to the next: some 180,000 portfolios of 25 positions."""
 LEDGERS_READ = 5000
 """The same of ledgers."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
@@ -36,23 +39,24 @@ _MARKET = "market"
 
 @dataclass(frozen=True, slots=True)
 class BlockHead:
-    """Which portfolios a block is of. `version` grows with every write of it. `latest`: the last day since which one of
-    them only holds."""
+    """`version` grows with every write of the block. `latest`: the last day since which one of its portfolios only
+    holds; `size`: how many these are."""
 
     number: int
     version: int
-    ids: Ids
     latest: int
+    size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StoredBlock:
-    """`block`: None where it cannot be read. `roster`: the version of the block since which it is of the same
-    portfolios and accounts."""
+    """`block`: None where it cannot be read; `ids`: of its portfolios then too. `roster`: since which version of it the
+    block is of the same portfolios and accounts."""
 
     version: int
     roster: int
     block: Block | None
+    ids: Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,27 @@ class DayRecord:
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
     """Up to which revision each series was looked at, and what stood beside its bars then (a digest): int64 both, by
-    `ids`, ascending."""
+    `ids`, ascending. Every series that a stored block names is among them, at no later revision than it was made from.
+    `at`: since when revisions may not have been looked at, seconds since 1970 UTC.
+    """
 
     version: int = 0
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     revs: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     digests: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    at: float = 0.0
+
+    @classmethod
+    def of(cls, version: int, facts: Mapping[int, tuple[int, int]], at: float) -> Examined:
+        """`facts`: revision and digest by series."""
+        ids = np.array(sorted(facts), np.int64)
+        both = np.array([facts[one] for one in ids.tolist()], np.int64).reshape(-1, 2)
+        return cls(version, ids, both[:, 0].copy(), both[:, 1].copy(), at)
+
+    @property
+    def facts(self) -> dict[int, tuple[int, int]]:
+        pairs = zip(self.revs.tolist(), self.digests.tolist(), strict=True)
+        return dict(zip(self.ids.tolist(), pairs, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +180,7 @@ class SnapshotStore:
         self._rosters = database["snapshot_rosters"]
         self._days = database["snapshot_days"]
         self._gone = database["snapshot_gone"]
+        self._kept: LRUCache[int, StoredBlock] = LRUCache(KEPT_BYTES, getsizeof=_nbytes)
         self._states = database["ledger_state"]
 
     # what there is
@@ -192,13 +212,30 @@ class SnapshotStore:
 
     async def heads(self) -> list[BlockHead]:
         """Of all blocks, by number."""
-        found = self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1, "version": 1, "latest": 1}, sort=[("_id", 1)])
-        return [BlockHead(one["_id"], one["version"], _ids_of(one), one["latest"]) async for one in found]
+        found = self._blocks.find({"_id": {"$gte": 0}}, {"version": 1, "latest": 1, "size": 1}, sort=[("_id", 1)])
+        return [BlockHead(one["_id"], one["version"], one["latest"], one["size"]) for one in await found.to_list()]
 
-    async def blocks(self, numbers: Sequence[int]) -> dict[int, StoredBlock]:
-        """By number."""
-        found = await self._blocks.find({"_id": {"$in": list(numbers)}}).batch_size(BLOCKS_READ).to_list()
-        return await asyncio.to_thread(lambda: {one["_id"]: _block_of(one) for one in found})
+    async def ids(self) -> dict[int, Ids]:
+        """Of the portfolios in each block, by number."""
+        found = await self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1}).to_list()
+        return {one["_id"]: _ids_of(one) for one in found}
+
+    async def blocks(self, heads: Sequence[BlockHead]) -> dict[int, StoredBlock]:
+        """By number; those that stand in memory as their heads say are not read."""
+        known = ((head, self._kept.get(head.number)) for head in heads)
+        kept = {head.number: one for head, one in known if one is not None and one.version == head.version}
+        missing = [head.number for head in heads if head.number not in kept]
+        if missing:
+            found = await self._blocks.find({"_id": {"$in": missing}}).batch_size(BLOCKS_READ).to_list()
+            read = await asyncio.to_thread(lambda: {one["_id"]: _block_of(one) for one in found})
+            self._keep(read)
+            kept |= read
+        return kept
+
+    def _keep(self, blocks: Mapping[int, StoredBlock]) -> None:
+        for number, one in blocks.items():
+            if one.block is not None and one.block.nbytes < self._kept.maxsize:
+                self._kept[number] = one
 
     async def write_blocks(self, blocks: Mapping[int, StoredBlock]) -> None:
         """Put each, which is of the version that follows, in the place of what there was, all or none. A roster of that
@@ -225,6 +262,7 @@ class SnapshotStore:
             if isinstance(as_moved(exc), LedgerMoved):
                 raise BlocksMoved from exc
             raise
+        self._keep(blocks)
 
     async def rosters(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Roster]:
         """By block and version."""
@@ -324,12 +362,12 @@ class SnapshotStore:
             arrays = unpack_arrays(bytes(found["arrays"]))
         except Corrupt:
             return Examined(found["version"])
-        return Examined(found["version"], arrays["ids"], arrays["revs"], arrays["digests"])
+        return Examined(found["version"], arrays["ids"], arrays["revs"], arrays["digests"], found["at"])
 
     async def examine(self, after: Examined) -> bool:
         """Put it in the place of what was read; False when somebody else did meanwhile."""
         arrays = {"ids": after.ids, "revs": after.revs, "digests": after.digests}
-        document = {"_id": _MARKET, "version": after.version + 1, "arrays": Binary(pack_arrays(arrays))}
+        document = {"_id": _MARKET, "version": after.version + 1, "at": after.at, "arrays": Binary(pack_arrays(arrays))}
         try:
             key = {"_id": _MARKET, "version": after.version}
             written = await self._blocks.replace_one(key, document, upsert=after.version == 0)
@@ -348,6 +386,7 @@ def _block_document(number: int, one: StoredBlock) -> Document:
         "version": one.version,
         "roster": one.roster,
         "latest": block.latest,
+        "size": len(block),
         "ids": Binary(block.ids.tobytes()),
         "zones": list(block.zones),
         "arrays": Binary(block.pack()),
@@ -358,7 +397,11 @@ def _block_of(document: Document) -> StoredBlock:
     block = None
     with suppress(Corrupt):  # it is computed again
         block = Block.unpack(document["arrays"], document["ids"], document["zones"])
-    return StoredBlock(document["version"], document["roster"], block)
+    return StoredBlock(document["version"], document["roster"], block, _ids_of(document))
+
+
+def _nbytes(one: StoredBlock) -> int:
+    return 1000 if one.block is None else one.block.nbytes
 
 
 def _ids_of(document: Document) -> Ids:

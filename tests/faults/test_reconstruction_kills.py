@@ -57,16 +57,23 @@ def state_of(daemon: DaemonProcess) -> dict[str, Any]:
     return dict(answer["reconstructions"][0]) if status == 200 and answer["reconstructions"] else {"state": "none"}
 
 
-@pytest.mark.parametrize("kills", [15])
-def test_a_daemon_killed_in_the_middle_of_reconstructions_does_each_once(tmp_path: Path, kills: int) -> None:
+@pytest.fixture
+def stocked(tmp_path: Path) -> tuple[DaemonProcess, dict[str, list[tuple[str, float]]]]:
     program, reason = mongod_or_reason()
     if program is None:
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     (tmp_path / "csv").mkdir()
     known = truth(tmp_path / "csv", symbols=SECURITIES, bars=600)
-    daemon = DaemonProcess(
-        tmp_path, providers="csv", csv_dir=str(tmp_path / "csv"), backfill_days="800", sync_start_delay_seconds="3600"
-    )
+    folder = str(tmp_path / "csv")
+    settings = {"providers": "csv", "csv_dir": folder, "backfill_days": "800", "sync_start_delay_seconds": "3600"}
+    return DaemonProcess(tmp_path, **settings), known
+
+
+@pytest.mark.parametrize("kills", [15])
+def test_a_daemon_killed_in_the_middle_of_reconstructions_does_each_once(
+    stocked: tuple[DaemonProcess, dict[str, list[tuple[str, float]]]], kills: int
+) -> None:
+    daemon, known = stocked
     moments, hit = random.Random(KEY_SEED), 0
     daemon.start()
     try:
@@ -78,19 +85,45 @@ def test_a_daemon_killed_in_the_middle_of_reconstructions_does_each_once(tmp_pat
             hit += state_of(daemon)["state"] in ("queued", "running")
             daemon.kill()
             daemon.start()
-        daemon.wait(lambda: state_of(daemon)["state"] == "done", "done", 120)
-        found = state_of(daemon)
-        portfolio = found["portfolioId"]
         assert hit >= kills // 3, f"the kills hit too few reconstructions: {hit}"
-        assert len(daemon.get("/api/portfolios")[1]["portfolios"]) == 1
-        accounts = {
-            one["id"]: one["name"] for one in daemon.get(f"/api/portfolios/{portfolio}/accounts")[1]["accounts"]
-        }
-        assert sorted(accounts.values()) == [f"Account {number}" for number in range(ACCOUNTS)]
-        check_rows(daemon, found, body)
-        assert quantities(daemon, portfolio, accounts) == held
+        check_all(daemon, body, held)
     finally:
         daemon.stop()
+
+
+def test_a_daemon_that_is_stopped_in_the_middle_hands_back_what_it_had_begun(
+    stocked: tuple[DaemonProcess, dict[str, list[tuple[str, float]]]],
+) -> None:
+    daemon, known = stocked
+    moments, hit = random.Random(KEY_SEED + 1), 0
+    daemon.start()
+    try:
+        for number in range(6):
+            body, held = payload(known, number % 2)
+            assert daemon.post(f"{BASE}/request", {"broker": body, "force": True})[0] in (200, 202)
+            time.sleep(moments.uniform(0.0, 0.6))
+            hit += state_of(daemon)["state"] in ("queued", "running")
+            assert daemon.stop() == 0
+            daemon.start()
+        assert hit >= 2, "the stops came too late"
+        assert check_all(daemon, body, held)["attempts"] == 1
+    finally:
+        daemon.stop()
+    assert [one for one in daemon.events() if one["level"] in ("warning", "error")] == []
+
+
+def check_all(daemon: DaemonProcess, body: dict[str, Any], held: dict[tuple[str, str], int]) -> dict[str, Any]:
+    """One portfolio, one account for each of the broker's, every row once, and what is held; its status in the end."""
+    daemon.wait(lambda: state_of(daemon)["state"] == "done", "done", 120)
+    found = state_of(daemon)
+    portfolio = found["portfolioId"]
+    assert len(daemon.get("/api/portfolios")[1]["portfolios"]) == 1
+    listed = daemon.get(f"/api/portfolios/{portfolio}/accounts")[1]["accounts"]
+    accounts = {one["id"]: one["name"] for one in listed}
+    assert sorted(accounts.values()) == [f"Account {number}" for number in range(ACCOUNTS)]
+    check_rows(daemon, found, body)
+    assert quantities(daemon, portfolio, accounts) == held
+    return found
 
 
 def check_rows(daemon: DaemonProcess, found: dict[str, Any], body: dict[str, Any]) -> None:

@@ -435,3 +435,92 @@ async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) 
     await store.record(DayRecord(TODAY - 1, Counts(4, 4, 0), True))
     assert await stats.success_rate() == pytest.approx(87.5)
     assert await stats.success_rate(1) == 100.0
+
+
+async def test_a_stop_keeps_what_was_computed_and_the_next_run_goes_on_from_it(world: World) -> None:
+    from pricecache.portfolio import snapshot_members
+    from pricecache.stores.runs import Run, RunHandle
+
+    made = [await world.portfolio() for _ in range(5)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    capture = world.daemon.parts.snapshot_capture
+    first = RunHandle(Run("x", SNAPSHOT_JOB, "running", "test", {}, world.daemon.clock.time()))
+    wholes = world.daemon.parts.wholes
+    asked = wholes.settled
+
+    async def stopping(portfolio: Any, stored: Any = None) -> Any:
+        first.stopping = portfolio.id == made[1]
+        return await asked(portfolio, stored)
+
+    wholes.settled, together = stopping, snapshot_members.TOGETHER  # type: ignore[method-assign]
+    snapshot_members.TOGETHER = 2
+    try:
+        await capture.run_job(first)
+    finally:
+        wholes.settled, snapshot_members.TOGETHER = asked, together  # type: ignore[method-assign]
+    assert first.stopping
+    assert await world.shown(made[0]) == []
+    report = await world.capture()
+    assert (report["counts"]["captured"], report["counts"]["recomputed"]) == (5, 3)
+    for one in made:
+        await world.agrees(one)
+
+
+async def test_one_that_fails_is_told_and_counted_and_tried_again(world: World) -> None:
+    made = [await world.portfolio() for _ in range(4)]
+    for one in made:
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    wholes = world.daemon.parts.wholes
+    asked = wholes.settled
+
+    async def failing(portfolio: Any, stored: Any = None) -> Any:
+        if portfolio.id == made[2]:
+            raise RuntimeError("a fault of ours")
+        return await asked(portfolio, stored)
+
+    wholes.settled = failing  # type: ignore[method-assign]
+    report = await world.capture()
+    wholes.settled = asked  # type: ignore[method-assign]
+    assert [failure["portfolioId"] for failure in report["failures"]] == [made[2]]
+    assert (report["counts"]["captured"], report["counts"]["provisional"]) == (3, 1)
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 75.0
+    assert await world.shown(made[2]) == []
+    report = await world.capture()
+    assert (report["counts"]["provisional"], report["failures"]) == (0, [])
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+    for one in made:
+        await world.agrees(one)
+
+
+async def test_without_kept_histories_closes_are_captured_all_the_same(database: Any) -> None:
+    async with api_daemon(database, keys=("operator:ops:ops-key",), use_materialized=False) as daemon:
+        world = World(daemon, np.random.default_rng(5))
+        await world.trade(AAPL, FIRST - 20, TODAY - 1)
+        one = await world.portfolio()
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+        await world.capture()
+        await world.morning(TODAY + 1)
+        rows = await world.agrees(one)
+        assert [row["isFinal"] for row in rows] == [True, True]
+
+
+async def test_more_than_a_block_of_portfolios(world: World, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pricecache.portfolio import snapshot_capture
+
+    monkeypatch.setattr(snapshot_capture, "SIZE", 3)
+    monkeypatch.setattr(snapshot_capture, "GROUP", 2)
+    made = []
+    for number in range(8):
+        made.append(await world.portfolio())
+        await world.add(made[-1], date=iso(FIRST), type="buy", symbol="AAPL", quantity=number + 1, price=100)
+    await world.capture()
+    assert await database["snapshot_blocks"].count_documents({"_id": {"$gte": 0}}) == 3
+    for _ in range(3):
+        made.append(await world.portfolio())
+        await world.add(made[-1], date=iso(FIRST), type="buy", symbol="MSFT", quantity=2, price=100)
+    report = await world.morning(TODAY + 1)
+    assert (report["counts"]["captured"], report["counts"]["recomputed"]) == (11, 3)
+    assert await database["snapshot_blocks"].count_documents({"_id": {"$gte": 0}}) == 4
+    for one in made:
+        await world.agrees(one)

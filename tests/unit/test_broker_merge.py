@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricecache.core.bars import day_of
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.broker import (
+    BrokerAccount,
+    BrokerData,
+    BrokerHolding,
+    BrokerSecurity,
+    BrokerTransaction,
+    OptionContract,
+    Waypoint,
+)
 from pricecache.core.broker_merge import DAYS_KEPT, merged
+from pricecache.core.option_units import in_same_units
 from tests.broker_data import LAST, broker_data
 
 D = Decimal
@@ -50,6 +59,22 @@ def test_what_was_held_becomes_a_waypoint() -> None:
     assert [one.quantity for one in joined.holdings] == [8]
 
 
+def test_an_option_that_is_counted_in_contracts_stays_so_when_only_its_expiry_is_told() -> None:
+    def of(in_one: int | None) -> dict[str, BrokerSecurity]:
+        return {"o": BrokerSecurity("o", "derivative", option=OptionContract("call", 105, D(50), in_one=in_one))}
+
+    bought = BrokerTransaction("1", "a", 60, "buy", "o", D(200), D(5), D(-1000))
+    gone = BrokerTransaction("2", "a", 106, "expiry", "o", D(-2))
+    before = replace(said(100, 10, bought, quantity=0), securities=of(100))
+    joined = merged(before, replace(said(110, 80, gone, quantity=0), securities=of(None)))
+    assert [one.quantity for one in joined.transactions] == [200, -200]
+    assert joined.securities == of(100)
+    late = replace(said(100, 80, replace(gone, day=85), quantity=0), securities=of(None))
+    joined = merged(late, replace(said(110, 90, quantity=0), securities=of(100)))
+    assert [one.quantity for one in joined.transactions] == [-200]
+    assert merged(joined, joined).transactions == joined.transactions
+
+
 def test_an_earlier_word_that_comes_late_does_not_take_the_later_ones_place() -> None:
     early, late = said(100, 10, row("1", 20)), said(110, 50, row("2", 60))
     assert merged(late, early) == merged(early, late)
@@ -68,7 +93,7 @@ def test_daily_fetches_of_years_keep_few_waypoints() -> None:
 
 @given(broker_data(), broker_data())
 def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData) -> None:
-    before, after = (other, one) if one.day > other.day else (one, other)
+    before, after = in_same_units(*((other, one) if one.day > other.day else (one, other)))
     joined = merged(one, other)
     assert (joined.day, joined.holdings, dict(joined.money)) == (after.day, after.holdings, dict(after.money))
     ids = [row.id for row in joined.transactions]

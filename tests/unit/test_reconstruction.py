@@ -1,0 +1,576 @@
+"""A broker's rows walked backwards: one case after the other of what brokers do, and what it is in a ledger."""
+
+from __future__ import annotations
+
+from decimal import Decimal as D
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pricecache.core.actions import Action
+from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.history import book_at, history
+from pricecache.core.ledger import Ledger, Rules, Transaction
+from pricecache.core.marketdata import Column, MarketData, PriceColumn
+from pricecache.core.reconstruction import Reconstruction, reconstruct
+from pricecache.core.valuation import NET_FLOW
+from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, SECURITIES, A, B, O, P
+
+DAYS = np.arange(FIRST - 20, LAST + 1, dtype=np.int64)
+
+
+def market(*splits: tuple[int, float], price: float = 10.0) -> MarketData:
+    """Everything at one price, divided by the splits of A as they come."""
+    closes = np.full(len(DAYS), price)
+    for day, ratio in splits:
+        closes[day <= DAYS] /= ratio
+    actions = tuple(Action(day, "split", ratio) for day, ratio in splits)
+    flat = Column(DAYS, np.full(len(DAYS), price), DAYS)
+    prices = {
+        A: PriceColumn(Column(DAYS, closes, DAYS), "USD", actions),
+        B: PriceColumn(flat, "USD"),
+        P: PriceColumn(Column(DAYS, np.full(len(DAYS), 250.0), DAYS), "GBp"),
+    }
+    return MarketData(prices, {"GBP": Column(DAYS, np.full(len(DAYS), 1.25), DAYS)})
+
+
+def row(day: int, action: Any, quantity: Any = 0, cash: Any = 0, security: str | None = "a", **more: Any) -> Any:
+    return {"day": FIRST + day, "action": action, "quantity": D(str(quantity)), "cash": D(str(cash))} | {
+        "security": security,
+        "account": more.pop("account", "x"),
+        **more,
+    }
+
+
+def said(
+    *rows: dict[str, Any],
+    held: dict[Any, Any] | None = None,
+    money: dict[Any, Any] | None = None,
+    waypoints: tuple[Waypoint, ...] = (),
+    cost: Any = None,
+) -> BrokerData:
+    holdings = [
+        BrokerHolding(*(key if isinstance(key, tuple) else ("x", key)), D(str(q)), cost_basis=cost)
+        for key, q in (held or {}).items()
+    ]
+    purses = {(key, "USD") if isinstance(key, str) else key: D(str(amount)) for key, amount in (money or {}).items()}
+    found = [BrokerTransaction(**({"id": f"r{n}", "place": n} | one)) for n, one in enumerate(rows)]
+    accounts = {"x": BrokerAccount("x", "X"), "y": BrokerAccount("y", "Y")}
+    return BrokerData(LAST, FIRST, accounts, SECURITIES, tuple(holdings), purses, tuple(found), waypoints)
+
+
+def made(data: BrokerData, prices: MarketData | None = None) -> Reconstruction:
+    """With the check that forward replay gives today's holdings and money."""
+    prices = prices or market()
+    found = reconstruct(data, INSTRUMENTS, ACCOUNTS, prices, "c", base="USD")
+    book = book_at(ledger(found), prices, LAST)
+    held = {(p.account, p.instrument): p.quantity for p in book.positions if p.instrument and p.quantity}
+    assert held == {(ACCOUNTS[h.account], INSTRUMENTS[h.security]): h.quantity for h in data.holdings if h.quantity}
+    cash = {(c.account, c.currency): round(c.amount, 2) for c in book.cash}
+    assert all(cash.get((ACCOUNTS[a], c), 0) == amount for (a, c), amount in data.money.items())
+    return found
+
+
+def ledger(found: Reconstruction) -> Ledger:
+    return Ledger.of(found.transactions, Rules(cash_tracking=True, allow_short=found.needs_short))
+
+
+def brief(found: Reconstruction) -> list[tuple[Any, ...]]:
+    return [
+        (t.day - FIRST, t.type, *([t.instrument.symbol, t.quantity] if t.quantity is not None else [t.amount]))
+        for t in found.transactions
+    ]
+
+
+def codes(found: Reconstruction) -> list[str]:
+    return [one.code for one in found.findings]
+
+
+def only(found: Reconstruction, kind: str) -> Transaction:
+    (one,) = [t for t in found.transactions if t.type == kind]
+    return one
+
+
+# openings
+
+
+def test_what_no_row_brought_was_held_the_day_before_the_first_row_counts() -> None:
+    found = made(said(row(5, "buy", 3, -30), row(9, "sell", -2, 20), held={"a": 11}, money={"x": 90}))
+    assert brief(found) == [
+        (-1, "opening", "AAA", 10),
+        (-1, "opening", 100),
+        (5, "buy", "AAA", 3),
+        (9, "sell", "AAA", 2),
+    ]
+    assert not found.findings
+    assert not found.needs_short
+    assert [(one.opening, one.quantity, one.rows, one.first_day) for one in found.positions] == [(10, 11, 2, FIRST - 1)]
+
+
+def test_an_opening_costs_what_the_cost_basis_of_today_leaves_for_it() -> None:
+    """10 were held; 4 of them are sold first in, first out: of the 6 and the 3 bought for 36 the basis is 66."""
+    rows = row(5, "buy", 3, -36), row(9, "sell", -4, 60)
+    found = made(said(*rows, held={"a": 9}, money={"x": 0}, cost=D(66)))
+    opening = next(t for t in found.transactions if t.type == "opening" and t.instrument)
+    assert opening.price == 5
+    assert "cost basis" in (opening.note or "")
+    book = book_at(ledger(found), market(), LAST)
+    assert [p.basis[0] for p in book.positions if p.instrument] == [66]
+
+
+@pytest.mark.parametrize("cost", [None, D(3)])
+def test_an_opening_costs_its_close_where_the_basis_does_not_tell_or_cannot_be(cost: D | None) -> None:
+    found = made(said(row(5, "buy", 3, -36), held={"a": 9}, cost=cost))
+    opening = only(found, "opening")
+    assert (opening.price, opening.currency) == (10, "USD")
+    assert "close" in (opening.note or "")
+
+
+def test_lots_that_moved_between_accounts_are_among_those_whose_cost_is_looked_for() -> None:
+    move = row(5, "transfer", -10), row(6, "transfer", 10, account="y")
+    found = made(said(*move, held={("y", "a"): 10}, cost=D(70)))
+    opening = only(found, "opening")
+    assert (opening.account, opening.price) == ("one", 7)
+    assert only(found, "transfer_out").to_account == "two"
+
+
+def test_without_a_close_the_brokers_price_stands_through_splits() -> None:
+    data = said(row(5, "buy", 1, -30, "o"), held={("x", "o"): 4})
+    found = made(data)
+    opening = only(found, "opening")
+    assert (opening.instrument, opening.price) == (O, 0)
+    assert "no_price" in codes(found)
+    priced = BrokerHolding("x", "o", D(4), D(33), LAST)
+    found = made(BrokerData(LAST, FIRST, data.accounts, SECURITIES, (priced,), {}, data.transactions))
+    assert only(found, "opening").price == 33
+
+
+# splits
+
+
+def test_a_split_of_the_market_is_walked_through_by_itself() -> None:
+    found = made(said(row(5, "buy", 1, -10), row(20, "sell", -4, 10), held={"a": 40}), market((FIRST + 10, 4.0)))
+    assert only(found, "opening").quantity == 10
+    assert not any(t.type == "split" for t in found.transactions)
+
+
+@pytest.mark.parametrize("day", [6, 10, 13])
+def test_a_brokers_row_for_the_markets_split_replaces_it(day: int) -> None:
+    prices = market((FIRST + 10, 4.0))
+    found = made(said(row(day, "split", 30), held={"a": 40}), prices)
+    assert only(found, "opening").quantity == 10
+    assert (only(found, "split").ratio, only(found, "split").day) == (4, FIRST + day)
+    assert not found.findings
+    assert not history_flows(found, prices)[1:].any()
+
+
+def history_flows(found: Reconstruction, prices: MarketData) -> Any:
+    rows = history(ledger(found), prices, LAST)
+    assert rows is not None
+    return rows.of(NET_FLOW)
+
+
+def test_shares_sold_between_a_split_and_the_brokers_row_are_new_ones_where_its_count_says_so() -> None:
+    """10 became 40 on day 10; 8 of these were sold on day 11; the row of day 13 counts the 30 of the 10."""
+    rows = row(11, "sell", -8, 20), row(13, "split", 30)
+    found = made(said(*rows, held={"a": 32}), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 10)
+    assert not [one for one in found.findings if one.external_id]
+
+
+def test_shares_sold_between_are_old_ones_where_the_count_says_that() -> None:
+    """2 of 10 were sold before the account knew of the split: 8 became 32."""
+    rows = row(11, "sell", -2, 20), row(13, "split", 24)
+    found = made(said(*rows, held={"a": 32}), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 13)
+
+
+def test_a_brokers_row_weeks_late_is_the_same_split_and_no_second_one() -> None:
+    found = made(said(row(25, "split", 30), held={"a": 40}), market((FIRST + 10, 4.0)))
+    assert only(found, "opening").quantity == 10
+    assert only(found, "split").day == FIRST + 10
+
+
+def test_a_split_nobody_else_knows_has_the_ratio_it_states_or_makes() -> None:
+    assert only(made(said(row(5, "split", 0, ratio=D(3)), held={"a": 30})), "opening").quantity == 10
+    found = made(said(row(5, "stock_distribution", "0.5"), held={"a": "10.5"}))
+    assert (only(found, "opening").quantity, only(found, "split").ratio) == (10, D("1.05"))
+
+
+def test_the_fraction_of_a_reverse_split_is_paid_or_told() -> None:
+    """105 become 10.5, of which the half was paid out: 95 went."""
+    prices = market((FIRST + 10, 0.1))
+    paid = made(said(row(10, "split", -95, "4.5"), held={"a": 10}, money={"x": "4.5"}), prices)
+    assert only(paid, "opening").quantity == 105
+    assert (only(paid, "sell").quantity, only(paid, "sell").price) == (D("0.5"), 9)
+    assert not paid.findings
+    unpaid = made(said(row(10, "split", -95), held={"a": 10}), prices)
+    assert only(unpaid, "adjustment").quantity == D("-0.5")
+    assert codes(unpaid) == ["fractional_shares"]
+
+
+def test_lots_that_a_split_rounds_add_up_to_what_the_broker_holds() -> None:
+    """Three lots of one share, one for three: 0.333333333333 each, and a whole one together."""
+    rows = [row(day, "buy", 1, -10) for day in (1, 2, 3)]
+    found = made(said(*rows, row(10, "split", -2), held={"a": 1}), market((FIRST + 10, 0.3333333333333333)))
+    assert only(found, "adjustment").quantity == D("1E-12")
+
+
+def test_a_split_that_changes_the_brokers_id_is_one_split() -> None:
+    rows = row(10, "split", -100, security="a-old"), row(10, "split", 10, security="a")
+    found = made(said(*rows, held={"a": 10}), market((FIRST + 10, 0.1)))
+    assert (only(found, "opening").quantity, only(found, "split").ratio) == (100, D("0.1"))
+    moved = row(10, "transfer", -100, security="a-old"), row(10, "transfer", 100, security="a")
+    assert brief(made(said(*moved, held={"a": 100}))) == [(-1, "opening", "AAA", 100)]
+
+
+def test_a_split_that_cannot_be_one_is_a_movement_that_is_told() -> None:
+    found = made(said(row(10, "split", 5), held={"a": 5}))
+    assert brief(found) == [(10, "adjustment", "AAA", 5)]
+    assert codes(found) == ["split_unexplained"]
+
+
+# contradictions
+
+
+def test_a_row_that_cannot_be_is_followed_at_once_by_an_adjustment_of_its_size() -> None:
+    found = made(said(row(5, "buy", 10, -100), held={"a": 3}))
+    assert [one for one in brief(found) if "AAA" in one] == [(5, "buy", "AAA", 10), (5, "adjustment", "AAA", -7)]
+    (finding,) = [one for one in found.findings if one.external_id]
+    assert (finding.code, finding.quantity, finding.rows) == ("quantity_unexplained", -7, ("r0",))
+    assert finding.external_id == only(found, "adjustment").external_id
+    assert "r0" in (only(found, "adjustment").note or "")
+
+
+def test_quantities_that_a_broker_rounds_leave_a_speck_and_no_position_of_two_years() -> None:
+    more = made(said(row(5, "buy", "1.2345", -10), held={"a": "1.23456"}))
+    assert not [t for t in more.transactions if t.type == "opening"]
+    assert (only(more, "adjustment").quantity, codes(more)[0]) == (D("0.00006"), "rounding")
+    less = made(said(row(5, "buy", "1.2346", -10), held={"a": "1.23456"}))
+    assert (only(less, "adjustment").quantity, codes(less)[0]) == (D("-0.00004"), "rounding")
+
+
+def test_one_of_two_rows_that_say_the_same_is_left_out_when_the_balance_has_room_for_one() -> None:
+    twice = row(5, "buy", 10, -100), row(5, "buy", 10, -100)
+    found = made(said(*twice, held={"a": 10}, money={"x": 0}))
+    assert brief(found) == [(-1, "opening", 100), (5, "buy", "AAA", 10)]
+    assert [(one.code, one.rows) for one in found.findings] == [("duplicate_row", ("r1",))]
+    both = made(said(*twice, held={"a": 20}, money={"x": 0}))
+    assert len([t for t in both.transactions if t.type == "buy"]) == 2
+    assert not both.findings
+
+
+def test_a_deposit_said_twice_is_left_out_and_so_is_a_sale_that_only_the_money_shows() -> None:
+    twice = row(5, "cash", 0, 500, None), row(5, "cash", 0, 500, None)
+    found = made(said(*twice, money={"x": 500}))
+    assert brief(found) == [(5, "deposit", 500)]
+    assert codes(found) == ["duplicate_row"]
+    sold = row(5, "sell", -10, 100), row(5, "sell", -10, 100)
+    found = made(said(*sold, money={"x": 100}))
+    assert brief(found) == [(-1, "opening", "AAA", 10), (5, "sell", "AAA", 10)]
+    assert codes(found) == ["duplicate_row"]
+
+
+def test_a_row_of_another_account_is_no_twin() -> None:
+    rows = row(5, "buy", 10, -100), row(5, "buy", 10, -100, account="y")
+    found = made(said(*rows, held={"a": 10}))
+    assert "duplicate_row" not in codes(found)
+
+
+# waypoints
+
+
+def test_a_balance_said_earlier_holds_and_the_difference_comes_by_the_next_one() -> None:
+    points = Waypoint(FIRST + 10, "x", D(15), "a"), Waypoint(FIRST + 20, "x", D(12), "a")
+    found = made(said(row(25, "sell", -2, 20), held={"a": 10}, waypoints=points))
+    assert [one for one in brief(found) if "AAA" in one] == [
+        (-1, "opening", "AAA", 15),
+        (20, "adjustment", "AAA", -3),
+        (25, "sell", "AAA", 2),
+    ]
+    assert [one.code for one in found.findings if one.external_id] == ["balance_differs"]
+
+
+@pytest.mark.parametrize("day", [6, 10, 14])
+def test_rows_posted_days_late_or_early_agree_with_a_balance(day: int) -> None:
+    points = (Waypoint(FIRST + 10, "x", D(15), "a"),)
+    found = made(said(row(day, "sell", -5, 50), held={"a": 10}, waypoints=points))
+    assert only(found, "opening").quantity == 15
+    assert not [one for one in found.findings if one.external_id]
+
+
+def test_a_difference_comes_before_more_would_go_than_there_is() -> None:
+    points = (Waypoint(FIRST + 2, "x", D(5), "a"),)
+    found = made(said(row(15, "sell", -10, 100), row(30, "buy", 4, -40), held={"a": 4}, waypoints=points))
+    assert brief(found)[0:1] == [(-1, "opening", "AAA", 5)]
+    assert (only(found, "adjustment").quantity, only(found, "adjustment").day) == (5, FIRST + 15)
+
+
+def test_a_difference_is_carried_through_a_split_in_new_shares() -> None:
+    points = (Waypoint(FIRST + 2, "x", D(9), "a"),)
+    found = made(said(held={"a": 40}, waypoints=points), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "adjustment").quantity) == (9, 4)
+
+
+def test_a_balance_shows_which_of_two_equal_sales_is_one_too_many() -> None:
+    points = (Waypoint(FIRST + 2, "x", D(15), "a"),)
+    sold = row(20, "sell", -5, 50), row(20, "sell", -5, 50)
+    found = made(said(*sold, held={"a": 10}, waypoints=points))
+    assert only(found, "opening").quantity == 15
+    assert "duplicate_row" in codes(found)
+
+
+def test_what_is_in_no_account_today_was_there_when_the_broker_said_so() -> None:
+    found = made(said(waypoints=(Waypoint(FIRST + 10, "x", D(7), "b"),)))
+    assert brief(found) == [(-1, "opening", "BBB", 7), (LAST - FIRST, "adjustment", "BBB", -7)]
+
+
+# shorts and options
+
+
+def test_a_short_position_may_be_opened_before_the_first_row() -> None:
+    found = made(said(row(5, "cover", 4, -44), held={"a": -6}, money={"x": 1000}))
+    assert brief(found)[:2] == [(-1, "opening", 944), (-1, "sell", "AAA", 10)]
+    assert found.needs_short
+    assert not found.findings
+
+
+def test_an_option_that_expires_leaves_at_nothing() -> None:
+    bought = made(said(row(5, "buy", 2, -300, "o"), row(30, "expiry", -2, 0, "o"), money={"x": 700}))
+    assert brief(bought) == [(-1, "opening", 1000), (5, "buy", "OPT", 2), (30, "sell", "OPT", 2)]
+    assert bought.transactions[-1].price == 0
+    written = made(said(row(5, "sell", -2, 300, "o"), row(30, "expiry", 2, 0, "o"), money={"x": 1300}))
+    assert [one[1] for one in brief(written)] == ["opening", "sell", "buy"]
+    assert written.needs_short
+
+
+def test_an_exercised_option_goes_and_its_share_is_bought_with_the_money() -> None:
+    rows = row(9, "exercise", -1, 0, "o"), row(9, "buy", 100, -1000)
+    found = made(said(*rows, held={"a": 100}, money={"x": 5}))
+    assert brief(found)[2:] == [(9, "buy", "AAA", 100), (9, "sell", "OPT", 1)]
+    assert (found.transactions[-1].price, codes(found)) == (0, ["no_price"])
+
+
+def test_a_short_position_that_goes_to_another_account_leaves_with_its_money() -> None:
+    rows = row(3, "short", -5, 50), row(9, "transfer", 5), row(9, "transfer", -5, account="y")
+    found = made(said(*rows, held={("y", "a"): -5}, money={"x": 50, "y": 0}))
+    assert found.needs_short
+    assert [one.code for one in found.findings if one.amount] == ["short_moved"]
+
+
+# money
+
+
+def test_prices_are_such_that_the_engine_moves_the_brokers_money() -> None:
+    found = made(said(row(5, "buy", 3, "-100.01", fees=D("0.99"), price=D("33")), held={"a": 3}, money={"x": 0}))
+    bought = only(found, "buy")
+    assert (bought.price, bought.fees) == (D("33.006666666667"), D("0.99"))
+    exact = made(said(row(5, "buy", 3, "-99", price=D("33.00")), held={"a": 3}, money={"x": 0}))
+    assert only(exact, "buy").price == 33
+
+
+def test_a_great_many_units_at_almost_nothing_move_the_money_to_the_cent() -> None:
+    rows = [row(1, "buy", 777_777_777, "-123.45"), row(2, "sell", -333_333_333, "54.31")]
+    made(said(*rows, held={"a": 444_444_444}, money={"x": 10}))
+
+
+def test_money_that_no_row_explains_is_an_adjustment_and_no_negative_opening() -> None:
+    found = made(said(row(20, "sell", -2, 200), held={"a": 1}, money={"x": 50}))
+    assert (only(found, "adjustment").amount, only(found, "adjustment").day) == (-150, FIRST + 20)
+    assert [one.code for one in found.findings] == ["cash_unexplained"]
+
+
+def test_a_purchase_is_paid_by_what_comes_in_when_it_settles() -> None:
+    found = made(said(row(5, "buy", 10, -100), row(8, "cash", 0, 100, None), held={"a": 10}, money={"x": 0}))
+    assert brief(found) == [(5, "buy", "AAA", 10), (8, "deposit", 100)]
+    late = made(said(row(5, "buy", 10, -100), row(18, "cash", 0, 100, None), held={"a": 10}, money={"x": 0}))
+    assert [one[1] for one in brief(late)] == ["opening", "buy", "deposit", "adjustment"]
+
+
+def test_who_owes_money_today_may_have_owed_it_before() -> None:
+    found = made(said(row(5, "sell", -2, 200), money={"x": -50}))
+    assert [(t.day - FIRST, t.amount) for t in found.transactions if t.amount] == [(-1, -250)]
+    assert codes(found) == ["margin_loan"]
+
+
+def test_where_a_broker_tells_of_no_money_it_comes_and_goes_with_the_trades() -> None:
+    rows = row(5, "buy", 10, -100), row(9, "sell", -4, 50), row(9, "buy", 5, -50, "b")
+    found = made(said(*rows, held={"a": 6, "b": 5}))
+    assert [one for one in brief(found) if one[1] in ("deposit", "withdrawal", "opening")] == [(5, "deposit", 100)]
+    assert codes(found) == ["money_not_reported"]
+
+
+def test_money_walks_by_currency_and_pence_are_pounds() -> None:
+    rows = row(5, "buy", 4, -10, "p", currency="GBP"), row(6, "buy", 4, -1200, "p", currency="GBp")
+    found = made(said(*rows, held={"p": 8}, money={("x", "GBP"): 3}))
+    assert [(t.amount, t.currency) for t in found.transactions if t.type == "opening"] == [(25, "GBP")]
+
+
+def test_a_balance_of_money_said_earlier_holds() -> None:
+    points = (Waypoint(FIRST + 10, "x", D(40)),)
+    found = made(said(row(20, "dividend", 0, 5), held={"a": 1}, money={"x": 50}, waypoints=points))
+    assert [(t.day - FIRST, t.type, t.amount) for t in found.transactions if t.amount and t.type != "dividend"] == [
+        (-1, "opening", 40),
+        (LAST - FIRST, "adjustment", 5),
+    ]
+
+
+# what rows are
+
+
+def test_a_reinvestment_is_a_dividend_and_a_linked_purchase_without_flow() -> None:
+    found = made(said(row(5, "reinvestment", 2, -20), held={"a": 12}, money={"x": 0}))
+    dividend, bought = only(found, "dividend"), only(found, "buy")
+    assert (dividend.amount, bought.quantity, bought.price) == (20, 2, 10)
+    assert dividend.link == bought.link is not None
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_a_dividend_that_the_broker_also_tells_is_not_made_a_second_time() -> None:
+    rows = row(4, "dividend", 0, "20.01"), row(5, "reinvestment", 2, -20)
+    found = made(said(*rows, held={"a": 12}, money={"x": "0.01"}))
+    assert only(found, "dividend").link == only(found, "buy").link is not None
+    far = made(said(row(1, "dividend", 0, 20), rows[1], held={"a": 12}, money={"x": 20}))
+    assert len([t for t in far.transactions if t.type == "dividend"]) == 2
+
+
+def test_one_dividend_may_pay_for_two_reinvestments() -> None:
+    rows = row(5, "dividend", 0, 30), row(5, "reinvestment", 2, -20), row(5, "reinvestment", 1, -10)
+    found = made(said(*rows, held={"a": 3}, money={"x": 0}))
+    assert [one[1] for one in brief(found)] == ["dividend", "buy", "buy"]
+
+
+@pytest.mark.parametrize(
+    ("action", "cash", "kind", "amount"),
+    [
+        ("dividend", 5, "dividend", 5),
+        ("dividend", -5, "fee", 5),
+        ("return_of_capital", 5, "dividend", 5),
+        ("interest", 5, "interest", 5),
+        ("interest", -5, "fee", 5),
+        ("fee", -5, "fee", 5),
+        ("fee", 5, "interest", 5),
+        ("tax", -5, "tax", 5),
+        ("tax", 5, "interest", 5),
+        ("buy", 5, "dividend", 5),
+        ("merger", 5, "dividend", 5),
+    ],
+)
+def test_money_of_a_security_is_income_or_a_charge(action: Any, cash: int, kind: str, amount: int) -> None:
+    found = made(said(row(5, action, 0, cash), held={"a": 1}, money={"x": 100}))
+    assert (only(found, kind).amount, only(found, kind).instrument) == (amount, A)
+
+
+def test_a_dividend_is_gross_and_its_tax_beside_it() -> None:
+    found = made(said(row(5, "dividend", 0, 85, taxes=D(15)), held={"a": 1}, money={"x": 85}))
+    assert (only(found, "dividend").amount, only(found, "dividend").taxes) == (100, 15)
+
+
+@pytest.mark.parametrize(("cash", "kind"), [(100, "deposit"), (-100, "withdrawal")])
+def test_money_that_comes_and_goes(cash: int, kind: str) -> None:
+    found = made(said(row(5, "cash", 0, cash, None), money={"x": 200}))
+    assert only(found, kind).amount == 100
+
+
+def test_a_sweep_moves_nothing_and_its_dividend_is_income() -> None:
+    rows = row(5, "buy", 100, -100, "sweep"), row(6, "dividend", 0, 3, "sweep")
+    found = made(said(*rows, money={"x": 103}))
+    assert brief(found) == [(-1, "opening", 100), (6, "interest", 3)]
+    assert not found.findings
+
+
+def test_a_transfer_between_the_users_accounts_is_one_row_of_lots() -> None:
+    rows = row(5, "transfer", -4), row(7, "transfer", 4, account="y")
+    found = made(said(*rows, held={("x", "a"): 6, ("y", "a"): 4}))
+    moved = only(found, "transfer_out")
+    assert (moved.account, moved.to_account, moved.quantity, moved.day) == ("one", "two", 4, FIRST + 5)
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_money_between_the_users_accounts_is_one_row() -> None:
+    rows = row(5, "transfer", 0, -40, None), row(6, "transfer", 0, 40, None, account="y")
+    found = made(said(*rows, money={"x": 60, "y": 40}))
+    assert brief(found) == [(-1, "opening", 100), (5, "transfer_out", 40)]
+
+
+def test_a_deposit_and_a_withdrawal_of_the_same_size_are_two() -> None:
+    rows = row(5, "cash", 0, -40, None), row(6, "cash", 0, 40, None, account="y")
+    found = made(said(*rows, money={"x": 60, "y": 40}))
+    assert [one[1] for one in brief(found)] == ["opening", "withdrawal", "deposit"]
+
+
+def test_transfers_that_each_need_the_other_first_are_external() -> None:
+    """From one account to the other and back on one day, with nothing in either at its beginning or end."""
+    there = row(5, "transfer", -4), row(5, "transfer", 4, account="y")
+    back = row(5, "transfer", -4, account="y"), row(5, "transfer", 4)
+    found = made(said(*there, *back))
+    assert sorted(one[1] for one in brief(found)) == ["transfer_in", "transfer_in", "transfer_out", "transfer_out"]
+
+
+def test_shares_from_elsewhere_come_at_their_close_and_go() -> None:
+    found = made(said(row(5, "transfer", 4), row(9, "transfer", -1), held={"a": 3}))
+    assert (only(found, "transfer_in").price, only(found, "transfer_out").quantity) == (10, 1)
+
+
+def test_shares_that_were_bought_for_no_money_came_from_elsewhere() -> None:
+    found = made(said(row(5, "buy", 4, 0, price=D(9)), held={"a": 4}))
+    assert (only(found, "transfer_in").quantity, only(found, "transfer_in").price) == (4, 9)
+
+
+def test_a_spin_off_is_income_in_shares_without_flow() -> None:
+    found = made(said(row(5, "spin_off", 3, 0, "b"), held={"a": 1, "b": 3}))
+    assert (only(found, "dividend").amount, only(found, "buy").price) == (30, 10)
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_an_exchange_of_shares_is_a_sale_and_a_purchase_of_one_value() -> None:
+    rows = row(5, "merger", -10), row(5, "merger", 4, 0, "b")
+    found = made(said(*rows, held={"b": 4}, money={"x": 7}))
+    assert brief(found)[2:] == [(5, "buy", "BBB", 4), (5, "sell", "AAA", 10)]
+    assert (only(found, "buy").price, only(found, "sell").price) == (10, 4)
+    bought_out = made(said(row(5, "merger", -10, 120), money={"x": 120}))
+    assert only(bought_out, "sell").price == 12
+
+
+def test_a_fee_in_shares_sells_them_for_it() -> None:
+    found = made(said(row(5, "fee", "-0.5", -5), held={"a": 1}, money={"x": 0}))
+    assert (only(found, "sell").price, only(found, "fee").amount) == (10, 5)
+
+
+def test_a_brokers_own_adjustment_is_one_that_is_told() -> None:
+    found = made(said(row(5, "adjustment", 2), held={"a": 2}))
+    assert (only(found, "adjustment").quantity, codes(found)) == (2, ["broker_adjustment"])
+
+
+def test_rows_outside_of_what_is_known_are_told_and_in_no_ledger() -> None:
+    rows = row(-1, "buy", 5, -50), row(50, "sell", -5, 50)
+    found = made(said(*rows, held={"a": 5}))
+    assert brief(found) == [(-1, "opening", "AAA", 5)]
+    assert codes(found) == ["row_before_first_day", "row_after_holdings"]
+
+
+def test_a_row_of_the_first_day_counts() -> None:
+    found = made(said(row(0, "buy", 5, -50), row(LAST - FIRST, "sell", -1, 10), held={"a": 4}, money={"x": 10}))
+    assert [one[0] for one in brief(found)] == [-1, 0, LAST - FIRST]
+
+
+def test_a_row_that_moves_nothing_is_told() -> None:
+    assert codes(made(said(row(5, "buy")))) == ["row_without_effect"]
+
+
+def test_names_are_those_of_the_brokers_rows_and_never_too_long() -> None:
+    long = row(5, "buy", 1, -10, id="r" * 300)
+    found = reconstruct(said(long, held={"a": 2}), INSTRUMENTS, ACCOUNTS, market(), "c" * 30, base="USD")
+    assert all(len(t.external_id or "") <= 200 for t in found.transactions)
+    assert [t.external_id for t in made(said(row(5, "buy", 1, -10), held={"a": 1}, money={"x": 0})).transactions] == [
+        "c/o/one/USD",
+        "c/t/r0",
+    ]
+
+
+def test_quantities_finer_than_a_ledger_takes_are_rounded_and_add_up() -> None:
+    rows = [row(day, "buy", "0.1234567890123456", -1) for day in (1, 2, 3)]
+    held = D("0.370370367037")
+    found = made(said(*rows, held={"a": held}, money={"x": 0}))
+    assert all(abs(one.quantity or 0) < D("1E-9") for one in found.findings)

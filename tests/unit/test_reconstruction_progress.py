@@ -1,0 +1,53 @@
+"""What is told of a reconstruction while it goes on."""
+
+from __future__ import annotations
+
+from pricecache.portfolio.reconstruction_data import progress_data, progress_event
+from pricecache.portfolio.reconstruction_progress import STAGES, ProgressTeller
+from pricecache.stores.reconstructions import Failure, Progress, ReconstructionRecord
+from tests.clock import START, ManualClock
+
+
+def test_stages_follow_on_each_other_from_nothing_to_all() -> None:
+    bounds = [(low, high) for low, high, _ in STAGES.values()]
+    assert [low for low, _ in bounds] == [0, *(high for _, high in bounds[:-1])]
+    assert bounds[-1][1] == 100
+
+
+def test_a_security_is_told_with_its_number_the_percent_of_all_and_the_time_that_is_left() -> None:
+    told: list[Progress] = []
+    clock = ManualClock()
+    teller = ProgressTeller(told.append, clock)
+    teller.stage("reading")
+    clock.advance(2)
+    teller.stage("prices")
+    clock.advance(8)
+    teller.securities(15, 23, "AAPL")
+    assert told[-1] == Progress(
+        58, "prices", "Processing AAPL, 15 of 23 securities, 58 %", "AAPL", 15, 23, round(10 * 42 / 58, 1)
+    )
+    assert told[0].eta_seconds is None
+    teller.securities(15, 23, None)
+    assert told[-1] == told[-2]  # while nothing comes, what is said stays
+    teller.stage("walking")
+    teller.end()
+    assert teller.seconds == {"reading": 2, "prices": 8, "walking": 0}
+
+
+def record(**facts: object) -> ReconstructionRecord:
+    return ReconstructionRecord("c", "ann", "p", **{  # type: ignore[arg-type]
+        "state": "running", "requested_at": START, "queued_at": START, "requested_by": "ann",
+        "progress": Progress(58, "prices", "Processing", "AAPL", 15, 23, 7.0), **facts,
+    })  # fmt: skip
+
+
+def test_what_is_over_has_no_stage_of_its_own_and_no_time_left() -> None:
+    failure = Failure("away", "The database is away.", START)
+    failed = progress_event(record(state="waiting", failure=failure, not_before=START + 60))
+    assert failed["type"] == "reconstruction:progress"
+    assert (failed["state"], failed["etaSeconds"], failed["security"]) == ("waiting", None, None)
+    assert failed["nextAttempt"] == "2026-11-20T10:01:00Z"
+    assert failed["error"] == {"code": "away", "detail": "The database is away.", "at": "2026-11-20T10:00:00Z"}
+    assert progress_event(record(state="failed"))["type"] == "reconstruction:finished"
+    done = progress_data(record(state="done", failure=failure))
+    assert (done["percent"], done["message"], done["error"]) == (100, "Done", None)
