@@ -500,6 +500,32 @@ async def test_accounts_that_a_later_payload_says_nothing_of_are_as_they_were(da
     assert sorted((await holdings(daemon, found["portfolioId"])).values()) == [5, 10, 100]
 
 
+async def test_money_that_is_spent_to_the_last_cent_was_there_before(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    later = deepcopy(PLAID)
+    later["holdings"] = [held("a1", "AAPL", 10, 79.5), held("a1", "MSFT", 7.5, 79.5), held("a2", "fund", 100, 12.0)]
+    later["investment_transactions"].append(row("t4", "a1", "2026-11-19", "buy", 2.5, 100.0, "MSFT"))
+    target = f"/api/portfolio/history?portfolioId={found['portfolioId']}&start=2026-10-04&end=2026-11-18"
+    _, before = await daemon.get(target, headers=ANN)
+    await done(daemon, {"plaid": later})
+    _, history = await daemon.get(target, headers=ANN)
+    assert [one["cash"] for one in history["history"]] == [one["cash"] for one in before["history"]]
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    assert [one["amount"] for one in answer["cash"] if one["amount"]] == []
+
+
+async def test_a_row_that_comes_late_contradicts_no_earlier_balance(daemon: ApiDaemon) -> None:
+    early = {**deepcopy(NEUTRAL), "asOf": "2026-11-10"}
+    found = await done(daemon, early)
+    late = deepcopy(NEUTRAL)
+    late["transactions"].append({**late["transactions"][0], "id": "late", "date": "2026-11-03"})
+    late["holdings"][0]["quantity"] = 4
+    late["accounts"][0]["cash"][0]["amount"] = 30
+    again = await done(daemon, late)
+    assert again["connectionId"] == found["connectionId"]
+    assert (again["result"]["adjustments"], again["result"]["findings"]) == (0, [])
+
+
 async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snapshot(daemon: ApiDaemon) -> None:
     """Nothing but the payload is sent."""
     payload = json.loads((Path(__file__).parents[2] / "docs" / "examples" / "plaid.json").read_text())
