@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pricecache.api.uploads import UploadGate
 from pricecache.background import cancelled
 from pricecache.core.instruments import Instrument
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
@@ -512,3 +513,18 @@ async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snap
     assert (last["date"], last["totalValue"]) == ("2026-11-20", row_of_day["totalValue"])
     _, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
     assert metrics["daily_snapshot_success_rate"] == 100
+
+
+async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiDaemon) -> None:
+    body = json.dumps(PLAID).encode()
+    daemon.services.uploads = UploadGate(len(body) - 1)
+    headers = {**ANN, "Content-Type": "application/json"}
+    status, problem = await daemon.call("POST", BASE + "/request", data=body, headers=headers)
+    assert (status, problem["code"], problem["retryAfter"]) == (503, "uploads_busy", 10)
+    gate = daemon.services.uploads = UploadGate(len(body))
+    for sent, expected in ((body, 202), (b"{" * 100, 400), (body, 200)):
+        status, answer = await daemon.call("POST", BASE + "/request", data=sent, headers=headers)
+        assert status == expected, answer
+        if status == 202:
+            await ended(daemon, answer["connectionId"])
+    gate.take("ann", len(body))
