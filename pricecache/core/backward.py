@@ -343,7 +343,7 @@ class _Pass:
             return _Again(left_out=twin)
         if is_near:
             return None
-        if self.points and wanted >= 0 and (again := self._explain(day)):
+        if self.points and wanted[0] >= 0 and (again := self._explain(day)):
             return again
         correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pricecache.api.uploads import UploadGate
 from pricecache.background import cancelled
 from pricecache.core.actions import Action
 from pricecache.core.bars import day_number
@@ -673,3 +674,18 @@ async def test_a_row_of_the_users_own_that_cannot_be_any_more_is_named_and_nothi
     await post(daemon, {"connectionId": connection})
     assert (await ended(daemon, connection))["state"] == "done"
     assert await quantity_of(daemon, portfolio, "AAPL") == held_now
+
+
+async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiDaemon) -> None:
+    body = json.dumps(PLAID).encode()
+    daemon.services.uploads = UploadGate(len(body) - 1)
+    headers = {**ANN, "Content-Type": "application/json"}
+    status, problem = await daemon.call("POST", BASE + "/request", data=body, headers=headers)
+    assert (status, problem["code"], problem["retryAfter"]) == (503, "uploads_busy", 10)
+    gate = daemon.services.uploads = UploadGate(len(body))
+    for sent, expected in ((body, 202), (b"{" * 100, 400), (body, 200)):
+        status, answer = await daemon.call("POST", BASE + "/request", data=sent, headers=headers)
+        assert status == expected, answer
+        if status == 202:
+            await ended(daemon, answer["connectionId"])
+    gate.take("ann", len(body))
