@@ -433,7 +433,8 @@ class Ledgers(LedgerReader):
 
     def _resolved(self, one: Incoming) -> Incoming:
         row = one.transaction
-        entry = None if row.instrument is None else self._catalog.find(row.instrument, row.day)
+        day = None if one.says_series else row.day
+        entry = None if row.instrument is None else self._catalog.find(row.instrument, day)
         if entry is None or entry.instrument == row.instrument:
             return one
         return replace(one, transaction=replace(row, instrument=entry.instrument))

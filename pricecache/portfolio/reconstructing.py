@@ -149,7 +149,11 @@ class Reconstructor:
 
         async def mapped() -> dict[str, Mapped]:
             return await self._mapper.map(
-                facts.securities, user=connection.user, prices=facts.latest, used_from=facts.first_uses
+                facts.securities,
+                user=connection.user,
+                prices=facts.latest,
+                used_from=facts.first_uses,
+                since_before=facts.since_before,
             )
 
         found = await mapped()

@@ -15,11 +15,12 @@ import pytest
 from pricecache.api.uploads import UploadGate
 from pricecache.background import cancelled
 from pricecache.core.actions import Action
-from pricecache.core.bars import day_number
+from pricecache.core.bars import Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
+from tests.fakes.provider import Truth
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key", "reader:read:read-key")
@@ -689,3 +690,20 @@ async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiD
         if status == 202:
             await ended(daemon, answer["connectionId"])
     gate.take("ann", len(body))
+
+
+async def test_rows_from_before_the_ticker_was_used_again_are_of_what_the_security_is_now(daemon: ApiDaemon) -> None:
+    ops, aapl = {"X-API-Key": "ops-key"}, Instrument("AAPL")
+    body = {"symbol": "AAPL", "market": "US"}
+    assert (await daemon.call("POST", "/cache/backfill-symbol", json=body, headers=ops))[0] in (200, 202)
+    renamed = {"to": "OLDA", "on": "2026-11-10"}
+    assert (await daemon.call("POST", "/cache/symbols/AAPL/rename", json=renamed, headers=ops))[0] == 200
+    bars = daemon.provider.truth[aapl].bars
+    daemon.provider.truth[aapl] = Truth(Bars(bars.sessions, bars.values / 2))
+    assert (await daemon.call("POST", "/cache/symbols", json={"symbols": [body]}, headers=ops))[0] in (200, 201, 202)
+    given = deepcopy(NEUTRAL)
+    given["holdings"][0]["price"] = 39.75
+    found = await done(daemon, given)
+    assert found["result"]["securities"]["mapped"] == 1
+    assert {one["symbol"] for one in await rows_of(daemon, found["portfolioId"]) if one.get("symbol")} == {"AAPL"}
+    assert list((await holdings(daemon, found["portfolioId"])).values()) == [3]
