@@ -13,7 +13,7 @@ from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_intake import BrokerIntake
-from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapper
@@ -56,7 +56,7 @@ def reconstructions_of(
     connections: Connections,
     data: BrokerDataStore,
     mapper: Mapper,
-    own_prices: BrokerPrices,
+    own_prices: BrokerPriceWriter,
     tracker: Tracker[Any],
     start_run: Callable[[str, Mapping[str, Any], str], Awaitable[Any]],
     catalog: Catalog,

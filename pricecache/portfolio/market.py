@@ -213,6 +213,11 @@ class Markets:
         known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
         return known, self._settled(entries, self._clock.time())
 
+    def is_renamed(self, keys: Iterable[str]) -> bool:
+        """Whether any of what was called so has another symbol now."""
+        entries = ((key, self._catalog.find(_named(key))) for key in keys)
+        return any(entry is not None and entry.instrument.key != key for key, entry in entries)
+
     async def standings(self, entries: Sequence[Entry]) -> list[tuple[SeriesFacts, int]]:
         """What is known of each now, and the last day that only a new revision of it can change. Raises `Unavailable`
         while a calendar is built."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
-from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
@@ -78,7 +79,7 @@ class Reconstructor:
         sources: Sources,
         mapper: Mapper,
         prices: SecurityPrices,
-        own_prices: BrokerPrices,
+        own_prices: BrokerPriceWriter,
         instruments: InstrumentStore,
         markets: Markets,
         ledgers: Ledgers,
@@ -173,7 +174,7 @@ class Reconstructor:
             for name, one in found.items()
         }
         await self._make_own_known(connection.user, found, instruments, facts.first_uses)
-        await self._own_prices.write_many(
+        await self._own_prices.write(
             {
                 one: facts.prices[name]
                 for name, one in instruments.items()
@@ -247,7 +248,8 @@ class Reconstructor:
         for number in range(RACES):
             change_id = new_id()
             try:
-                return counts_of(await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming)))
+                planned = await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming))
+                return await aside(len(incoming), partial(counts_of, planned))
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)

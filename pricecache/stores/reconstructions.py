@@ -250,7 +250,7 @@ class ReconstructionStore:
             "endedAt": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
-            "progress": {"$literal": _progress_fields(Progress(stage="reading"))},
+            "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
         }
         try:
             document = await self._records.find_one_and_update(
@@ -294,7 +294,8 @@ class ReconstructionStore:
         now: float,
         walked: WalkFooting | None = None,
     ) -> ReconstructionRecord:
-        """It is done; what was asked for meanwhile is queued again. Raises `ClaimLost`."""
+        """It is done, with its findings, in one step; what was asked for meanwhile is queued again. Raises
+        `ClaimLost`."""
         packed = await asyncio.to_thread(lambda: zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1))
         kept = {"_id": claim.connection, "total": len(findings), "findings": packed}
         progress = _progress_fields(Progress(100, "done", "Done", None, *_counts(result)))

@@ -156,6 +156,15 @@ def test_a_row_that_is_there_twice_counts_once_and_with_another_meaning_is_refus
     assert refused(twice) == [("transactions[1].id", "duplicate_id")]
 
 
+def test_an_empty_list_of_cash_says_that_there_is_none() -> None:
+    def money(**cash: Any) -> Any:
+        return read_neutral(
+            {"asOf": "2026-11-20", "accounts": [{"id": "a", "currency": "EUR", **cash}]}, today=TODAY
+        ).money
+
+    assert (money(cash=[]), money()) == ({("a", "EUR"): 0}, {})
+
+
 def test_earlier_balances_are_waypoints_in_order() -> None:
     data = read(balances=[
         {"date": "2026-06-30", "accountId": "a", "currency": "USD", "quantity": 50},
@@ -170,6 +179,20 @@ def test_earlier_balances_are_waypoints_in_order() -> None:
 def test_rows_reach_back_to_where_the_broker_says() -> None:
     assert read(transactionsFrom="2025-01-01").first_day == day_number(date(2025, 1, 1))
     assert read().first_day == TODAY
+
+
+def test_options_in_contracts_are_counted_in_options_wherever_they_are_named() -> None:
+    held = {"accountId": "a", "securityId": "o", "quantity": 1, "price": 5, "value": 500}
+    bought = {"type": "buy", "securityId": "o", "quantity": 2, "price": 4}
+    gone = {"type": "expiry", "securityId": "o", "quantity": -1, "date": "2026-11-02"}
+    then = {"date": "2026-10-30", "accountId": "a", "securityId": "o", "quantity": 2, "price": 4}
+    data = read(row(**bought, fees=1), row("u", **gone), holdings=[held], balances=[then])
+    assert [(one.quantity, one.price, one.cash) for one in data.transactions] == [(200, 4, -801), (-100, None, 0)]
+    assert (data.holdings[0].quantity, data.waypoints[0].quantity, data.waypoints[0].price) == (100, 200, 4)
+    told = data.securities["o"].option
+    assert told is not None
+    assert told.in_one == 100
+    assert one(**bought).quantity == 2
 
 
 def test_pence_become_pounds() -> None:
