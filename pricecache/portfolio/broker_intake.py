@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+import structlog
+
 from pricecache.clock import Clock
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_merge import merged
 from pricecache.core.portfolios import Portfolio
-from pricecache.errors import NotFound, VersionMismatch
+from pricecache.errors import Corrupt, NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
 from pricecache.stores.broker_data import BrokerDataStore
@@ -19,6 +21,8 @@ from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
 from pricecache.stores.ledger import RACES, gave_up
 from pricecache.stores.reconstructions import ReconstructionRecord
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class BrokerIntake:
         is_known = known is not None and known.digest == posted.digest and known.portfolio == home.id and not force
         if is_known and known is not None and known.state == "done":
             return Taken(connection, known, True)
-        if not is_known:
+        if not is_known or (known is not None and known.state == "failed"):  # perhaps of what is stored
             await self._keep(connection.id, posted.data)
         record = await self._queue.request(connection.id, user, home.id, by, digest=posted.digest, force=force)
         return Taken(connection, record)
@@ -106,7 +110,7 @@ class BrokerIntake:
 
     async def _keep(self, connection: str, data: BrokerData) -> None:
         for attempt in count():
-            before = await self._data.load(connection)
+            before = await self._known(connection)
             kept, version = data, 0
             if before is not None:
                 known, version = before
@@ -120,6 +124,14 @@ class BrokerIntake:
                 continue
             await self._connections.received(connection, self._clock.time(), kept.first_day)
             return
+
+    async def _known(self, connection: str) -> tuple[BrokerData, int] | None:
+        try:
+            return await self._data.load(connection)
+        except Corrupt as exc:
+            log.error("broker data cannot be read and is replaced", connection=connection, error=exc.detail)
+            await self._data.delete(connection)
+            return None
 
 
 def _joined(before: BrokerData, after: BrokerData) -> BrokerData:

@@ -558,6 +558,17 @@ async def test_what_was_lost_here_is_fetched_anew(daemon: ApiDaemon, plaid: Fake
     assert (await kept(daemon, connection)).first_day == TODAY + 1 - 730
 
 
+async def test_what_cannot_be_read_here_any_more_is_fetched_anew(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    connection = (await connect(daemon))["id"]
+    await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
+    daemon.clock.advance(28 * 3600)
+    assert await due(daemon) == {"fetched": 1}
+    data = await kept(daemon, connection)
+    assert (data.first_day, len(data.transactions)) == (TODAY + 1 - 730, 1203)
+
+
 async def test_one_that_is_deleted_while_it_is_fetched_is_ended_soon(
     daemon: ApiDaemon, plaid: FakePlaid, database: Any
 ) -> None:
