@@ -90,6 +90,8 @@ class BrokerIntake:
     async def again(self, user: str, connection_id: str, by: str) -> Taken:
         """Ask for one of what is known already. Raises `NotFound` with code `unknown_connection`."""
         connection = await self._connections.get(user, connection_id)
+        if connection.provider == "plaid":  # what is posted is posted again
+            connection = await self._homes.anew(connection)
         return Taken(connection, await self._queue.request(connection.id, user, connection.portfolio, by))
 
     async def all_again(self, user: str, by: str, portfolio: Portfolio | None = None) -> Sequence[Taken]:

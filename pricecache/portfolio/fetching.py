@@ -255,7 +255,7 @@ class Fetcher:
         await self._fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
-        if isinstance(error, AccessRevoked):
+        if isinstance(error, AccessRevoked) or error.code == "portfolio_gone":
             return None
         if not isinstance(error, BrokerUnavailable | Unavailable | Conflict):
             return self._interval  # a login that was mended elsewhere is noticed too
