@@ -287,9 +287,9 @@ class SnapshotCapture:
         of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
 
     async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
-        series, is_rate = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
+        series = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
         codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
-        await market.learn(codes, series, is_rate)
+        await market.learn(codes, series)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}
@@ -428,8 +428,7 @@ class _Group:
     def rows(self, old: Mapping[tuple[int, int], DayRows], rosters: Mapping[tuple[int, int], Roster]) -> list[DayRows]:
         """What is to be written, but for days on which nothing closed for anybody of a block."""
         of, prices = self.of, self.of.market.prices
-        values, estimated = self.gathered.valued(prices), self.gathered.estimated(prices)
-        flags = self._flags(estimated)
+        values, flags = self.gathered.valued(prices), self._flags()
         low = scope = 0
         found = []
         for one in self.wanted:
@@ -449,18 +448,18 @@ class _Group:
             low, scope = low + len(block), scope + block.scopes
         return found
 
-    def _flags(self, estimated: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    def _flags(self) -> NDArray[np.uint8]:
         """uint8, shape (days, portfolios), of what only holds."""
         gathered, market = self.gathered, self.of.market
-        signs, days = market.signs, market.days[:, None]
+        signs, prices, days = market.signs, market.prices, market.days[:, None]
+        estimated, waits = gathered.holding(prices.stale, prices), gathered.holding(prices.awaited, prices)
         closed = gathered.by_portfolio(signs.closed, signs.ids, np.logical_or, False)
-        has_any = np.concatenate([block.arrays["has_instrument"] for block in self.blocks.values()])
-        closed[~has_any] = market.home
+        closed[~gathered.by_portfolio(signs.has_sessions, signs.ids, np.logical_or, False)] = market.home
         closed[gathered.accounts == 0] = False
         until = np.minimum(signs.settled, days[-1])
         settled = gathered.by_portfolio(until, signs.ids, np.minimum, FOR_EVER)
         is_known = (gathered.since <= days) & (gathered.accounts > 0)
-        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~estimated
+        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~waits
         bits = ((KNOWN, is_known), (CLOSED, closed.T), (FINAL, is_final), (ESTIMATED, is_known & estimated))
         return sum((np.where(on, bit, 0) for bit, on in bits), np.zeros(estimated.shape, np.int64)).astype(np.uint8)
 
@@ -485,7 +484,7 @@ class _Group:
                 flags[:, at] &= CLOSED
             elif (one := self.built.get(name)) is not None:
                 values[:, :, scopes] = one.values
-                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.estimated
+                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.waits
                 flags[:, at] &= CLOSED
                 flags[:, at] |= (KNOWN * one.has_row + FINAL * is_final + ESTIMATED * one.estimated).astype(np.uint8)
                 flags[~one.has_row, at] = 0  # it had not begun

@@ -19,6 +19,7 @@ from pricecache.stores.bars import Change
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 
 MSFT, PAIR, GONE = Instrument("MSFT"), Instrument("USDEUR=X", "FX"), Instrument("GONE")
+FUND = Instrument("FUND", "CUSTOM")
 NEW_YORK = ZoneInfo("America/New_York")
 KEY = {"X-API-Key": "ops-key"}
 FIRST = TODAY - 60
@@ -281,6 +282,61 @@ async def test_a_row_is_provisional_until_its_day_is_over_and_its_prices_are_in(
     assert all(row["isFinal"] for row in again.values())
     assert again[usual]["capturedAt"] == last[usual]["capturedAt"], "what was final is not captured again"
     assert again[missing]["totalValue"] != last[missing]["totalValue"]
+
+
+async def test_what_is_priced_by_hand_makes_no_session_and_holds_no_row_open(world: World) -> None:
+    """Its last price counts until another comes, on days when an exchange closed."""
+    await world.price(FUND, {FIRST: 10.0, TODAY - 1: 11.0})
+    alone, mixed, traded = [await world.portfolio() for _ in range(3)]
+    for one in (alone, mixed, traded):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="FUND:CUSTOM", quantity=30, price=10)
+    for one in (mixed, traded):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    for day in range(TODAY + 1, TODAY + 16):
+        has_closed = bool(world.sessions(AAPL, day - 1, day - 1))
+        if has_closed:
+            await world.add(traded, date=iso(day - 1), type="buy", symbol="FUND:CUSTOM", quantity=1, price=11)
+        counts = (await world.morning(day))["counts"]
+        want = {"days": 1, "captured": 3, "provisional": 0, "documents": 1, "recomputed": 1}
+        assert counts == (want if has_closed else {"days": 0}), iso(day - 1)
+    days = [iso(day) for day in world.sessions(AAPL, TODAY - 1, TODAY + 14)]
+    for one in (alone, mixed, traded):
+        rows = await world.agrees(one)
+        assert [row["date"] for row in rows] == days
+        assert {row["isFinal"] for row in rows} == {True}
+        assert [row["estimated"] for row in rows] == [False, *(True for _ in days[1:])], "nobody priced it"
+    await world.price(FUND, {TODAY: 12.0})
+    rows = await world.agrees(mixed, restated=True)
+    assert [row["isRestated"] for row in rows] == [False, *(True for _ in days[1:])]
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["it only holds", "its ledger moved"])
+async def test_a_price_or_rate_that_is_to_come_is_awaited_beside_what_is_priced_by_hand(
+    world: World, is_moved: bool
+) -> None:
+    await world.price(FUND, {FIRST: 10.0})
+    stock, rate = await world.portfolio(), await world.portfolio(baseCurrency="EUR")
+    for one in (stock, rate):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="FUND:CUSTOM", quantity=30, price=10, currency="USD")
+    await world.add(stock, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    for kind, on in (("buy", FIRST + 1), ("sell", FIRST + 9)):  # of what was sold nobody waits for a price
+        await world.add(rate, date=iso(on), type=kind, symbol="GONE", quantity=2, price=100, currency="USD")
+    await world.capture()
+    if is_moved:
+        for one in (stock, rate):
+            await world.add(one, date=iso(TODAY), type="buy", symbol="FUND:CUSTOM", quantity=1, price=10)
+    world.at(TODAY + 1)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (2, 2)
+    await world.trade(AAPL, TODAY, TODAY)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (2, 1)
+    await world.trade(PAIR, TODAY, TODAY)
+    assert (await world.capture())["counts"]["provisional"] == 0
+    assert (await world.capture())["counts"] == {"days": 0}
+    for one in (stock, rate):
+        assert [row["isFinal"] for row in await world.agrees(one)] == [True, True]
 
 
 async def test_what_closed_is_what_the_next_day_is_measured_from(world: World) -> None:
