@@ -12,9 +12,9 @@ from pricecache.clock import Clock
 from pricecache.core.chunks import aligned, between, joined
 from pricecache.core.history import History
 from pricecache.core.portfolios import Portfolio
-from pricecache.core.rows import rounded
+from pricecache.core.rows import partly_valued, rounded
 from pricecache.core.snapshot_values import TOTAL_VALUE
-from pricecache.core.valuation import CASH, COST, NET_FLOW, VALUE
+from pricecache.core.valuation import CASH, COST, COVERAGE, NET_FLOW, VALUE
 from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.snapshots import CLOSED, ESTIMATED, FINAL, PortfolioRow, SnapshotStore
 
@@ -26,7 +26,11 @@ _SHOWN = (VALUE, CASH, COST)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One scope at the close of a day: money in base currency, None is unknown. `base`: what the change is part of."""
+    """One scope at the close of a day: money in base currency, None is unknown. `base`: what the change is part of.
+
+    `coverage`: how much of it has a price of its own, 0 to 1. `incomplete`: "value" where something held counts in
+    none, "change" where something did not all the time.
+    """
 
     value: float | None
     cash: float | None
@@ -34,6 +38,8 @@ class Figures:
     flow: float | None
     change: float | None
     base: float | None
+    coverage: float
+    incomplete: frozenset[str] = frozenset()
 
     @property
     def percent(self) -> float | None:
@@ -126,12 +132,18 @@ class _Shown:
         last = self.values[:, place, -1]
         before = float(self.values[VALUE, place, 0]) if has_before else 0.0
         assert self.history.gross is not None
-        inflow, _ = self.history.gross.of(place, self.history.start, self.history.days)
+        inflow, outflow = self.history.gross.of(place, self.history.start, self.history.days)
         flow = float(self.values[NET_FLOW, place, after:].sum())
+        partly = partly_valued(self.values[:, place], self.history.estimated[place])
+        if partly.any() and flow == flow:  # what gets its first price comes in at its worth: it is no gain
+            flow = float((inflow - outflow)[after:].sum())
         change = float(last[VALUE]) - before - flow
+        incomplete = {"value"} if partly[-1] else set()
+        incomplete |= {"change"} if partly.any() else set()
         return Figures(
             _known(last[VALUE]), _known(last[CASH]), _known(last[COST]), _known(round(flow, 8)),
-            _known(round(change, 8)), _known(before + float(inflow[after:].sum())),
+            _known(round(change, 8)), _known(before + float(inflow[after:].sum())), float(last[COVERAGE]),
+            frozenset(incomplete),
         )  # fmt: skip
 
     def _is_restated(self) -> bool:

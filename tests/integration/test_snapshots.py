@@ -114,7 +114,11 @@ class World:
         for row in found:
             now = computed[row["date"]]
             assert row["totalValue"] == pytest.approx(now["totalValue"], abs=0.001), row["date"]
-            assert (row["cash"], row["totalCost"]) == (now["cash"], now["totalCost"]), row["date"]
+            for name in ("cash", "totalCost", "coverage"):
+                assert row[name] == now[name], (name, row["date"])
+            said, expected = row.get("reasons", {}), now.get("reasons", {})
+            assert said.get("totalValue") == expected.get("totalValue"), row["date"]
+            assert row["cash"] is None or said.get("cash") == expected.get("cash"), row["date"]
             assert row["isRestated"] is False or restated, row
             if not row["isRestated"]:
                 assert row["capturedValue"] == row["totalValue"]
@@ -391,6 +395,36 @@ async def test_portfolios_come_and_go_and_get_accounts(world: World, database: A
     (first, last) = await world.shown(two)
     assert {len(row["accounts"]) for row in (first, last)} == {2}, "the history has both accounts on every day"
     assert (first["isRestated"], last["isRestated"]) == (True, False)
+
+
+async def test_what_has_no_price_is_told_of_beside_the_value(world: World) -> None:
+    """Its portfolio is captured without it, and says so; with its first price it comes in, which is no gain."""
+    one = await world.portfolio(cashTracking=True)
+    await world.add(one, date=iso(FIRST), type="deposit", amount=500)
+    for symbol in ("AAPL", "NEW"):
+        await world.add(one, date=iso(FIRST), type="buy", symbol=symbol, quantity=3, price=100)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (1, 0)
+    (row,) = await world.agrees(one)
+    share = row["coverage"]
+    assert (0 < share < 1, row["estimated"]) == (True, False)
+    said = {"totalValue": "some_values_unknown", "dayChange": "some_values_unknown", "cash": "overdrawn"}
+    assert row["reasons"] == said
+    assert row["accounts"][0]["coverage"] == share
+    assert row["accounts"][0]["reasons"] == said
+    await world.price(Instrument("NEW"), {TODAY: 100.0})
+    await world.morning(TODAY + 1)
+    first, last = await world.agrees(one)
+    assert (first, last["coverage"]) == (row, 1.0)
+    assert last["reasons"] == {"dayChange": "some_values_unknown", "cash": "overdrawn"}
+    assert last["netFlow"] == 300.0
+    assert last["dayChange"] == pytest.approx(3 * (world.closes[AAPL][TODAY] - world.closes[AAPL][TODAY - 1]), abs=0.01)
+    two = await world.portfolio()
+    await world.add(two, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    total = (await world.send("GET", "/api/portfolio/daily-snapshots"))["total"]["snapshots"]
+    assert [(one["coverage"] < 1, one["reasons"]["totalValue"] if one["coverage"] < 1 else None) for one in total] == [
+        (True, "some_values_unknown"), (False, None),
+    ]  # fmt: skip
 
 
 async def test_several_portfolios_are_shown_with_their_total(world: World) -> None:
