@@ -52,6 +52,8 @@ GROUP = 128
 OPEN_DAYS = 10
 """For so many days rows that are not final are captured again."""
 FIRST_LOOK_BACK = 7
+MISSED_AFTER = timedelta(hours=5)
+"""After midnight of the job's clock: an hour after it should have begun."""
 LOOKED_THROUGH_ON = 4
 """The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
@@ -137,16 +139,31 @@ class SnapshotCapture:
 
     async def days_due(self) -> tuple[int, ...]:
         """Ascending, days since 1970-01-01. The last is yesterday where the job's clock is read."""
-        now = self._clock.time()
-        last = day_number(datetime.fromtimestamp(now, ZoneInfo(SNAPSHOT_ZONE)).date() - timedelta(days=1))
-        complete = await self._store.last_complete()
-        if complete is None:
-            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), now)[-1:]
-        else:
-            new = self._closed(range(complete + 1, last + 1), now)
+        last = self._yesterday()
+        new = await self._new_days(last)
+        if new is None:
+            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), self._clock.time())[-1:]
         records = await self._store.days(last - OPEN_DAYS, last)
         still_open = [one.day for one in records if one.counts.open or not one.is_complete]
         return tuple(sorted({*new, *still_open}))
+
+    async def days_missed(self) -> list[int]:
+        """Ascending: those that are due, that no run has begun, and that one should have by now."""
+        new = await self._new_days(self._yesterday(MISSED_AFTER))
+        if not new:
+            return []
+        begun = {one.day for one in await self._store.days(new[0], new[-1])}
+        return [day for day in new if day not in begun]
+
+    async def _new_days(self, last: int) -> list[int] | None:
+        """What closed up to day `last` and is not captured; None as long as nothing ever was."""
+        complete = await self._store.last_complete()
+        return None if complete is None else self._closed(range(complete + 1, last + 1), self._clock.time())
+
+    def _yesterday(self, after: timedelta = timedelta()) -> int:
+        """Today is not over before this time `after` midnight."""
+        now = datetime.fromtimestamp(self._clock.time(), ZoneInfo(SNAPSHOT_ZONE))
+        return day_number((now - after).date()) - 1
 
     def _day_asked(self, asked: date) -> tuple[int, ...]:
         return tuple(self._closed([day_number(asked)], self._clock.time()))
@@ -180,10 +197,15 @@ class SnapshotCapture:
             return
         await store.forget(sorted(gone))
         if of.is_whole:
+            is_complete = not is_again or not await self._is_before(days[0])
             for day in days:
-                await store.record(DayRecord(day, of.counts[day], True))
+                await store.record(DayRecord(day, of.counts[day], is_complete))
             await store.examine(market.examined(of.examined, of.named))
         run.progress(of.total, of.total)
+
+    async def _is_before(self, day: int) -> bool:
+        """Whether something before `day` is not captured, which would be forgotten if `day` were complete."""
+        return bool(await self._new_days(day - 1))
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""

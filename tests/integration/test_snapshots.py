@@ -527,6 +527,39 @@ async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) 
     assert await stats.success_rate(1) == 100.0
 
 
+async def test_days_that_no_run_began_count_as_missed_until_they_are_caught_up(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    stats = world.daemon.parts.snapshot_stats
+    await world.capture()
+    world.at(TODAY + 1, 4, 59)  # the job of this morning may be at it
+    assert await stats.success_rate() == 100.0
+    world.at(TODAY + 1, 5)
+    assert await stats.success_rate() == 50.0
+    world.at(TODAY + 14, 12)
+    sessions = len(world.sessions(AAPL, TODAY, TODAY + 13))
+    assert await stats.success_rate() == pytest.approx(100 / (1 + sessions))
+    assert await stats.success_rate(7) == 0.0
+    metrics = await world.send("GET", "/api/portfolio/reconstruction/metrics")
+    assert metrics["daily_snapshot_success_rate"] == pytest.approx(100 / (1 + sessions), abs=1e-5)
+    await world.trade(AAPL, TODAY, TODAY + 13)
+    assert (await world.capture())["counts"]["captured"] == sessions
+    assert await stats.success_rate() == 100.0
+
+
+async def test_a_day_that_is_asked_for_takes_none_before_it_from_the_days_that_are_due(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    days = world.sessions(AAPL, TODAY, TODAY + 7)
+    await world.trade(AAPL, TODAY, TODAY + 7)
+    world.at(TODAY + 8)
+    assert (await world.capture({"date": iso(days[-1])}))["counts"]["captured"] == 1
+    assert (await world.capture())["counts"]["days"] == len(days)
+    assert [row["date"] for row in await world.agrees(one)] == [iso(TODAY - 1), *map(iso, days)]
+    assert (await world.capture())["counts"] == {"days": 0}
+
+
 async def test_a_stop_keeps_what_was_computed_and_the_next_run_goes_on_from_it(world: World) -> None:
     from pricecache.portfolio import snapshot_members
     from pricecache.stores.runs import Run, RunHandle
