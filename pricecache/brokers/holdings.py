@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pricecache.brokers.fields import Faults
-from pricecache.brokers.worth import in_units, unit_price
+from pricecache.brokers.option_units import OptionUnits
+from pricecache.brokers.worth import unit_price
 from pricecache.core.broker import ZERO, BrokerHolding, BrokerSecurity, Remark
 from pricecache.core.currencies import major, unit
 
@@ -34,7 +35,11 @@ class HoldingPart:
 
 
 def holdings_and_money(
-    parts: Iterable[HoldingPart], securities: Mapping[str, BrokerSecurity], faults: Faults, remarks: list[Remark]
+    parts: Iterable[HoldingPart],
+    securities: Mapping[str, BrokerSecurity],
+    units: OptionUnits,
+    faults: Faults,
+    remarks: list[Remark],
 ) -> tuple[tuple[BrokerHolding, ...], Money]:
     """One holding for each account and security that there is any of, and the money of each account and currency. Notes
     those that are below nothing and cannot be."""
@@ -51,23 +56,30 @@ def holdings_and_money(
             continue
         if len(several) > 1:
             remarks.append(Remark("holding_in_parts", several[-1].path, f"added up with {several[0].path}"))
-        holding = _joined(several, security)
-        if holding.quantity < 0 and security.kind not in MAY_BE_SHORT:
-            faults.add(f"{several[0].path}.quantity", "negative_holding", f"of a {security.kind} there is none below 0")
+        holding = _joined(several, security, units)
+        note_impossible(holding.quantity, security, several[0].path, faults)
         if holding.quantity:
             found.append(holding)
     return tuple(found), money
 
 
-def _joined(parts: Sequence[HoldingPart], security: BrokerSecurity) -> BrokerHolding:
-    units = [in_units(part.quantity, part.price, part.value, security) for part in parts]
-    quantity = sum((one for one, _ in units), ZERO)
+def note_impossible(quantity: Decimal, security: BrokerSecurity, path: str, faults: Faults) -> None:
+    """Note a balance below nothing of what there cannot be less of."""
+    if quantity < 0 and not security.is_money and security.kind not in MAY_BE_SHORT:
+        faults.add(f"{path}.quantity", "negative_holding", f"of a {security.kind} there is none below 0")
+
+
+def _joined(parts: Sequence[HoldingPart], security: BrokerSecurity, units: OptionUnits) -> BrokerHolding:
+    listed = [(part.quantity, part.price) for part in parts]
+    if security.option is not None:
+        listed = [units.in_options(one.security, "held", one.quantity, one.price, one.value) for one in parts]
+    quantity = sum((one for one, _ in listed), ZERO)
     own = unit(parts[0].currency or security.currency)
     costs = [part.cost for part in parts if part.cost is not None]
-    price = units[0][1] if len(parts) == 1 else None
+    price = listed[0][1]
     values = [part.value for part in parts if part.value is not None]
     value = sum(values, ZERO) if len(values) == len(parts) else None
-    price = unit_price(quantity, price if price is not None else parts[0].price, value)
+    price = unit_price(quantity, price, value)
     return BrokerHolding(
         parts[0].account,
         security.id,

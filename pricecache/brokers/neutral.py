@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
 from pricecache.brokers.fields import Faults, Fields
-from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
+from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money, note_impossible
 from pricecache.brokers.limits import (
     MOST_ACCOUNTS,
     MOST_BALANCES,
@@ -19,6 +19,7 @@ from pricecache.brokers.limits import (
     MOST_TRANSACTIONS,
 )
 from pricecache.brokers.neutral_rows import NeutralRow, read_row
+from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.core.broker import (
     SECURITY_KINDS,
     ZERO,
@@ -63,6 +64,7 @@ class _Reading:
         self.accounts: dict[str, BrokerAccount] = {}
         self.securities: dict[str, BrokerSecurity] = {}
         self.money: Money = {}
+        self.units = OptionUnits()
 
     def read(self, body: Fields) -> BrokerData:
         self.faults = body.faults
@@ -73,9 +75,14 @@ class _Reading:
         self._accounts(body, source)
         self._securities(body)
         parts = list(self._holdings(body))
-        holdings, money = holdings_and_money(parts, self.securities, self.faults, self.remarks)
         rows = list(self._rows(body, latest))
+        for part in parts:
+            if self._is_option(part.security):
+                self.units.note(part.security, "held", part.quantity, part.price, part.value)
+        rows = [one if one.again is None else replace(one, row=one.again(self.units), again=None) for one in rows]
         waypoints = list(self._waypoints(body, latest))
+        self.securities = self.units.told(self.securities)
+        holdings, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)
         self.faults.raise_any()
         kept = without_taken_back(rows, self.remarks)
         day = min(latest, self.today)
@@ -110,7 +117,10 @@ class _Reading:
                 self._cash(given, name)
 
     def _cash(self, account: Fields, name: str) -> None:
-        for given in account.objects("cash", MOST_CURRENCIES):
+        listed = list(account.objects("cash", MOST_CURRENCIES))
+        if account.has("cash") and not listed:  # it says that there is none
+            self.money[name, self.accounts[name].currency] = ZERO
+        for given in listed:
             currency, amount = given.currency("currency"), given.amount("amount", required=True)
             if currency is None:
                 given.missing("currency")
@@ -128,20 +138,21 @@ class _Reading:
             if name in self.securities:
                 given.fault("id", "duplicate_id", "another security has this id")
             currency, option = given.currency("currency") or "USD", self._option(given)
+            ticker = given.text("symbol", 64)
             if name is None or kind not in SECURITY_KINDS:
                 continue
             self.securities[name] = BrokerSecurity(
                 id=name,
                 kind=cast(SecurityKind, kind),
                 name=given.text("name"),
-                ticker=given.text("symbol", 64),
+                ticker=ticker,
                 exchange=given.text("exchange", 16),
                 isin=given.text("isin", 12),
                 cusip=given.text("cusip", 9),
                 sedol=given.text("sedol", 7),
                 currency=major(currency),
                 is_money=kind == "cash",
-                option=option,
+                option=option or option_of(cast(SecurityKind, kind), ticker),
                 scope=self.scope,
             )
 
@@ -162,7 +173,7 @@ class _Reading:
             given.unknown(_HOLDING)
             account, security = given.id("accountId"), given.id("securityId")
             quantity = given.amount("quantity", required=True)
-            price, value, cost = given.amount("price"), given.amount("value"), given.amount("costBasis")
+            price, value, cost = _price(given), given.amount("value"), given.amount("costBasis")
             day, currency = given.day("priceDate", self.today + 1), given.currency("currency")
             self._check(given, account, security)
             if given.is_sound and account is not None and security is not None and quantity is not None:
@@ -172,7 +183,7 @@ class _Reading:
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
         seen: dict[str, Fields] = {}
         for place, given in enumerate(body.objects("transactions", MOST_TRANSACTIONS)):
-            row = read_row(given, latest, place, self._check)
+            row = read_row(given, latest, place, self._check, self._units_of)
             if row is None:
                 continue
             before = seen.setdefault(row.id, given)
@@ -186,15 +197,26 @@ class _Reading:
             given.unknown(_BALANCE)
             day, account = given.day("date", latest, required=True), given.id("accountId")
             security, currency = given.id("securityId", required=False), given.currency("currency")
-            quantity, price = given.amount("quantity", required=True), given.amount("price")
+            quantity, price = given.amount("quantity", required=True), _price(given)
             default = self._check(given, account, security)
+            if quantity is not None and security in self.securities:
+                note_impossible(quantity, self.securities[security], given.path, self.faults)
             if security is None and currency is None:
                 given.missing("currency")
             if given.is_sound and day is not None and account is not None and quantity is not None:
                 named = currency or default
                 own = unit(named)
-                held = quantity * own if security is None else quantity
-                yield Waypoint(day, account, held, security, major(named), _times(price, own))
+                if security is None:
+                    quantity *= own
+                elif self._is_option(security):
+                    quantity, price = self.units.in_options(security, "held", quantity, price, None)
+                yield Waypoint(day, account, quantity, security, major(named), _times(price, own))
+
+    def _units_of(self, security: str | None) -> OptionUnits | None:
+        return self.units if self._is_option(security) else None
+
+    def _is_option(self, security: str | None) -> bool:
+        return security in self.securities and self.securities[security].option is not None
 
     def _check(self, given: Fields, account: str | None, security: str | None) -> str:
         currency = "USD"
@@ -209,6 +231,13 @@ class _Reading:
             else:
                 given.fault("securityId", "unknown_security", "securities has no security of this id")
         return currency
+
+
+def _price(given: Fields) -> Decimal | None:
+    price = given.amount("price")
+    if price is not None and price < 0:
+        given.fault("price", "price_negative", "a price is not negative")
+    return price
 
 
 def _by(one: _Dated, day: int) -> _Dated:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pricecache.brokers.fields import Fields
+from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.worth import unit_price
 from pricecache.core.broker import ZERO, BrokerAction, BrokerTransaction
 from pricecache.core.currencies import major, unit
@@ -63,7 +64,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class NeutralRow:
-    """A transaction, checked. `row` is None of one that only cancels."""
+    """A transaction, checked. `row` is None of one that only cancels. `again`: makes it anew, in options."""
 
     id: str
     account: str
@@ -71,13 +72,18 @@ class NeutralRow:
     row: BrokerTransaction | None
     cancels: str | None
     path: str
+    again: Callable[[OptionUnits], BrokerTransaction] | None = None
 
 
 def read_row(
-    given: Fields, latest: int, place: int, check: Callable[[Fields, str | None, str | None], str]
+    given: Fields,
+    latest: int,
+    place: int,
+    check: Callable[[Fields, str | None, str | None], str],
+    units_of: Callable[[str | None], OptionUnits | None] = lambda _: None,
 ) -> NeutralRow | None:
     """None when it is not sound. `check`: notes an account or a security that there is none of; the currency where the
-    row names none."""
+    row names none. `units_of`: of a security that is an option."""
     given.unknown(FIELDS)
     name, account = given.id("id"), given.id("accountId")
     security, day = given.id("securityId", required=False), given.day("date", latest, required=True)
@@ -92,10 +98,19 @@ def read_row(
     amounts = _amounts(given, kind, security)
     if not given.is_sound or name is None or account is None or day is None:
         return None
-    row = None
+    row, again = None, None
     if kind is not None:
-        row = _row(name, account, day, kind, security, amounts, currency or default, note, place)
-    return NeutralRow(name, account, day, row, cancels, given.path)
+        facts = name, account, day, kind, security
+        rest = currency or default, note, place
+        row = _row(*facts, amounts, *rest)
+        units = units_of(security)
+        if units is not None and security is not None and amounts.quantity:
+            units.note(security, "rows", amounts.quantity, amounts.price, amounts.amount)
+
+            def again(units: OptionUnits) -> BrokerTransaction:
+                return _row(*facts, amounts.in_options(security, units), *rest)
+
+    return NeutralRow(name, account, day, row, cancels, given.path, again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,10 @@ class _Amounts:
     fees: Decimal
     taxes: Decimal
     ratio: Decimal | None
+
+    def in_options(self, security: str, units: OptionUnits) -> _Amounts:
+        quantity, price = units.in_options(security, "rows", self.quantity or ZERO, self.price, self.amount)
+        return replace(self, quantity=quantity, price=price)
 
 
 def _amounts(given: Fields, kind: Kind | None, security: str | None) -> _Amounts:

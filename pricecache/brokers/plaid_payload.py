@@ -15,6 +15,7 @@ from pricecache.brokers.cancelled import without_cancelled
 from pricecache.brokers.fields import Faults, Fields, let_go
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
 from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
+from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
 from pricecache.core.broker import (
@@ -45,6 +46,7 @@ _KINDS: Mapping[str, SecurityKind] = {
 }
 _MAY_BE_MONEY = frozenset({"cash", "mutual_fund", "etf", "other"})
 _OF_INVESTMENTS = frozenset({"investment", "brokerage", None})
+_DEPOSITS = frozenset({"contribution", "deposit", "withdrawal"})
 _CASH_TICKER = "CUR:"
 _NEAR_ONE = Decimal("0.001")
 
@@ -74,10 +76,11 @@ class _Reading:
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
-        self.balances: dict[str, tuple[Decimal, Decimal, str]] = {}
+        self.balances: dict[str, tuple[Decimal | None, Decimal, str]] = {}
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
+        self.units = OptionUnits()
 
     def read(
         self,
@@ -102,9 +105,10 @@ class _Reading:
         rows = self._rows(pages)
         self.faults.raise_any()
         self._settle_money()
-        held_now, money = holdings_and_money(parts, self.securities, self.faults, self.remarks)
+        self._settle_options(parts, rows)
+        held_now, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)
         self.faults.raise_any()
-        self._add_unlisted_cash(held_now, money)
+        self._add_unlisted_cash(held_now, money, {row.account for row in rows if row.subtype in _DEPOSITS})
         translated_rows = self._translated(rows)
         day = self.today
         first = min((row.day for row in translated_rows), default=day)
@@ -122,8 +126,7 @@ class _Reading:
         )
 
     def _accounts(self, part: Fields, institution: str | None) -> None:
-        for given in part.objects("accounts", MOST_ACCOUNTS):
-            name = given.id("account_id")
+        for given, name in _named_once(part, "accounts", MOST_ACCOUNTS, "account_id"):
             balances = given.object("balances")
             currency, balance, available, owed = "USD", None, None, None
             if balances is not None:
@@ -139,12 +142,11 @@ class _Reading:
                 title = given.text("name") or given.text("official_name") or name
                 own = None if balance is None else balance * unit(currency)
                 self.accounts[name] = BrokerAccount(name, title, institution, kind, major(currency), own)
-                spare, debt = (available or ZERO) * unit(currency), (owed or ZERO) * unit(currency)
+                spare, debt = None if available is None else available * unit(currency), (owed or ZERO) * unit(currency)
                 self.balances[name] = spare, abs(debt), given.path
 
     def _securities(self, part: Fields) -> None:
-        for given in part.objects("securities", MOST_SECURITIES):
-            name = given.id("security_id")
+        for given, name in _named_once(part, "securities", MOST_SECURITIES, "security_id"):
             kind = _KINDS.get(given.word("type") or "", "other")
             price, code = given.amount("close_price"), self._currency(given)
             equivalent, option = given.flag("is_cash_equivalent"), self._option(given)
@@ -171,7 +173,7 @@ class _Reading:
                 cusip=given.text("cusip", 9),
                 sedol=given.text("sedol", 7),
                 currency=major(code) if code is not None and is_known(code) and kind != "crypto" else "USD",
-                option=option,
+                option=option or option_of(kind, ticker),
                 scope=SCOPE,
             )
 
@@ -189,7 +191,7 @@ class _Reading:
         for given in part.objects("holdings", MOST_HOLDINGS, required=True):
             account, security = given.id("account_id"), given.id("security_id")
             quantity = given.amount("quantity", required=True)
-            price, value = given.amount("institution_price"), given.amount("institution_value")
+            price, value = self._price(given, "institution_price"), given.amount("institution_value")
             cost, day = given.amount("cost_basis"), given.day("institution_price_as_of", self.today + 1)
             currency = self._currency(given)
             self._known(given, account, security)
@@ -202,6 +204,13 @@ class _Reading:
                 price = value = cost = currency = None
             day = None if day is None else min(day, self.today)
             yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
+
+    def _price(self, given: Fields, name: str) -> Decimal | None:
+        price = given.amount(name)
+        if price is None or price >= 0:
+            return price
+        self.remarks.append(Remark("sign_corrected", f"{given.path}.{name}", "a price, below nothing"))
+        return -price
 
     def _known(self, given: Fields, account: str | None, security: str | None) -> None:
         if account is not None and account not in self.accounts:
@@ -253,7 +262,7 @@ class _Reading:
         day = given.day("date", self.today + 1, required=True)
         kind, subtype = given.word("type", required=True), given.word("subtype")
         quantity, amount = given.amount("quantity", required=True), given.amount("amount", required=True)
-        price, fees = given.amount("price"), given.amount("fees") or ZERO
+        price, fees = self._price(given, "price"), given.amount("fees") or ZERO
         cancels = given.id("cancel_transaction_id", required=False)
         note, currency = given.text("name", 500), self._currency(given)
         if kind is not None and kind not in TYPES:
@@ -268,9 +277,10 @@ class _Reading:
             currency, note, cancels, given.path, place, not is_known(currency),
         )  # fmt: skip
 
-    def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money) -> None:
+    def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money, paid_into: set[str]) -> None:
         """Some institutions list no cash, or none that is owed. It is what an account is worth beyond what is listed,
-        if the balances say the same of it."""
+        if the balances say the same of it. That there is none counts where money is told of otherwise, too: pension
+        plans say so that tell of no contributions."""
         for name, (available, owed, path) in self.balances.items():
             one = self.accounts[name]
             own = [held for held in holdings if held.account == name]
@@ -279,7 +289,8 @@ class _Reading:
             listed = money.get((name, one.currency))
             worth = sum((held.quantity * held.price for held in own if held.price is not None), listed or ZERO)
             beyond, near = one.balance - worth, CENT * (len(own) + 1)
-            if listed is None and available and abs(beyond - available) <= near:
+            is_told = available or (available is not None and name in paid_into)
+            if listed is None and available is not None and is_told and abs(beyond - available) <= near:
                 money[name, one.currency] = available
             elif owed and abs(beyond + owed) <= near:
                 money[name, one.currency] = (listed or ZERO) - owed
@@ -295,6 +306,18 @@ class _Reading:
             if name in self.sweeps or (at_one and (priced or one.kind == "cash")):
                 self.securities[name] = replace(one, is_money=True)
 
+    def _settle_options(self, parts: Sequence[HoldingPart], rows: Sequence[PlaidRow]) -> None:
+        options = {name for name, one in self.securities.items() if one.option is not None}
+        if not options:
+            return
+        for part in parts:
+            if part.security in options:
+                self.units.note(part.security, "held", part.quantity, part.price, part.value)
+        for row in rows:
+            if row.security in options:
+                self.units.note(row.security, "rows", row.quantity, row.price, row.amount)
+        self.securities = self.units.told(self.securities)
+
     def _translated(self, rows: list[PlaidRow]) -> list[BrokerTransaction]:
         kept = without_cancelled(rows, self.remarks)
         kept.reverse()
@@ -302,8 +325,20 @@ class _Reading:
         while kept:  # each is given back as soon as it is read
             row = kept.pop()
             security = None if row.security is None else self.securities[row.security]
-            found += translated(row, security, self.remarks)
+            found += translated(row, security, self.units, self.remarks)
         return sorted(_once_paid(found), key=lambda row: (row.day, row.place))
+
+
+def _named_once(part: Fields, name: str, most: int, field: str) -> Iterator[tuple[Fields, str | None]]:
+    """Each object of a list with its id. Notes one whose id another object of this list has that says something else;
+    another answer may: it was given at another time."""
+    seen: dict[str, Fields] = {}
+    for given in part.objects(name, most):
+        found = given.id(field)
+        before = given if found is None else seen.setdefault(found, given)
+        if not given.is_same_as(before):
+            given.fault(field, "duplicate_id", f"{before.path} has this id and says something else")
+        yield given, found
 
 
 def _is_newest_first(pages: Sequence[Fields]) -> bool:

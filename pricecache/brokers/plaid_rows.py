@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pricecache.brokers.worth import CENT, fee_is_within, in_units, unit_price
+from pricecache.brokers.option_units import OptionUnits
+from pricecache.brokers.worth import CENT, fee_is_within, unit_price
 from pricecache.core.broker import ZERO, BrokerAction, BrokerSecurity, BrokerTransaction, Remark
 from pricecache.core.currencies import major, unit
 
@@ -86,8 +87,10 @@ class PlaidRow:
     is_coin: bool = False
 
 
-def translated(row: PlaidRow, security: BrokerSecurity | None, remarks: list[Remark]) -> Iterator[BrokerTransaction]:
-    """What `row` does: one row, two where it does two things, none where nothing changes."""
+def translated(
+    row: PlaidRow, security: BrokerSecurity | None, units: OptionUnits, remarks: list[Remark]
+) -> Iterator[BrokerTransaction]:
+    """What `row` does: one row, two where it does two things, none where nothing changes. `units`: of options."""
     if row.subtype in _PENDING:
         remarks.append(Remark("pending_row", row.path, f"{row.subtype}: it counts once it is posted"))
         return
@@ -101,7 +104,7 @@ def translated(row: PlaidRow, security: BrokerSecurity | None, remarks: list[Rem
     if security is None or (not row.quantity and action not in _TRADES) or action in _WITHOUT_QUANTITY:
         yield _money_row(row, security, _without_shares(action, row), _cash(row))
         return
-    yield from _of_shares(row, security, action, remarks)
+    yield from _of_shares(row, security, action, units, remarks)
 
 
 def _action(row: PlaidRow, security: BrokerSecurity | None, remarks: list[Remark]) -> BrokerAction:
@@ -155,9 +158,11 @@ def _exchanged(row: PlaidRow, security: BrokerSecurity) -> Iterator[BrokerTransa
 
 
 def _of_shares(
-    row: PlaidRow, security: BrokerSecurity, action: BrokerAction, remarks: list[Remark]
+    row: PlaidRow, security: BrokerSecurity, action: BrokerAction, units: OptionUnits, remarks: list[Remark]
 ) -> Iterator[BrokerTransaction]:
-    quantity, price = in_units(row.quantity, row.price, row.amount, security, row.fees)
+    quantity, price = row.quantity, row.price
+    if security.option is not None:
+        quantity, price = units.in_options(security.id, "rows", quantity, price, row.amount)
     if action in _TRADES:
         right = abs(quantity) if action in _IN else -abs(quantity)
         if quantity != right:
@@ -228,6 +233,8 @@ def _row(
     part: str | None = None,
 ) -> BrokerTransaction:
     own = unit(currency or row.currency)
+    if own != 1:
+        price, cash, fees = None if price is None else price * own, cash * own, fees * own
     return BrokerTransaction(
         id=row.id if part is None else f"{row.id}/{part}",
         account=row.account,
@@ -235,9 +242,9 @@ def _row(
         action=action,
         security=security,
         quantity=quantity,
-        price=None if price is None else price * own,
-        cash=cash * own,
-        fees=fees * own,
+        price=price,
+        cash=cash,
+        fees=fees,
         currency=major(currency or row.currency),
         note=row.name,
         place=row.place,

@@ -9,6 +9,7 @@ from decimal import Decimal, localcontext
 from operator import attrgetter
 
 from pricecache.core.broker import BrokerData, BrokerTransaction
+from pricecache.core.broker_carried import carried
 from pricecache.core.broker_pairs import BrokerRow, Key, pairs_of
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_rows import Names, Reader
@@ -19,8 +20,8 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import MoneyWalk
 from pricecache.core.share_walk import Given, SharesWalked, ShareWalk
 
-_MOST_ATTEMPTS = 20
-_CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs"})
+_MOST_ATTEMPTS = 8
+_CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,9 @@ class _Runs:
         base: str,
         cost_basis: CostBasis,
     ) -> None:
-        self.data, self.instruments, self.accounts = data, instruments, accounts
+        self.data, self.instruments, self.accounts = carried(data, instruments, market), instruments, accounts
         self.market, self.prefix, self.base, self.cost_basis = market, prefix, base, cost_basis
-        self.prices = BrokerPrices(data, instruments, market)
+        self.prices = BrokerPrices(self.data, instruments, market)
         self.outside: list[Finding] = []
         self.rows = self._rows()
         self.twins = self._twins()
@@ -112,16 +113,16 @@ class _Runs:
         left_out: frozenset[int] = frozenset()
         kept: frozenset[int] = frozenset()
         run = self._run(left_out, kept)
-        for _ in range(_MOST_ATTEMPTS):
+        for attempt in range(_MOST_ATTEMPTS):
             if not run.moved_by_money:
                 break
-            tried = frozenset({min(run.moved_by_money)})
+            tried = frozenset(run.moved_by_money if attempt == 0 else {min(run.moved_by_money)})
             other = self._run(left_out | tried, kept)
-            if other.contradictions > run.contradictions:
+            if other.contradictions <= run.contradictions:
+                left_out, run = left_out | tried, other
+            elif len(tried) == 1:
                 kept |= tried
                 run = self._run(left_out, kept)
-            else:
-                left_out, run = left_out | tried, other
         if run.moved_by_money:
             run = self._run(left_out, self.twins)
         return self._told(run)

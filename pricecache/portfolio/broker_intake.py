@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 
 import structlog
@@ -16,6 +16,7 @@ from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Corrupt, NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
+from pricecache.portfolio.rewalking import Footings
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
@@ -54,12 +55,14 @@ class BrokerIntake:
         data: BrokerDataStore,
         homes: BrokerHomes,
         queue: ReconstructionQueue,
+        footings: Footings,
         clock: Clock,
     ) -> None:
         self._connections = connections
         self._data = data
         self._homes = homes
         self._queue = queue
+        self._footings = footings
         self._clock = clock
 
     async def post(
@@ -80,7 +83,7 @@ class BrokerIntake:
         connection, home = await self._homes.settle(connection, accounts, name=name, anew=portfolio is None)
         known = await self._queue.store.find(connection.id)
         is_known = known is not None and known.digest == posted.digest and known.portfolio == home.id and not force
-        if is_known and known is not None and known.state == "done":
+        if is_known and known is not None and known.state == "done" and self._footings.hold(known):
             return Taken(connection, known, True)
         if not is_known or (known is not None and known.state == "failed"):  # perhaps of what is stored
             await self._keep(connection.id, posted.data)
@@ -116,7 +119,7 @@ class BrokerIntake:
             kept, version = data, 0
             if before is not None:
                 known, version = before
-                kept = await asyncio.to_thread(_joined, known, data)
+                kept = await asyncio.to_thread(merged, known, data)
             try:
                 await self._data.save(connection, kept, version)
             except VersionMismatch:
@@ -134,18 +137,3 @@ class BrokerIntake:
             log.error("broker data cannot be read and is replaced", connection=connection, error=exc.detail)
             await self._data.delete(connection)
             return None
-
-
-def _joined(before: BrokerData, after: BrokerData) -> BrokerData:
-    """Accounts that a payload says nothing of are as they were: somebody may post those of one bank at a time."""
-    if before.day <= after.day:
-        others = tuple(one for one in before.holdings if one.account not in after.accounts)
-        money = {key: amount for key, amount in before.money.items() if key[0] not in after.accounts}
-        used = {one.security: before.securities[one.security] for one in others if one.security in before.securities}
-        after = replace(
-            after,
-            holdings=(*others, *after.holdings),
-            money={**money, **after.money},
-            securities={**used, **after.securities},
-        )
-    return merged(before, after)

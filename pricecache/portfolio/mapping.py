@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -15,7 +15,7 @@ from pricecache.core.catalog import Catalog
 from pricecache.core.currencies import major
 from pricecache.core.identifiers import cusip_in_isin, cusip_of, isin_of, isins_of_cusip, sedol_in_isin, sedol_of
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import PRICED_BY_BROKERS, Judged, MappingState, plain_name
+from pricecache.core.security_matching import CONFLICTED, PRICED_BY_BROKERS, Judged, MappingState, plain_name
 from pricecache.portfolio.candidates import Assessment, Assessor, Case, market_of, name_ratio, ticker_of
 from pricecache.stores.ids import new_id
 from pricecache.stores.instruments import InstrumentStore, Own
@@ -109,13 +109,15 @@ class Mapper:
         user: str,
         prices: Mapping[str, tuple[int, Decimal]] = NO_PRICES,
         used_from: Mapping[str, int] = NO_DAYS,
+        since_before: Collection[str] = (),
     ) -> dict[str, Mapped]:
         """What each security that is not money is priced by, by its id; every one of them gets an instrument.
 
         `prices`: the broker's latest, by id: day and price of one unit in the security's currency. `used_from`: the day
-        of its first row. Instruments of the user's own are made known; nothing is tracked. Asks providers only for what
-        nobody had before, and never raises for their sake. Once prices have come, the same call holds them against the
-        broker's: what disagrees by more than 25 % is then mapped no longer.
+        it was first held or traded; `since_before`: those that may have been earlier. Instruments of the user's own are
+        made known; nothing is tracked. Asks providers only for what nobody had before, and never raises for their sake.
+        Once prices have come, the same call holds them against the broker's: what disagrees by more than 25 % is then
+        mapped no longer.
         """
         await self._store.refresh()
         held = await self._store.of_user(user)
@@ -123,7 +125,8 @@ class Mapper:
         for one in securities:
             if not one.is_money:
                 mine = held.get(own_key(one))
-                works.append(_Work(_case(one, prices, used_from), mine, self._shared_of(mine, one)))
+                case = replace(_case(one, prices, used_from), is_since_before=one.id in since_before)
+                works.append(_Work(case, mine, self._shared_of(mine, one)))
         await self._decide(works)
         kept = await self._keep(works, user)
         await self._make_own_known(works, user)
@@ -132,9 +135,10 @@ class Mapper:
     # for persons
 
     async def of_user(self, user: str) -> list[Seen]:
-        """The securities of a user's brokers, those used first first."""
+        """The securities of a user's brokers, by name."""
         await self._store.refresh()
-        return [self._seen_by(user, one) for one in (await self._store.of_user(user)).values()]
+        found = sorted((await self._store.of_user(user)).values(), key=_by_name)
+        return [self._seen_by(user, one) for one in found]
 
     async def of_everybody(self) -> list[Seen]:
         """What is known for everybody, the least certain first."""
@@ -231,7 +235,7 @@ class Mapper:
             return verdict
         reasons = (*verdict.reasons, judged.reasons[-1])
         if "price_differs" in judged.reasons[-1]:
-            return replace(verdict, state="review", confidence=min(verdict.confidence, 0.7), reasons=reasons)
+            return replace(verdict, state="review", confidence=min(verdict.confidence, CONFLICTED), reasons=reasons)
         return replace(verdict, is_checked=True, reasons=reasons)
 
     def _judge(self, work: _Work, assessed: Assessment) -> None:
@@ -407,6 +411,10 @@ def contradicts(one: BrokerSecurity, other: BrokerSecurity) -> bool:
     if ticker and other_ticker and ticker != other_ticker:
         return alike is None or alike < SIMILAR
     return alike is not None and alike < UNLIKE
+
+
+def _by_name(one: SymbolMapping) -> tuple[str, str]:
+    return (one.security.name or one.security.ticker or "").casefold(), one.id
 
 
 def _override_of(work: _Work) -> Target | None:

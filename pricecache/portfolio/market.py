@@ -53,8 +53,8 @@ class MarketView:
 
     `facts`: by key of instrument and pair of currencies, None where nothing is known of one. `settled`: the last day
     (since 1970-01-01) that only a new revision can change: every session up to it is due, and none of them has a
-    provisional bar. `names`, `units`: the instruments and whole currencies it has all of. `versions`, `quotes`: of
-    everything that was looked at; `until`: seconds since 1970 UTC.
+    provisional bar; `awaited_until`: the same of what providers price. `names`, `units`: the instruments and whole
+    currencies it has all of. `versions`, `quotes`: of everything that was looked at; `until`: seconds since 1970 UTC.
     """
 
     market: MarketData
@@ -62,6 +62,7 @@ class MarketView:
     units: frozenset[str]
     facts: Mapping[str, SeriesFacts | None]
     settled: int
+    awaited_until: int
     versions: tuple[tuple[Entry, int], ...]
     quotes: tuple[tuple[str, Quote | None], ...]
     until: float
@@ -105,6 +106,10 @@ class Markets:
             actions = () if entry is None else _ratios(entry, today)
             found[instrument] = PriceColumn(_ALWAYS_TRADED, self.currency_of(instrument), actions)
         return MarketData(found)
+
+    def ratios(self, entry: Entry) -> tuple[tuple[int, float], ...]:
+        """`(ex-date, new units for one old)` of its splits and rebases in effect, ascending."""
+        return tuple((action.ex_date, action.value) for action in _ratios(entry, self._today()))
 
     async def of(self, ledger: Ledger) -> MarketData:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
@@ -151,6 +156,7 @@ class Markets:
             frozenset(units),
             {key: self._facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
             self._settled(entries, now),
+            self._settled((entry for entry in entries if entry.instrument.place.has_provider), now),
             tuple((entry, entry.version) for entry in entries),
             tuple((entry.instrument.key, quotes[one]) for one, entry in needed.items()),
             self._until(entries, quotes.values(), now),
@@ -208,6 +214,11 @@ class Markets:
             return None
         known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
         return known, self._settled(entries, self._clock.time())
+
+    def is_renamed(self, keys: Iterable[str]) -> bool:
+        """Whether any of what was called so has another symbol now."""
+        entries = ((key, self._catalog.find(_named(key))) for key in keys)
+        return any(entry is not None and entry.instrument.key != key for key, entry in entries)
 
     async def standings(self, entries: Sequence[Entry]) -> list[tuple[SeriesFacts, int]]:
         """What is known of each now, and the last day that only a new revision of it can change. Raises `Unavailable`

@@ -47,7 +47,8 @@ class Incoming:
 
     `target`: the id of the row it takes the place of, if there is one of that id. `fallback`: the external id it goes
     by when it has none and takes nobody's place by `target`. `says_units`: whoever sent it said what its quantity is
-    in, else the same amounts stay in the units they are in; `says_day`: and as of which day it is restated.
+    in, else the same amounts stay in the units they are in; `says_day`: and as of which day it is restated;
+    `says_series`: its instrument is the one that is called so now, whoever was on its day.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Incoming:
     fallback: str | None = None
     says_units: bool = False
     says_day: bool = False
+    says_series: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def plan(view: LedgerView, incoming: Iterable[Incoming], ids: Sequence[str], now
         held, given = _matched(view, one)
         new_id = ids[one.number]
         if held is None or held.id == new_id:
-            after = replace(given, id=new_id)
+            after = given.named(new_id)
             rows.append(PlannedRow(one.number, "create", None, after))
             if new_id not in view.by_id:
                 inserted.append(Row(after, None, view.state.places + len(inserted), 1, now, now))

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
 from pricecache.clock import Clock
+from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import PricecacheError, ProviderError, Unavailable
 from pricecache.stores.ledger import Companion
 from pricecache.stores.reconstruction_days import ReconstructionDays
@@ -44,11 +45,12 @@ _OUR_FAULT = "Our fault: the log has it."
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one: `result` as it is kept, JSON values by snake_case name; `findings`: all of them; `counts`: for
-    the metrics."""
+    the metrics; `walked`: what of the market it was made by, None where that does not matter."""
 
     result: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    walked: WalkFooting | None = None
 
 
 class Attempt:
@@ -92,7 +94,7 @@ class ReconstructionQueue:
     """Loop-only. `concurrency`: users at once, on all daemons together that share the database.
 
     What is asked for is durable when `request` returns, and is done by whoever comes to it first. `on_progress` is
-    given each state of those done here.
+    given each state of those done here, `on_done` the last one of each that was done.
     """
 
     def __init__(
@@ -115,13 +117,14 @@ class ReconstructionQueue:
         self._wakers = [asyncio.Event() for _ in range(concurrency)]
         self._attempts: dict[int, tuple[str, asyncio.Task[None]]] = {}  # by slot
         self._is_stopping = False
-        self._is_failing = False
+        self._failing: dict[str, str] = {}  # code told last, by connection
         self._is_away = False
         self.pending = 0
         self.retried = 0
         self.failed = 0
         self.done = 0
         self.on_progress: Callable[[ReconstructionRecord], object] = lambda record: None
+        self.on_done: Callable[[ReconstructionRecord], object] = lambda record: None
 
     @property
     def running(self) -> int:
@@ -252,16 +255,17 @@ class ReconstructionQueue:
     async def _settle(self, claim: Claim, working: asyncio.Task[Outcome]) -> None:
         try:
             outcome = working.result()
-            record = await self.store.finish(claim, outcome.result, outcome.findings, self._clock.time())
+            now = self._clock.time()
+            record = await self.store.finish(claim, outcome.result, outcome.findings, now, outcome.walked)
         except ClaimLost:
             return
         except Exception as exc:  # one user's fault is not the next one's
             await self._failed(claim, exc)
         else:
-            if self._is_failing:
-                log.info("reconstructions work again")
-            self._is_failing = False
+            if self._failing.pop(claim.connection, None) is not None:
+                log.info("a reconstruction works again", connection=claim.connection)
             self.done += 1
+            self.on_done(record)
             self._tell(record)
             await self._count(done=1, seconds=record.seconds, **outcome.counts)
 
@@ -301,11 +305,11 @@ class ReconstructionQueue:
             log.exception("a listener to reconstructions failed", connection=record.connection)
 
     def _tell_failure(self, claim: Claim, failure: Failure, exc: Exception) -> None:
-        tell = log.debug if self._is_failing else log.warning
+        tell = log.debug if self._failing.get(claim.connection) == failure.code else log.warning
         fault = None if isinstance(exc, PricecacheError | PyMongoError | TimeoutError) else exc
         tell("a reconstruction failed", connection=claim.connection, code=failure.code, detail=failure.detail,
              attempts=claim.record.attempts, exc_info=fault)  # fmt: skip
-        self._is_failing = True
+        self._failing[claim.connection] = failure.code
 
     def _tell_away(self, exc: PyMongoError) -> None:
         tell = log.debug if self._is_away else log.warning

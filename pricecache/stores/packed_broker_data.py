@@ -112,6 +112,8 @@ def _columns(kind: type, rows: Sequence[Any]) -> dict[str, list[Any]]:
             values = [None if value is None else str(value) for value in values]
         elif name == "option":
             values = [None if value is None else _option_out(value) for value in values]
+        elif name == "late":
+            values = [[[day, str(quantity)] for day, quantity in value] for value in values]
         columns[name] = values
     return columns
 
@@ -126,14 +128,18 @@ def _rows(kind: type, columns: Mapping[str, list[Any]]) -> Iterator[Any]:
             values = [None if value is None else Decimal(value) for value in values]
         elif name == "option":
             values = [None if value is None else _option_in(*value) for value in values]
+        elif name == "late":
+            values = [tuple((day, Decimal(quantity)) for day, quantity in value) for value in values]
         read.append(values)
     for row in zip(*read, strict=True):
         yield kind(**dict(zip(names, row, strict=True)))
 
 
 def _option_out(option: OptionContract) -> list[Any]:
-    return [option.right, option.expires, str(option.strike), option.underlying]
+    return [option.right, option.expires, str(option.strike), option.underlying, option.in_one]
 
 
-def _option_in(right: Any, expires: int, strike: str, underlying: str | None) -> OptionContract:
-    return OptionContract(right, expires, Decimal(strike), underlying)
+def _option_in(
+    right: Any, expires: int, strike: str, underlying: str | None, in_one: int | None = None
+) -> OptionContract:
+    return OptionContract(right, expires, Decimal(strike), underlying, in_one)

@@ -156,6 +156,15 @@ def test_a_row_that_is_there_twice_counts_once_and_with_another_meaning_is_refus
     assert refused(twice) == [("transactions[1].id", "duplicate_id")]
 
 
+def test_an_empty_list_of_cash_says_that_there_is_none() -> None:
+    def money(**cash: Any) -> Any:
+        return read_neutral(
+            {"asOf": "2026-11-20", "accounts": [{"id": "a", "currency": "EUR", **cash}]}, today=TODAY
+        ).money
+
+    assert (money(cash=[]), money()) == ({("a", "EUR"): 0}, {})
+
+
 def test_earlier_balances_are_waypoints_in_order() -> None:
     data = read(balances=[
         {"date": "2026-06-30", "accountId": "a", "currency": "USD", "quantity": 50},
@@ -170,6 +179,20 @@ def test_earlier_balances_are_waypoints_in_order() -> None:
 def test_rows_reach_back_to_where_the_broker_says() -> None:
     assert read(transactionsFrom="2025-01-01").first_day == day_number(date(2025, 1, 1))
     assert read().first_day == TODAY
+
+
+def test_options_in_contracts_are_counted_in_options_wherever_they_are_named() -> None:
+    held = {"accountId": "a", "securityId": "o", "quantity": 1, "price": 5, "value": 500}
+    bought = {"type": "buy", "securityId": "o", "quantity": 2, "price": 4}
+    gone = {"type": "expiry", "securityId": "o", "quantity": -1, "date": "2026-11-02"}
+    then = {"date": "2026-10-30", "accountId": "a", "securityId": "o", "quantity": 2, "price": 4}
+    data = read(row(**bought, fees=1), row("u", **gone), holdings=[held], balances=[then])
+    assert [(one.quantity, one.price, one.cash) for one in data.transactions] == [(200, 4, -801), (-100, None, 0)]
+    assert (data.holdings[0].quantity, data.waypoints[0].quantity, data.waypoints[0].price) == (100, 200, 4)
+    told = data.securities["o"].option
+    assert told is not None
+    assert told.in_one == 100
+    assert one(**bought).quantity == 2
 
 
 def test_pence_become_pounds() -> None:
@@ -278,3 +301,23 @@ def test_a_payload_is_read_to_the_digit(drawn: list[tuple[str, Decimal, Decimal,
     for found, sent in zip(read(*rows).transactions, rows, strict=True):
         assert abs(found.quantity) == D(sent.get("quantity", 0))
         assert abs(found.cash) in (D(sent["amount"]), D(0))
+
+
+@pytest.mark.parametrize(("security", "fits"), [("s", True), ("o", True), ("m", True), ("f", False)])
+def test_only_what_can_be_sold_short_was_ever_held_below_nothing(security: str, fits: bool) -> None:
+    given = payload(balances=[{"date": "2026-10-30", "accountId": "a", "securityId": security, "quantity": -4}])
+    if fits:
+        (point,) = read_neutral(given, today=TODAY).waypoints
+        assert point.quantity == D(-4)
+    else:
+        assert refused(given) == [("balances[0].quantity", "negative_holding")]
+
+
+def test_prices_below_nothing_are_refused_wherever_they_stand() -> None:
+    place = {"accountId": "a", "securityId": "s", "quantity": 1, "price": -2}
+    given = payload(row(**BUY | {"price": -2}), holdings=[place], balances=[{"date": "2026-10-30", **place}])
+    assert sorted(refused(given)) == [
+        ("balances[0].price", "price_negative"),
+        ("holdings[0].price", "price_negative"),
+        ("transactions[0].price", "price_negative"),
+    ]

@@ -209,6 +209,36 @@ def test_options_are_counted_in_options_whatever_they_are_quoted_in() -> None:
     assert option.expires == day_number(date(2026, 12, 18))
 
 
+def counted(*rows: Mapping[str, Any], **parts: Any) -> list[tuple[D, D | None]]:
+    options = [{"security_id": "call", **one} for one in rows]
+    data = read(*[row(f"t{n}", **one) for n, one in enumerate(options)], **parts)
+    return [(one.quantity, one.price) for one in data.transactions]
+
+
+def test_rows_without_an_amount_are_counted_as_the_others_of_the_option_are() -> None:
+    bought = {"quantity": 1, "price": 5, "amount": 501, "fees": 1}
+    gone = {"quantity": -1, "price": 0, "amount": 0, "type": "transfer", "subtype": "expire", "date": "2026-11-02"}
+    assert counted(bought, gone) == [(D(100), D(5)), (D(-100), D(0))]
+    assert counted({**bought, "quantity": 100}, {**gone, "quantity": -100}) == [(D(100), D(5)), (D(-100), D(0))]
+    listed = [holding("call", 2, 6.0, institution_value=1200.0)]
+    assert counted(gone, holdings=listed) == [(D(-100), D(0))]
+
+
+def test_a_broker_that_quotes_contracts_by_the_contract_counts_contracts_too() -> None:
+    listed = [holding("call", 1, 5.0, institution_value=500.0)]
+    assert counted({"quantity": 1, "price": 480, "amount": 480.65}, holdings=listed) == [(D(100), D("4.8065"))]
+    assert counted({"quantity": 100, "price": 4.8, "amount": 480}, holdings=listed) == [(D(100), D("4.8"))]
+
+
+def test_an_option_that_is_told_by_its_symbol_alone_is_one() -> None:
+    bare = security("call", "derivative", ticker_symbol="AAPL261218C00250000", option_contract=None)
+    data = read(row(security_id="call", quantity=1, price=5, amount=500), securities=[security(), bare])
+    option = data.securities["call"].option
+    assert option is not None
+    assert (option.right, option.strike, option.underlying, option.in_one) == ("call", D(250), "AAPL", 100)
+    assert (option.expires, data.transactions[0].quantity) == (day_number(date(2026, 12, 18)), D(100))
+
+
 def test_bonds_in_percent_of_par_have_the_price_of_one_unit() -> None:
     bond = security("bond", "fixed income", ticker_symbol=None)
     data = read(
@@ -461,6 +491,32 @@ def test_an_id_with_two_meanings_is_refused() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "change"),
+    [("accounts", "account_id", {"name": "Other"}), ("securities", "security_id", {"ticker_symbol": "MSFT"})],
+)
+def test_an_id_that_is_listed_twice_with_two_meanings_is_refused(part: str, field: str, change: dict[str, str]) -> None:
+    given = payload()
+    given[part] = [*given[part], {**given[part][0], **change}]
+    number = len(given[part]) - 1
+    assert refused(given) == [(f"{part}[{number}].{field}", "duplicate_id")]
+    given[part][-1] = given[part][0]
+    assert read_plaid(given, [given], today=TODAY).accounts.keys() == {"a"}
+
+
+def test_pages_may_describe_an_account_or_a_security_otherwise() -> None:
+    given = payload()
+    page = {**given, "accounts": [{**account(), "name": "Other"}], "securities": [security(close_price=3)]}
+    assert read_plaid(given, [page], today=TODAY).accounts.keys() == {"a"}
+
+
+def test_a_price_below_nothing_is_put_right_and_told() -> None:
+    data = read(row(price=-100), holdings=[holding(price=-100, institution_value=1000)])
+    assert (data.transactions[0].price, data.holdings[0].price) == (D(100), D(100))
+    told = [one.path for one in data.remarks if one.code == "sign_corrected"]
+    assert told == ["holdings[0].institution_price", "investment_transactions[0].price"]
+
+
 @pytest.mark.parametrize(("name", "fits"), [("s", True), ("call", True), ("fund", False), ("btc", False)])
 def test_only_what_can_be_sold_short_may_be_held_below_nothing(name: str, fits: bool) -> None:
     given = payload(holdings=[holding(name, -5)])
@@ -499,6 +555,14 @@ def test_cash_that_is_in_the_balances_only_is_found_there() -> None:
     assert (data.money, codes(data)) == ({("a", "USD"): D("250.75")}, ["cash_from_balance"])
     other = read(accounts=[account(balances={**balances, "available": 100})])
     assert (other.money, codes(other)) == ({}, [])
+
+
+def test_balances_that_say_that_there_is_no_cash_count_where_money_is_told_of() -> None:
+    """A pension plan whose contributions are purchases tells of none."""
+    broker = account(balances={"current": 1000.0, "available": 0, **USD})
+    deposit = row("d", type="cash", subtype="deposit", quantity=0, amount=-1000, price=0, security_id="usd")
+    assert read(row(), deposit, accounts=[broker]).money == {("a", "USD"): 0}
+    assert read(row(), accounts=[broker]).money == {}
 
 
 def test_a_margin_loan_that_no_holding_shows_is_owed() -> None:

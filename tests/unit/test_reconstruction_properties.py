@@ -8,21 +8,23 @@ from decimal import Decimal as D
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from pricecache.core.broker import BrokerData, BrokerTransaction
+from pricecache.core.backward import LATE_DAYS, SPECK
+from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
 from pricecache.core.currencies import major
-from pricecache.core.findings import REASONS
+from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
-from pricecache.core.ledger import Ledger, Rules, faults
+from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.lots import ratio_of, scaled
 from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import effects
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.replay import replay
-from tests.broker_worlds import ACCOUNTS, INSTRUMENTS, LAST, markets, true_worlds, worlds
+from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, markets, true_worlds, worlds
 
-MORE = settings(max_examples=300, deadline=None)
+MORE = settings(max_examples=100, deadline=None)
 
 
 def made(data: BrokerData, market: MarketData, **more: Any) -> Reconstruction:
@@ -57,6 +59,7 @@ def test_forward_replay_gives_todays_holdings_exactly_and_money_to_the_cent(
 @given(worlds(), markets())
 def test_every_adjustment_is_explained_by_one_finding_of_its_size(data: BrokerData, market: MarketData) -> None:
     found = made(data, market)
+    assert {one.code for one in found.findings} <= CODES
     told = {one.external_id: one for one in found.findings if one.external_id is not None}
     assert len(told) == sum(one.external_id is not None for one in found.findings)
     rows = {row.external_id: row for row in found.transactions}
@@ -83,7 +86,7 @@ def test_rows_are_such_as_a_ledger_takes_and_the_same_in_every_run(data: BrokerD
 
 
 @pytest.mark.parametrize("method", ["lifo", "hifo", "average"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=worlds(), market=markets())
 def test_holdings_are_exact_by_other_cost_bases_too(method: Any, data: BrokerData, market: MarketData) -> None:
     found = made(data, market, cost_basis=method)
@@ -125,6 +128,29 @@ def opened(found: Reconstruction) -> dict[Any, D]:
     return defaultdict(D, {(one.account, one.instrument): one.opening for one in shares})
 
 
+@MORE
+@given(true_worlds(), st.integers(0, 40))
+def test_a_trade_said_twice_is_left_out_when_an_earlier_balance_is_known(world: Any, at: int) -> None:
+    data, market, held, _ = world
+    balances = [Waypoint(FIRST - 1, a, held[ACCOUNTS[a], INSTRUMENTS[s]], s) for a in "xy" for s in ("a", "b", "p")]
+    data = replace(data, waypoints=tuple(balances))
+    trades = [one for one in data.transactions if one.action in ("buy", "sell") and one.day > FIRST + LATE_DAYS]
+    assume(trades)
+    one = trades[at % len(trades)]
+    of_it = [row for row in data.transactions if (row.account, row.security) == (one.account, one.security)]
+    assume(abs(one.quantity) > 100 * SPECK and all(row.day > FIRST + LATE_DAYS for row in of_it))
+    twice = [row for row in data.transactions for row in ([row, replace(row, id="twin")] if row is one else [row])]
+    found = made(replace(data, transactions=tuple(twice)), market)
+    assert [finding.code for finding in found.findings if finding.code != "no_price"] == ["duplicate_row"]
+    assert [without_id(row) for row in found.transactions] == [
+        without_id(row) for row in made(data, market).transactions
+    ]
+
+
+def without_id(row: Transaction) -> Transaction:
+    return replace(row, external_id=None)
+
+
 ACTIONS: dict[str, Any] = {
     "deposit": "cash",
     "withdrawal": "cash",
@@ -135,8 +161,8 @@ ACTIONS |= {"opening": "transfer", "adjustment": "adjustment"}
 
 
 def said_by_a_broker(data: BrokerData, found: Reconstruction, market: MarketData) -> BrokerData:
-    """The same holdings, with the rows that were made as the broker's own: one for each side of a transfer, and what
-    came with a split counted."""
+    """The same holdings, with the rows that were made as the broker's own: one for each side of a transfer, what came
+    with a split counted, and what was owed before the first row."""
     accounts = {ours: theirs for theirs, ours in ACCOUNTS.items()}
     names = {instrument: name for name, instrument in INSTRUMENTS.items() if name != "a-old"}
     rules = Rules("USD", cash_tracking=True, allow_short=found.needs_short)
@@ -164,4 +190,9 @@ def said_by_a_broker(data: BrokerData, found: Reconstruction, market: MarketData
             )  # fmt: skip
     shortable = {name: replace(one, kind="derivative") for name, one in data.securities.items()}
     securities = shortable if found.needs_short else data.securities
-    return replace(data, securities=securities, transactions=tuple(rows), waypoints=())
+    owed = [
+        Waypoint(data.first_day - 1, accounts[account], opening, names[instrument])
+        for (account, instrument), opening in opened(found).items()
+        if opening < 0
+    ]
+    return replace(data, securities=securities, transactions=tuple(rows), waypoints=tuple(owed))
