@@ -496,10 +496,10 @@ class Parts:
         store = SnapshotStore(self._database)
         builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
         self.snapshots = Snapshots(store, self.wholes)
-        self.snapshot_stats = SnapshotStats(store, self._clock)
         self.snapshot_capture = SnapshotCapture(
             store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
         )
+        self.snapshot_stats = SnapshotStats(store, self._clock, self.snapshot_capture.days_missed)
         self.jobs.define(
             JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
         )

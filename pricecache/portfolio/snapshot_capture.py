@@ -52,6 +52,8 @@ GROUP = 128
 OPEN_DAYS = 10
 """For so many days rows that are not final are captured again."""
 FIRST_LOOK_BACK = 7
+MISSED_AFTER = timedelta(hours=5)
+"""After midnight of the job's clock: an hour after it should have begun."""
 LOOKED_THROUGH_ON = 4
 """The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
@@ -137,16 +139,31 @@ class SnapshotCapture:
 
     async def days_due(self) -> tuple[int, ...]:
         """Ascending, days since 1970-01-01. The last is yesterday where the job's clock is read."""
-        now = self._clock.time()
-        last = day_number(datetime.fromtimestamp(now, ZoneInfo(SNAPSHOT_ZONE)).date() - timedelta(days=1))
-        complete = await self._store.last_complete()
-        if complete is None:
-            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), now)[-1:]
-        else:
-            new = self._closed(range(complete + 1, last + 1), now)
+        last = self._yesterday()
+        new = await self._new_days(last)
+        if new is None:
+            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), self._clock.time())[-1:]
         records = await self._store.days(last - OPEN_DAYS, last)
         still_open = [one.day for one in records if one.counts.open or not one.is_complete]
         return tuple(sorted({*new, *still_open}))
+
+    async def days_missed(self) -> list[int]:
+        """Ascending: those that are due, that no run has begun, and that one should have by now."""
+        new = await self._new_days(self._yesterday(MISSED_AFTER))
+        if not new:
+            return []
+        begun = {one.day for one in await self._store.days(new[0], new[-1])}
+        return [day for day in new if day not in begun]
+
+    async def _new_days(self, last: int) -> list[int] | None:
+        """What closed up to day `last` and is not captured; None as long as nothing ever was."""
+        complete = await self._store.last_complete()
+        return None if complete is None else self._closed(range(complete + 1, last + 1), self._clock.time())
+
+    def _yesterday(self, after: timedelta = timedelta()) -> int:
+        """Today is not over before this time `after` midnight."""
+        now = datetime.fromtimestamp(self._clock.time(), ZoneInfo(SNAPSHOT_ZONE))
+        return day_number((now - after).date()) - 1
 
     def _day_asked(self, asked: date) -> tuple[int, ...]:
         return tuple(self._closed([day_number(asked)], self._clock.time()))
@@ -180,10 +197,15 @@ class SnapshotCapture:
             return
         await store.forget(sorted(gone))
         if of.is_whole:
+            is_complete = not is_again or not await self._is_before(days[0])
             for day in days:
-                await store.record(DayRecord(day, of.counts[day], True))
+                await store.record(DayRecord(day, of.counts[day], is_complete))
             await store.examine(market.examined(of.examined, of.named))
         run.progress(of.total, of.total)
+
+    async def _is_before(self, day: int) -> bool:
+        """Whether something before `day` is not captured, which would be forgotten if `day` were complete."""
+        return bool(await self._new_days(day - 1))
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
@@ -287,9 +309,9 @@ class SnapshotCapture:
         of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
 
     async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
-        series, is_rate = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
+        series = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
         codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
-        await market.learn(codes, series, is_rate)
+        await market.learn(codes, series)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}
@@ -428,8 +450,7 @@ class _Group:
     def rows(self, old: Mapping[tuple[int, int], DayRows], rosters: Mapping[tuple[int, int], Roster]) -> list[DayRows]:
         """What is to be written, but for days on which nothing closed for anybody of a block."""
         of, prices = self.of, self.of.market.prices
-        values, estimated = self.gathered.valued(prices), self.gathered.estimated(prices)
-        flags = self._flags(estimated)
+        values, flags = self.gathered.valued(prices), self._flags()
         low = scope = 0
         found = []
         for one in self.wanted:
@@ -449,18 +470,18 @@ class _Group:
             low, scope = low + len(block), scope + block.scopes
         return found
 
-    def _flags(self, estimated: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    def _flags(self) -> NDArray[np.uint8]:
         """uint8, shape (days, portfolios), of what only holds."""
         gathered, market = self.gathered, self.of.market
-        signs, days = market.signs, market.days[:, None]
+        signs, prices, days = market.signs, market.prices, market.days[:, None]
+        estimated, waits = gathered.holding(prices.stale, prices), gathered.holding(prices.awaited, prices)
         closed = gathered.by_portfolio(signs.closed, signs.ids, np.logical_or, False)
-        has_any = np.concatenate([block.arrays["has_instrument"] for block in self.blocks.values()])
-        closed[~has_any] = market.home
+        closed[~gathered.by_portfolio(signs.has_sessions, signs.ids, np.logical_or, False)] = market.home
         closed[gathered.accounts == 0] = False
         until = np.minimum(signs.settled, days[-1])
         settled = gathered.by_portfolio(until, signs.ids, np.minimum, FOR_EVER)
         is_known = (gathered.since <= days) & (gathered.accounts > 0)
-        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~estimated
+        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~waits
         bits = ((KNOWN, is_known), (CLOSED, closed.T), (FINAL, is_final), (ESTIMATED, is_known & estimated))
         return sum((np.where(on, bit, 0) for bit, on in bits), np.zeros(estimated.shape, np.int64)).astype(np.uint8)
 
@@ -485,7 +506,7 @@ class _Group:
                 flags[:, at] &= CLOSED
             elif (one := self.built.get(name)) is not None:
                 values[:, :, scopes] = one.values
-                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.estimated
+                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.waits
                 flags[:, at] &= CLOSED
                 flags[:, at] |= (KNOWN * one.has_row + FINAL * is_final + ESTIMATED * one.estimated).astype(np.uint8)
                 flags[~one.has_row, at] = 0  # it had not begun

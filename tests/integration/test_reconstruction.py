@@ -692,6 +692,19 @@ async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiD
     gate.take("ann", len(body))
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_damaged_payload_is_healed_by_posting_it_again(daemon: ApiDaemon, database: Any, force: bool) -> None:
+    first = await done(daemon, PLAID)
+    connection = first["connectionId"]
+    await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
+    await daemon.call("POST", BASE + "/request", json={"connectionId": connection}, headers=ANN)
+    assert (await ended(daemon, connection))["state"] == "failed"
+    status, _ = await post(daemon, PLAID, query=f"?force={str(force).lower()}")
+    assert status == 202
+    assert (await ended(daemon, connection))["state"] == "done"
+    assert await daemon.parts.broker_data.load(connection) is not None
+
+
 async def test_rows_from_before_the_ticker_was_used_again_are_of_what_the_security_is_now(daemon: ApiDaemon) -> None:
     ops, aapl = {"X-API-Key": "ops-key"}, Instrument("AAPL")
     body = {"symbol": "AAPL", "market": "US"}
