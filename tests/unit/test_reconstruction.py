@@ -186,6 +186,13 @@ def test_shares_sold_between_are_old_ones_where_the_count_says_that() -> None:
     assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 13)
 
 
+def test_a_ratio_that_is_not_the_markets_is_of_the_brokers_day() -> None:
+    """4 shares came two days before the market's split; the broker's row states another ratio."""
+    rows = row(8, "split", 0, ratio=D("0.1")), row(9, "buy", 4, -40)
+    found = made(said(*rows, held={"a": 5}), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 8)
+
+
 def test_a_brokers_row_weeks_late_is_the_same_split_and_no_second_one() -> None:
     found = made(said(row(25, "split", 30), held={"a": 40}), market((FIRST + 10, 4.0)))
     assert only(found, "opening").quantity == 10
