@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 from pricecache.core.broker_prices import FINEST
@@ -19,6 +21,7 @@ from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, deci
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import scaled
 from pricecache.core.marketdata import NEVER
+from pricecache.core.short_evidence import Point, ShortEvidence, unexplained
 
 LATE_DAYS = 5
 """A balance is right if the walk passes through it so many days before or after: rows are posted late."""
@@ -55,8 +58,10 @@ class Correction(NamedTuple):
 class Task:
     """`quantity`: at the end of day `day`. `first_day`: the walk ends before it. `splits`: the market's, `(day, ratio)`
     ascending. `split_rows`: the broker's, ascending. `waypoints`: `(day, quantity)`. `twins`: of `moves`, those that
-    are said twice, either of which may be wrong. `late_days`: for how long the balance may be below zero for want of a
-    row that is posted late. `smallest`: what counts as nothing."""
+    are said twice, either of which may be wrong. `may_be_negative`: always; `shorts`: where that is shown. `late_days`:
+    for how long the balance may be below zero for want of a row that is posted late. `smallest`: what counts as
+    nothing. `late`: by day of a waypoint, what rows up to it move that were not known when it was said,
+    `(day, quantity)` ascending, in the units of their day."""
 
     quantity: Decimal
     day: int
@@ -67,9 +72,11 @@ class Task:
     waypoints: Sequence[tuple[int, Decimal]] = ()
     twins: Sequence[Move] = ()
     may_be_negative: bool = False
+    shorts: ShortEvidence | None = None
     late_days: int = 0
     smallest: Decimal = ZERO
     code: str = "quantity_unexplained"
+    late: Mapping[int, Sequence[tuple[int, Decimal]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -104,27 +111,29 @@ def walk(task: Task) -> Walked:
     found = Walked()
     forced: list[Correction] = []
     settled_days: set[int] = set()
+    explained: set[int] = set()
     twins: Twins = defaultdict(lambda: defaultdict(list))
     for move in task.twins:
         twins[move.day][move.quantity].append(move)
     while True:
-        one = _Pass(task, forced, settled_days, found.left_out, twins)
+        one = _Pass(task, forced, settled_days, explained, found.left_out, twins)
         again = one.run()
         if again is None:
             one.walked.left_out = found.left_out
             return one.walked
         if again.left_out is not None:
             found.left_out.append(again.left_out)
-            forced, settled_days = [], set()
+            forced, settled_days, explained = [], set(), set()
         else:
             forced = again.forced
-            settled_days.add(again.settled_day)
+            (explained if again.is_of_shorts else settled_days).add(again.settled_day)
 
 
 class _Again(NamedTuple):
     left_out: int | None = None
     forced: list[Correction] = []  # noqa: RUF012
     settled_day: int = 0
+    is_of_shorts: bool = False
 
 
 class _Pass:
@@ -133,13 +142,16 @@ class _Pass:
         task: Task,
         forced: Sequence[Correction],
         settled_days: set[int],
+        explained: set[int],
         left_out: Sequence[int],
         twins: Twins,
     ) -> None:
         self.twins = twins
         self.sizes: dict[Fraction, list[Move]] = {}
         self.of_day: dict[int, list[Move]] = defaultdict(list)
-        self.task, self.forced = task, forced
+        self.task, self.forced, self.explained = task, forced, explained
+        self.may_be_negative = task.may_be_negative or task.shorts is not None
+        self.points: list[Point] = []
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
         self.quantity = task.quantity
@@ -152,6 +164,9 @@ class _Pass:
             if task.first_day - 1 <= day < task.day and day not in settled_days
         }
         self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if task.first_day <= day < task.day)})
+        self.known = {day for day, _ in task.waypoints}
+        self.opened = self._of_day(task.shorts.opens if task.shorts is not None else frozenset())
+        self.closed = self._of_day(task.shorts.closes if task.shorts is not None else frozenset())
         alone = by_themselves(task.split_rows, task.splits)
         self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
         self.pending: dict[int, list[Decided]] = defaultdict(list)
@@ -172,6 +187,13 @@ class _Pass:
             net[one.day] = net.get(one.day, ZERO) + one.quantity
         return net
 
+    def _of_day(self, sources: frozenset[int]) -> dict[int, Decimal]:
+        found: dict[int, Decimal] = {}
+        for day, quantity, _, source in self.task.moves if sources else ():
+            if source in sources and source not in self.left_out:
+                found[day] = found.get(day, ZERO) + abs(quantity)
+        return found
+
     def run(self) -> _Again | None:
         for day in self.days:
             self.ratios[day] = self.ratio
@@ -179,9 +201,13 @@ class _Pass:
                 self._note_twins(day)
             if day in self.waypoints and (again := self._compare(day)):
                 return again
+            if self.points and day in self.known:
+                self.points = []
             if day in self.net and (again := self._take_back(day)):
                 return again
             self._divide(day)
+        if self.points and (again := self._explain(self.task.first_day - 1)):
+            return again
         day, until = self.task.first_day - 1, self.anchors[0]
         twin = self._twin_in_gap(Fraction(0), self._contradictions(day, until), day, until)
         if twin is not None:
@@ -196,7 +222,9 @@ class _Pass:
         self.largest = max(self.largest, abs(self.quantity))
         self.quantity -= self.net[day]
         self.before_first = self.quantity
-        if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
+        if self.task.shorts is not None:
+            self._note_point(day, self.walked.ends[-1][1])
+        if self.quantity >= -self.task.smallest or self.may_be_negative or self._is_late(day):
             return None
         twin = self._twin(-Fraction(self.quantity) * self.ratio, day, self.task.day)
         if twin is not None:
@@ -281,7 +309,9 @@ class _Pass:
         self.walked.corrections.append(Correction(decided.day, rows.quantity, "split_unexplained", rows.sources[0]))
         self.quantity -= rows.quantity
         self.before_first = self.quantity
-        if self.quantity < 0 and not self.task.may_be_negative:
+        if self.task.shorts is not None:
+            self._note_point(decided.day, self.quantity + rows.quantity)
+        if self.quantity < 0 and not self.may_be_negative:
             self.walked.corrections.append(Correction(decided.day, self.quantity, self.task.code, rows.sources[0]))
             self.quantity = ZERO
 
@@ -303,18 +333,29 @@ class _Pass:
 
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
-        wanted = self.waypoints[day]
+        wanted = self._wanted(day)
         until = self.anchors[bisect_right(self.anchors, day)]
-        is_near = any(self._is_near(one, wanted) for one in self._around(day))
-        difference = ZERO if is_near else wanted - self.quantity
+        is_near = any(self._is_near(one, other) for one in self._around(day) for other in wanted)
+        difference = ZERO if is_near else min((one - self.quantity for one in wanted), key=abs)
         between = self._contradictions(day, until)
         twin = self._twin_in_gap(Fraction(difference) * self.ratio, between, day, until)
         if twin is not None:
             return _Again(left_out=twin)
         if is_near:
             return None
+        if self.points and wanted[0] >= 0 and (again := self._explain(day)):
+            return again
         correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _wanted(self, day: int) -> list[Decimal]:
+        """What the waypoint can mean: of the rows that came after it, it has none, the first ones, or all but them."""
+        said, late = self.waypoints[day], self.task.late.get(day, ())
+        moved = [scaled(quantity, self._split_between(then, day)) for then, quantity in late]
+        return [said, *(said + one for one in (*accumulate(reversed(moved)), *accumulate(moved[:-1])))]
+
+    def _split_between(self, day: int, until: int) -> Fraction:
+        return prod((ratio for then, ratio in self.task.splits if day < then <= until), start=Fraction(1))
 
     def _contradictions(self, day: int, until: int) -> list[Correction]:
         codes = (self.task.code, "rounding")
@@ -357,6 +398,7 @@ class _Pass:
         at = until
         for later, end in reversed(self.walked.ends):
             is_between = day < later <= until and not self.task.may_be_negative
+            is_between &= self.task.shorts is None or end >= 0
             if is_between and end - self._in_units(-difference, day, later) < -self.task.smallest:
                 at = later
                 break
@@ -364,6 +406,45 @@ class _Pass:
 
     def _in_units(self, quantity: Decimal, day: int, later: int) -> Decimal:
         return scaled(quantity, self.ratio / self.ratios[later]) or FINEST
+
+    # short positions
+
+    def _note_point(self, day: int, end: Decimal) -> None:
+        closed, opened = self.closed.get(day, ZERO), self.opened.get(day, ZERO)
+        sizes = (Fraction(size) * self.ratio for size in (end, self.quantity, closed, opened))
+        self.points.append(Point(day, *sizes))
+
+    def _explain(self, since: int) -> _Again | None:
+        """None when what was held after day `since`, up to the next balance, adds up with the short positions that are
+        in evidence."""
+        shorts = self.task.shorts
+        if shorts is None or since in self.explained:
+            return None
+        until = self.anchors[bisect_right(self.anchors, since)]
+        corrections, expired = [], Fraction(0)
+        for day, size in unexplained(self.points, is_contract=shorts.is_contract):
+            twin = self._twin(-size, day, self.task.day)
+            if twin is not None:
+                return _Again(left_out=twin)
+            if shorts.expires is not None and day <= shorts.expires <= until:
+                expired += size
+            else:
+                corrections.append(self._missing(day, size))
+        if expired and shorts.expires is not None:
+            walked = next(day for day in self.days if day <= shorts.expires)
+            quantity = scaled(Decimal(1), expired / self.ratios[walked])
+            corrections.append(Correction(shorts.expires, quantity, "expiry_missing"))
+        if not corrections:
+            return None
+        return _Again(forced=[*self.walked.corrections, *corrections], settled_day=since, is_of_shorts=True)
+
+    def _missing(self, day: int, size: Fraction) -> Correction:
+        """Of `size` in units of today: behind the last row of `day` that shows it."""
+        quantity = scaled(Decimal(1), size / self.ratios[day])
+        code = "rounding" if self._is_speck(quantity) else self.task.code
+        sources = [one.source for one in self.task.moves if one.day == day and one.quantity * quantity < 0]
+        found = [one for one in sources if one not in self.left_out]
+        return Correction(day, quantity, code, found[-1] if found else -1)
 
     # what is left
 

@@ -303,17 +303,12 @@ class ReconstructionStore:
         told["walked"] = {"$literal": None if walked is None else _walked_fields(walked)}
 
         async def work(session: AsyncClientSession) -> ReconstructionRecord:
-        told = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}
-
-        async def end(session: AsyncClientSession) -> ReconstructionRecord:
             record = await self._end(claim, "done", now, told, session)
             await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True, session=session)
             return record
 
         async with self._client.start_session() as session:  # who reads that it is done reads what was found, too
             return await session.with_transaction(work)
-        async with self._records.database.client.start_session() as session:
-            return await session.with_transaction(end)
 
     async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
         """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""
