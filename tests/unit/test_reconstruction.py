@@ -128,6 +128,11 @@ def test_an_opening_costs_its_close_where_the_basis_does_not_tell_or_cannot_be(c
     assert "close" in (opening.note or "")
 
 
+def test_what_is_left_of_an_opening_may_be_too_little_to_tell_its_cost() -> None:
+    data = said(row(5, "sell", "-9.9999999999", 100), held={"a": "1E-10"}, cost=D(500))
+    assert only(made(data), "opening").price == 10
+
+
 def test_lots_that_moved_between_accounts_are_among_those_whose_cost_is_looked_for() -> None:
     move = row(5, "transfer", -10), row(6, "transfer", 10, account="y")
     found = made(said(*move, held={("y", "a"): 10}, cost=D(70)))
