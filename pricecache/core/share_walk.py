@@ -424,7 +424,9 @@ class ShareWalk:
     ) -> None:
         same = {account: basis for account, basis in bases.items() if basis.currency == currency}
         worth = worth_on(self._given.prices, instrument, self._opening_day)
-        for name, cost in solve(openings, forward.lots, same, worth).items():
+        walks = self._found.walks
+        sizes = {name: abs(walks[account, instrument].opening) for name, account in openings.items()}
+        for name, cost in solve(sizes, forward.lots, same, worth).items():
             key = openings[name], instrument
             self._found.costs[key] = cost
             if cost.source is None:

@@ -128,6 +128,11 @@ def test_an_opening_costs_its_close_where_the_basis_does_not_tell_or_cannot_be(c
     assert "close" in (opening.note or "")
 
 
+def test_what_is_left_of_an_opening_may_be_too_little_to_tell_its_cost() -> None:
+    data = said(row(5, "sell", "-9.9999999999", 100), held={"a": "1E-10"}, cost=D(500))
+    assert only(made(data), "opening").price == 10
+
+
 def test_lots_that_moved_between_accounts_are_among_those_whose_cost_is_looked_for() -> None:
     move = row(5, "transfer", -10), row(6, "transfer", 10, account="y")
     found = made(said(*move, held={("y", "a"): 10}, cost=D(70)))
@@ -185,6 +190,13 @@ def test_shares_sold_between_are_old_ones_where_the_count_says_that() -> None:
     rows = row(11, "sell", -2, 20), row(13, "split", 24)
     found = made(said(*rows, held={"a": 32}), market((FIRST + 10, 4.0)))
     assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 13)
+
+
+def test_a_ratio_that_is_not_the_markets_is_of_the_brokers_day() -> None:
+    """4 shares came two days before the market's split; the broker's row states another ratio."""
+    rows = row(8, "split", 0, ratio=D("0.1")), row(9, "buy", 4, -40)
+    found = made(said(*rows, held={"a": 5}), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 8)
 
 
 def test_a_brokers_row_weeks_late_is_the_same_split_and_no_second_one() -> None:
