@@ -15,6 +15,11 @@ import numpy as np
 from benchmarks.measure import load, print_table
 
 PARTS = {
+    "users": (
+        "A user of three accounts and two years, from the post to the stored history",
+        "benchmarks.reconstruct_users",
+    ),
+    "mapping": ("Securities mapped", "benchmarks.reconstruct_mapping"),
     "snapshots": ("End-of-day snapshots of 100,000 portfolios", "benchmarks.reconstruct_snapshots"),
     "simulation": ("Prices of 1,000,000 users; each user fetching their own", "benchmarks.reconstruct_simulation"),
 }

@@ -294,7 +294,7 @@ def _reconstruct(daemon: Daemon, options: argparse.Namespace) -> int:
     content = b"{}" if options.file is None else _content(options.file)
     answer = daemon.upload(f"{_RECONSTRUCTION}/request", content, _MEDIA["json"], force=force, **query)
     asked = answer["reconstructions"]
-    if options.no_wait or answer["unchanged"]:
+    if options.no_wait:
         listed = asked
     else:
         with display.progress() as follower:

@@ -159,6 +159,7 @@ class Daemon:
         self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
         self.background.start(parts.reconstructions.queue.run(), "reconstructions")
         self.background.start(parts.reconstructions.remapping.run(), "remapping")
+        self.background.start(parts.reconstructions.rewalking.run(), "rewalking")
         if self._settings.use_materialized:
             self.background.start(parts.materialiser.run(), "histories")
             self.background.start(parts.sampler.run(), "sampler")

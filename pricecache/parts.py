@@ -37,7 +37,7 @@ from pricecache.health import Health
 from pricecache.jobs import JobDefinition, Jobs
 from pricecache.metrics import Metrics
 from pricecache.portfolio.breakdown import Breakdowns
-from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.fetching import FETCH_JOB
 from pricecache.portfolio.history import Histories
@@ -402,7 +402,7 @@ class Parts:
         assessor = Assessor(self.catalog, self.columns, self.search, lambda: bool(self._chain.able("search")))
         mappings = SymbolMappingStore(database, clock)
         self.mapper = Mapper(mappings, self.catalog, self.instruments, assessor, clock)
-        self.broker_prices = BrokerPrices(self.catalog, self.bars, clock)
+        self.broker_prices = BrokerPriceWriter(self.catalog, self.bars, clock)
 
     def _make_reconstructions(self) -> None:
         settings = self._settings
@@ -428,6 +428,7 @@ class Parts:
         self.reconstructions.metrics.snapshots = self.snapshot_stats.success_rate
         news = ReconstructionNews(self.reconstructions.queue, self.realtime.hub.publish_values)
         self.reconstructions.queue.on_progress = news.tell
+        self.bars.announcer.subscribe(self.reconstructions.rewalking.on_bars)
         self.watcher.on_reconstruction = news.look
 
     def _define_tracking(self) -> None:

@@ -13,7 +13,7 @@ from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_intake import BrokerIntake
-from pricecache.portfolio.broker_prices import BrokerPrices
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapper
@@ -23,6 +23,7 @@ from pricecache.portfolio.reconstructing import Reconstructor, Sources
 from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
 from pricecache.portfolio.remapping import Remapping
+from pricecache.portfolio.rewalking import Footings, Rewalking
 from pricecache.portfolio.security_prices import SecurityPrices
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import Connection
@@ -36,13 +37,14 @@ from pricecache.sync.backfill import Tracker
 @dataclass(frozen=True, slots=True)
 class Reconstructions:
     """What goes on around reconstructions: the queue, who takes in what is posted, where rows go, what is counted,
-    and who hears of decisions about securities."""
+    and who hears of decisions about securities, and of splits."""
 
     queue: ReconstructionQueue
     intake: BrokerIntake
     homes: BrokerHomes
     metrics: ReconstructionMetrics
     remapping: Remapping
+    rewalking: Rewalking
 
 
 def reconstructions_of(
@@ -54,7 +56,7 @@ def reconstructions_of(
     connections: Connections,
     data: BrokerDataStore,
     mapper: Mapper,
-    own_prices: BrokerPrices,
+    own_prices: BrokerPriceWriter,
     tracker: Tracker[Any],
     start_run: Callable[[str, Mapping[str, Any], str], Awaitable[Any]],
     catalog: Catalog,
@@ -82,7 +84,8 @@ def reconstructions_of(
     )
     store, days = ReconstructionStore(database), ReconstructionDays(database)
     queue = ReconstructionQueue(store, days, reconstructor, clock, owner, random.Random(), concurrency=concurrency)
-    intake = BrokerIntake(connections.store, data, homes, queue, clock)
+    footings = Footings(catalog, markets)
+    intake = BrokerIntake(connections.store, data, homes, queue, footings, clock)
 
     async def fetched(connection: Connection) -> None:
         await queue.request(connection.id, connection.user, connection.portfolio, "fetch")
@@ -90,9 +93,11 @@ def reconstructions_of(
     async def deleted(connection: Connection) -> None:
         await store.forget(connection.id)
 
-    remapping = Remapping(mapper.users_of, queue, clock)
+    remapping, rewalking = Remapping(mapper.users_of, queue, clock), Rewalking(queue, footings, clock)
+    queue.on_done = rewalking.on_done
     mapper.on_overridden = remapping.decided
     connections.on_deleted = deleted
     if connections.fetcher is not None:
         connections.fetcher.on_fetched = fetched
-    return Reconstructions(queue, intake, homes, ReconstructionMetrics(store, days, clock, dollars), remapping)
+    metrics = ReconstructionMetrics(store, days, clock, dollars)
+    return Reconstructions(queue, intake, homes, metrics, remapping, rewalking)

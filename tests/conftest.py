@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.logs import print_plainly
 from tests.mongod import TestMongod, mongod_or_reason
 
 _numbers = itertools.count(1)
 print_plainly()
+# how fast examples come says how busy the machine is, and nothing of the code
+settings.register_profile("pricecache", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pricecache")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -335,8 +335,8 @@ def _shown(default: Any) -> str:
 
 
 def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    if "$ref" in field:
-        inner = definitions[field["$ref"].rpartition("/")[2]]
+    inner = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+    if "properties" in inner:
         needed = inner.get("required", ())
         return "{" + ", ".join(n if n in needed else f"{n}?" for n in inner["properties"]) + "}"
     kinds = field.get("anyOf") or field.get("oneOf")
@@ -348,7 +348,7 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}), definitions)}"
-    kind = {"string": "text", "object": "{symbol, market?}"}.get(field.get("type", ""), field.get("type", "any"))
+    kind = {"string": "text"}.get(field.get("type", ""), field.get("type", "any"))
     if "patternProperties" in field:
         return "{name: text}"
     return {"date": "date", "date-time": "instant"}.get(field.get("format", "")) or kind + _limits(field)

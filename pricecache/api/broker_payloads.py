@@ -25,6 +25,7 @@ from pricecache.portfolio.broker_intake import Posted
 
 PLAIDS_DAY = ZoneInfo("America/New_York")
 """Where the day ends that Plaid's holdings are of: they bear no date."""
+_LONG = 1 << 20
 _OURS = ("portfolioId", "portfolioName", "force", "connectionId")
 
 
@@ -113,7 +114,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
         raise Malformed(f"The body is not UTF-8: byte {exc.start} cannot be read.", code="bad_encoding") from exc
     try:
         # the hook is Python's, so that other threads get their turn while a long text is read
-        found = json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=_object)
+        hook = _object if len(content) >= _LONG else None
+        found = json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=hook)
     except (ValueError, RecursionError) as exc:
         raise Malformed(f"The body is no JSON: {exc}"[:200], code="malformed_json") from exc
     if not isinstance(found, dict):

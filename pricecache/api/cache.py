@@ -23,7 +23,7 @@ from pricecache.api.intraday import intraday_history
 from pricecache.api.kept import Kept
 from pricecache.api.kept_answers import KeptHistory, KeptKnown, KeptQuote, KeptQuotes, KeptRunning
 from pricecache.api.known import known_instant
-from pricecache.api.ownership import is_visible
+from pricecache.api.ownership import is_visible, name_for
 from pricecache.api.splice import can_move
 from pricecache.api.wire import exact_instant, instant, iso_day
 from pricecache.cache.as_known import market_date
@@ -158,7 +158,11 @@ async def actions(call: Call) -> Answer:
 async def symbols(call: Call) -> Answer:
     market, state, now = call.query.market, call.query.state, call.services.clock.time()
     named = (entry for entry in call.services.catalog if market in (None, entry.instrument.market))
-    rows = [symbol_fields(entry, now) for entry in named if is_visible(entry, call.principal)]
+    rows = [
+        {**symbol_fields(entry, now), "trackedBy": name_for(call.principal, entry.tracked_by)}
+        for entry in named
+        if is_visible(entry, call.principal)
+    ]
     wanted = [row for row in rows if (row["state"] == state if state else row["tracked"] or row["bars"])]
     return Answer({"symbols": sorted(wanted, key=lambda row: (row["market"], row["symbol"]))})
 

@@ -1,4 +1,4 @@
-"""Instruments of users' own: who sees them, and who may write their prices."""
+"""What belongs to one user: who sees it, and who may write the prices of an instrument of a user's own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,25 @@ if TYPE_CHECKING:
     from pricecache.core.catalog import Catalog, Entry
 
 
+OTHER = "other"
+"""Stands for whoever asked for something, where the name is not for who reads it."""
+
+
+def sees_all(principal: Principal) -> bool:
+    """Whether `principal` may know what is of any user: operators, and whoever acts for no user at all."""
+    return principal.user is None or "ops" in principal.scopes
+
+
 def is_visible(entry: Entry, principal: Principal) -> bool:
-    """Whether `principal` may know of it: its owner, operators, and whoever acts for no user at all."""
-    return entry.owner in (None, principal.user) or principal.user is None or "ops" in principal.scopes
+    """Whether `principal` may know of it: its owner, and who sees all."""
+    return entry.owner in (None, principal.user) or sees_all(principal)
+
+
+def name_for(principal: Principal, by: str | None) -> str | None:
+    """Who asked for something, as `principal` may know it: `other` where it is another user, or a key."""
+    # what the daemon does by itself bears a plain word, such as `schedule`
+    is_told = by is None or by == principal.name or ":" not in by
+    return by if is_told or sees_all(principal) else OTHER
 
 
 def require_visible(catalog: Catalog, instrument: Instrument, principal: Principal) -> None:

@@ -9,6 +9,7 @@ from pricecache.api.call import Answer, Call
 from pricecache.api.encoding import currency_fields, symbol_fields
 from pricecache.api.entries import current_entry
 from pricecache.api.inputs import SymbolBody
+from pricecache.api.ownership import name_for
 from pricecache.api.wire import iso_day
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.catalog import Alias, Entry, currencies_with
@@ -21,7 +22,8 @@ EARLIEST = -25567
 
 async def details(call: Call) -> Answer:
     entry = await current_entry(call.services, call.instrument)
-    return Answer(details_of(entry, call.instrument, call.services.clock.time()))
+    found = details_of(entry, call.instrument, call.services.clock.time())
+    return Answer({**found, "trackedBy": name_for(call.principal, entry.tracked_by)})
 
 
 async def rename(call: Call) -> Answer:

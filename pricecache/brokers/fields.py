@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any
 
 from pricecache.core.bars import day_number
-from pricecache.core.currencies import is_known
+from pricecache.core.currencies import ISO, is_known
 from pricecache.core.text import plain_text
 from pricecache.errors import Invalid
 
@@ -101,17 +101,19 @@ class Fields:
 
     def id(self, name: str, *, required: bool = True) -> str | None:
         """Kept to the letter."""
-        value = self._value(name, required)
-        if value is None:
-            return None
+        value = self._given.get(name)
         if isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value.isprintable():
             return value
+        if value is None:
+            if required:
+                self.missing(name)
+            return None
         self.fault(name, "invalid_value", f"an id is text of 1 to {LONGEST_ID} printable characters")
         return None
 
     def text(self, name: str, longest: int = LONGEST_NAME) -> str | None:
         """In one line; what is longer is cut. Nothing but blanks is None."""
-        value = self._value(name, required=False)
+        value = self._given.get(name)
         if value is None:
             return None
         if isinstance(value, str):
@@ -123,20 +125,26 @@ class Fields:
 
     def word(self, name: str, *, required: bool = False) -> str | None:
         """In small letters, for a choice of words."""
-        value = self._value(name, required)
-        if value is None:
-            return None
+        value = self._given.get(name)
         if isinstance(value, str) and len(value) <= 64:
             return value.strip().lower()
+        if value is None:
+            if required:
+                self.missing(name)
+            return None
         self.fault(name, "invalid_value", "this is a word")
         return None
 
     def amount(self, name: str, *, required: bool = False) -> Decimal | None:
         """A number, or a decimal as text, of less than 1e15; what is finer than 1e-12 is rounded."""
         value = self._given.get(name)
-        if type(value) is float and -_PLAIN < value < _PLAIN:
+        if type(value) is Decimal:
+            text = str(value)
+            if len(text) < _SHORT and "E" not in text and value.is_finite():
+                return value  # most are: no more than twelve digits behind the point
+        elif type(value) is float and -_PLAIN < value < _PLAIN:
             text = repr(value)
-            if len(text) < _SHORT and "e" not in text:  # most are: no more than twelve digits behind the point
+            if len(text) < _SHORT and "e" not in text:
                 return Decimal(text)
         value = self._value(name, required)
         if value is None:
@@ -169,9 +177,9 @@ class Fields:
         return None
 
     def currency(self, name: str) -> str | None:
-        value = self._value(name, required=False)
-        if value is None:
-            return None
+        value = self._given.get(name)
+        if value is None or (isinstance(value, str) and value in ISO):
+            return value
         found = value.strip() if isinstance(value, str) else ""
         found = found if is_known(found) else found.upper()
         if is_known(found):

@@ -57,11 +57,16 @@ def holdings_and_money(
         if len(several) > 1:
             remarks.append(Remark("holding_in_parts", several[-1].path, f"added up with {several[0].path}"))
         holding = _joined(several, security, units)
-        if holding.quantity < 0 and security.kind not in MAY_BE_SHORT:
-            faults.add(f"{several[0].path}.quantity", "negative_holding", f"of a {security.kind} there is none below 0")
+        note_impossible(holding.quantity, security, several[0].path, faults)
         if holding.quantity:
             found.append(holding)
     return tuple(found), money
+
+
+def note_impossible(quantity: Decimal, security: BrokerSecurity, path: str, faults: Faults) -> None:
+    """Note a balance below nothing of what there cannot be less of."""
+    if quantity < 0 and not security.is_money and security.kind not in MAY_BE_SHORT:
+        faults.add(f"{path}.quantity", "negative_holding", f"of a {security.kind} there is none below 0")
 
 
 def _joined(parts: Sequence[HoldingPart], security: BrokerSecurity, units: OptionUnits) -> BrokerHolding:

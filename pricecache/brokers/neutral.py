@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
 from pricecache.brokers.fields import Faults, Fields
-from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
+from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money, note_impossible
 from pricecache.brokers.limits import (
     MOST_ACCOUNTS,
     MOST_BALANCES,
@@ -170,7 +170,7 @@ class _Reading:
             given.unknown(_HOLDING)
             account, security = given.id("accountId"), given.id("securityId")
             quantity = given.amount("quantity", required=True)
-            price, value, cost = given.amount("price"), given.amount("value"), given.amount("costBasis")
+            price, value, cost = _price(given), given.amount("value"), given.amount("costBasis")
             day, currency = given.day("priceDate", self.today + 1), given.currency("currency")
             self._check(given, account, security)
             if given.is_sound and account is not None and security is not None and quantity is not None:
@@ -194,8 +194,10 @@ class _Reading:
             given.unknown(_BALANCE)
             day, account = given.day("date", latest, required=True), given.id("accountId")
             security, currency = given.id("securityId", required=False), given.currency("currency")
-            quantity, price = given.amount("quantity", required=True), given.amount("price")
+            quantity, price = given.amount("quantity", required=True), _price(given)
             default = self._check(given, account, security)
+            if quantity is not None and security in self.securities:
+                note_impossible(quantity, self.securities[security], given.path, self.faults)
             if security is None and currency is None:
                 given.missing("currency")
             if given.is_sound and day is not None and account is not None and quantity is not None:
@@ -226,6 +228,13 @@ class _Reading:
             else:
                 given.fault("securityId", "unknown_security", "securities has no security of this id")
         return currency
+
+
+def _price(given: Fields) -> Decimal | None:
+    price = given.amount("price")
+    if price is not None and price < 0:
+        given.fault("price", "price_negative", "a price is not negative")
+    return price
 
 
 def _by(one: _Dated, day: int) -> _Dated:

@@ -125,8 +125,7 @@ class _Reading:
         )
 
     def _accounts(self, part: Fields, institution: str | None) -> None:
-        for given in part.objects("accounts", MOST_ACCOUNTS):
-            name = given.id("account_id")
+        for given, name in _named_once(part, "accounts", MOST_ACCOUNTS, "account_id"):
             balances = given.object("balances")
             currency, balance, available, owed = "USD", None, None, None
             if balances is not None:
@@ -146,8 +145,7 @@ class _Reading:
                 self.balances[name] = spare, abs(debt), given.path
 
     def _securities(self, part: Fields) -> None:
-        for given in part.objects("securities", MOST_SECURITIES):
-            name = given.id("security_id")
+        for given, name in _named_once(part, "securities", MOST_SECURITIES, "security_id"):
             kind = _KINDS.get(given.word("type") or "", "other")
             price, code = given.amount("close_price"), self._currency(given)
             equivalent, option = given.flag("is_cash_equivalent"), self._option(given)
@@ -192,7 +190,7 @@ class _Reading:
         for given in part.objects("holdings", MOST_HOLDINGS, required=True):
             account, security = given.id("account_id"), given.id("security_id")
             quantity = given.amount("quantity", required=True)
-            price, value = given.amount("institution_price"), given.amount("institution_value")
+            price, value = self._price(given, "institution_price"), given.amount("institution_value")
             cost, day = given.amount("cost_basis"), given.day("institution_price_as_of", self.today + 1)
             currency = self._currency(given)
             self._known(given, account, security)
@@ -205,6 +203,13 @@ class _Reading:
                 price = value = cost = currency = None
             day = None if day is None else min(day, self.today)
             yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
+
+    def _price(self, given: Fields, name: str) -> Decimal | None:
+        price = given.amount(name)
+        if price is None or price >= 0:
+            return price
+        self.remarks.append(Remark("sign_corrected", f"{given.path}.{name}", "a price, below nothing"))
+        return -price
 
     def _known(self, given: Fields, account: str | None, security: str | None) -> None:
         if account is not None and account not in self.accounts:
@@ -256,7 +261,7 @@ class _Reading:
         day = given.day("date", self.today + 1, required=True)
         kind, subtype = given.word("type", required=True), given.word("subtype")
         quantity, amount = given.amount("quantity", required=True), given.amount("amount", required=True)
-        price, fees = given.amount("price"), given.amount("fees") or ZERO
+        price, fees = self._price(given, "price"), given.amount("fees") or ZERO
         cancels = given.id("cancel_transaction_id", required=False)
         note, currency = given.text("name", 500), self._currency(given)
         if kind is not None and kind not in TYPES:
@@ -319,6 +324,18 @@ class _Reading:
             security = None if row.security is None else self.securities[row.security]
             found += translated(row, security, self.units, self.remarks)
         return sorted(_once_paid(found), key=lambda row: (row.day, row.place))
+
+
+def _named_once(part: Fields, name: str, most: int, field: str) -> Iterator[tuple[Fields, str | None]]:
+    """Each object of a list with its id. Notes one whose id another object of this list has that says something else;
+    another answer may: it was given at another time."""
+    seen: dict[str, Fields] = {}
+    for given in part.objects(name, most):
+        found = given.id(field)
+        before = given if found is None else seen.setdefault(found, given)
+        if not given.is_same_as(before):
+            given.fault(field, "duplicate_id", f"{before.path} has this id and says something else")
+        yield given, found
 
 
 def _is_newest_first(pages: Sequence[Fields]) -> bool:

@@ -233,6 +233,8 @@ def _row(
     part: str | None = None,
 ) -> BrokerTransaction:
     own = unit(currency or row.currency)
+    if own != 1:
+        price, cash, fees = None if price is None else price * own, cash * own, fees * own
     return BrokerTransaction(
         id=row.id if part is None else f"{row.id}/{part}",
         account=row.account,
@@ -240,9 +242,9 @@ def _row(
         action=action,
         security=security,
         quantity=quantity,
-        price=None if price is None else price * own,
-        cash=cash * own,
-        fees=fees * own,
+        price=price,
+        cash=cash,
+        fees=fees,
         currency=major(currency or row.currency),
         note=row.name,
         place=row.place,

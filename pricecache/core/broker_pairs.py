@@ -49,7 +49,8 @@ class SplitRows(NamedTuple):
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
     `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
-    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one."""
+    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one. `renamed`: both
+    sides of what only got another id."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
@@ -162,13 +163,7 @@ def _transfers(
             into[_what(one), _size(one)].append(i)
     for i, one in sides:
         if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
-            free = [j for j in near if j not in found.taken and j not in found.renamed]
-            _match(rows, i, [j for j in free if _is_in_same_units(one, rows[j], prices)], found, days)
-
-
-def _is_in_same_units(one: BrokerRow, other: BrokerRow, prices: BrokerPrices) -> bool:
-    low, high = sorted((one.row.day, other.row.day))
-    return one.instrument is None or low == high or not prices.is_split(one.instrument, low, high)
+            _match(rows, i, near, found, days, prices)
 
 
 def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:
@@ -179,11 +174,18 @@ def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) 
 
 
 def _match(
-    rows: Sequence[BrokerRow], i: int, near: Sequence[int], found: Pairs, days: Mapping[Key, Sequence[int]]
+    rows: Sequence[BrokerRow],
+    i: int,
+    near: Sequence[int],
+    found: Pairs,
+    days: Mapping[Key, Sequence[int]],
+    prices: BrokerPrices,
 ) -> None:
     one = rows[i]
     for j in near:
         other = rows[j]
+        if j in found.taken or j in found.renamed or not _is_in_same_units(one, other, prices):
+            continue
         if one.account == other.account:
             if _is_renamed(one, other):
                 found.renamed.update((i, j))
@@ -194,6 +196,11 @@ def _match(
                 found.moved[i] = (j, day)
                 found.taken.add(j)
                 return
+
+
+def _is_in_same_units(one: BrokerRow, other: BrokerRow, prices: BrokerPrices) -> bool:
+    low, high = sorted((one.row.day, other.row.day))
+    return one.instrument is None or low == high or not prices.is_split(one.instrument, low, high)
 
 
 def _is_renamed(one: BrokerRow, other: BrokerRow) -> bool:
@@ -278,11 +285,8 @@ def _fitting(pots: Sequence[_Pot], one: BrokerRow) -> _Pot | None:
     if cost <= 0:
         return None
     slack = max(_NEAR, cost * _NEAR_SHARE)
-    near = [
-        pot
-        for pot in pots
-        if abs(pot.day - one.row.day) <= APART_DAYS
-        and pot.currency == one.row.currency
-        and pot.left >= max(cost - slack, cost / 2)
-    ]
+    low = bisect_left(pots, one.row.day - APART_DAYS, key=lambda pot: pot.day)
+    high = bisect_right(pots, one.row.day + APART_DAYS, key=lambda pot: pot.day)
+    least = max(cost - slack, cost / 2)
+    near = [pot for pot in pots[low:high] if pot.currency == one.row.currency and pot.left >= least]
     return min(near, key=lambda pot: (abs(pot.left - cost), abs(pot.day - one.row.day)), default=None)

@@ -29,8 +29,11 @@ def closings(
 
     Walks the rows of these instruments only. Pure, so safe in any thread.
     """
-    rest = _of(after, instruments)
-    gone = set(instruments) - _held(rest, market, day)
+    known = before.instruments().intersection(instruments)
+    if not known:
+        return []
+    rest = _of(after, known)
+    gone = known - _held(rest, market, day)
     if not gone:
         return []
     closed = gone & _held(_of(before, gone), market, day)

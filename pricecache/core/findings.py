@@ -23,14 +23,20 @@ REASONS: Mapping[str, str] = {
 }
 """Codes of findings that are an `adjustment` in the ledger (an expiry: a sale or a purchase at 0), and what its note
 says."""
+ONLY_TOLD = frozenset(
+    {
+        *("duplicate_row", "row_before_first_day", "row_after_holdings", "row_without_effect"),
+        *("row_without_security", "split_differs", "split_without_ratio", "money_not_reported", "no_price"),
+    }
+)
+"""Codes of findings that change no balance. Of the first three the row is left out."""
+CODES = ONLY_TOLD | REASONS.keys()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`code`: one of `REASONS`, with `external_id` of the adjustment and its signed `quantity` or `amount`; or one of
-    these, which change no balance: `duplicate_row` (left out), `row_before_first_day`, `row_after_holdings` (left
-    out), `row_without_effect`, `row_without_security`, `split_differs`,
-    `money_not_reported`, `no_price`.
+    `ONLY_TOLD`.
 
     `day`: days since 1970-01-01. `account`: the ledger's. `rows`: the broker's ids of the rows concerned.
     """

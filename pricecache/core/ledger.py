@@ -42,6 +42,7 @@ _AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "fx_rate", "ratio")
 _MAY_BE_ZERO = frozenset({"price", "fees", "taxes"})
 _MOST = Decimal(10) ** 15
 _FINEST = -12
+_SHORT = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,14 @@ class Transaction:
         object.__setattr__(self, "order", self.day * 4 + self._rank())
         object.__setattr__(self, "is_plain", self._is_plain())
 
+    def named(self, row_id: str) -> Transaction:
+        """The same under the id `row_id`: several times faster than to make it anew of its fields."""
+        copy = object.__new__(Transaction)
+        for put, value in zip(_PUT, _ALL(self), strict=True):  # past what keeps it from being changed
+            put(copy, value)
+        _PUT_ID(copy, row_id)
+        return copy
+
     def _is_plain(self) -> bool:
         """Whether quantity × price (or the amount) is all there is to it, but for its currency: the replay has a short
         way for such rows, which most are."""
@@ -113,6 +122,11 @@ class Transaction:
     def affects_from(self) -> int:
         """The first day whose history may change when this row is added or removed."""
         return self.day - SPLIT_DAYS if self.type == "split" else self.day
+
+
+_ALL = attrgetter(*Transaction.__slots__)
+_PUT = [getattr(Transaction, name).__set__ for name in Transaction.__slots__]
+_PUT_ID = _PUT[Transaction.__slots__.index("id")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +291,9 @@ def _numbers(row: Transaction) -> Iterator[tuple[str, str]]:
 
 
 def _is_too_fine(value: Decimal) -> bool:
+    text = str(value)
+    if len(text) < _SHORT and "E" not in text:
+        return False  # most are: no more than twelve digits behind the point
     exponent = value.normalize().as_tuple().exponent
     return bool(value) and (value.adjusted() < _FINEST or (isinstance(exponent, int) and exponent < _FINEST))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice, repeat
+from operator import is_
 from struct import Struct, error
 from typing import Any
 
@@ -30,7 +31,7 @@ from pricecache.errors import Corrupt
 
 _FRAME = Struct("<2sHI")
 _MAGIC = b"CP"
-_LEVEL, _STRATEGY = 6, zlib.Z_FILTERED
+_LEVEL, _STRATEGY = 4, zlib.Z_FILTERED  # level 6 takes a third longer for 3 % less
 _AMOUNTS = ("quantity", "cost", "local", "proceeds", "original", "dividends", "fees", "interest")
 
 
@@ -124,7 +125,8 @@ def _positions_in(columns: list[Any], lots: Iterable[Lot]) -> tuple[Held, ...]:
 def _lots_out(positions: Sequence[Held]) -> tuple[list[Any], bytes]:
     lots = [lot for held in positions for lot in held.lots]
     quantities, costs, locals_, days, ids = zip(*lots, strict=True) if lots else ((),) * 5
-    paid, own = _joined(costs), _joined(locals_)
+    paid = _joined(costs)
+    own = paid if all(map(is_, costs, locals_)) else _joined(locals_)
     columns: list[Any] = [_joined(quantities), paid, None if own == paid else own]
     dates = np.array(days, np.int64)
     places, order = _by_day(dates, [len(held.lots) for held in positions])

@@ -19,7 +19,7 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import MoneyWalk
 from pricecache.core.share_walk import Given, SharesWalked, ShareWalk
 
-_MOST_ATTEMPTS = 20
+_MOST_ATTEMPTS = 8
 _CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
 
 
@@ -112,16 +112,16 @@ class _Runs:
         left_out: frozenset[int] = frozenset()
         kept: frozenset[int] = frozenset()
         run = self._run(left_out, kept)
-        for _ in range(_MOST_ATTEMPTS):
+        for attempt in range(_MOST_ATTEMPTS):
             if not run.moved_by_money:
                 break
-            tried = frozenset({min(run.moved_by_money)})
+            tried = frozenset(run.moved_by_money if attempt == 0 else {min(run.moved_by_money)})
             other = self._run(left_out | tried, kept)
-            if other.contradictions > run.contradictions:
+            if other.contradictions <= run.contradictions:
+                left_out, run = left_out | tried, other
+            elif len(tried) == 1:
                 kept |= tried
                 run = self._run(left_out, kept)
-            else:
-                left_out, run = left_out | tried, other
         if run.moved_by_money:
             run = self._run(left_out, self.twins)
         return self._told(run)

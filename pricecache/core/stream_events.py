@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Channel = Literal["positions", "account", "trades", "orders", "prices"]
@@ -58,7 +58,8 @@ class EventsPage:
 
 def numbered(events: Sequence[StreamEvent], last: int) -> tuple[StreamEvent, ...]:
     """The same with consecutive numbers, the last of which is `last`."""
-    return tuple(replace(one, seq=number) for number, one in enumerate(events, last - len(events) + 1))
+    first = last - len(events) + 1
+    return tuple(StreamEvent(number, one.type, one.at, one.data) for number, one in enumerate(events, first))
 
 
 def channel_of(event_type: str) -> Channel:

@@ -92,11 +92,13 @@ class BrokerHomes:
 
     async def _make_accounts(self, connection: Connection, portfolio: Portfolio, accounts: list[BrokerAccount]) -> None:
         there = {one.id for one in await self._portfolios.accounts(portfolio.id)}
-        for one in accounts:
-            own = connection.accounts[one.id]
-            if own not in there:
-                facts = {"name": one.name, "institution": one.institution, "kind": one.kind, "isArchived": False}
-                await self._portfolios.create_account(portfolio, facts, self._clock.time(), own)
+        missing = {
+            own: {"name": one.name, "institution": one.institution, "kind": one.kind, "isArchived": False}
+            for one in accounts
+            if (own := connection.accounts[one.id]) not in there
+        }
+        if missing:
+            await self._portfolios.create_accounts(portfolio, missing, self._clock.time())
 
 
 def portfolio_facts(accounts: Iterable[BrokerAccount], name: str | None = None) -> dict[str, Any]:

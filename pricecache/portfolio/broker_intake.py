@@ -14,6 +14,7 @@ from pricecache.core.portfolios import Portfolio
 from pricecache.errors import NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
+from pricecache.portfolio.rewalking import Footings
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
@@ -50,12 +51,14 @@ class BrokerIntake:
         data: BrokerDataStore,
         homes: BrokerHomes,
         queue: ReconstructionQueue,
+        footings: Footings,
         clock: Clock,
     ) -> None:
         self._connections = connections
         self._data = data
         self._homes = homes
         self._queue = queue
+        self._footings = footings
         self._clock = clock
 
     async def post(
@@ -76,7 +79,7 @@ class BrokerIntake:
         connection, home = await self._homes.settle(connection, accounts, name=name, anew=portfolio is None)
         known = await self._queue.store.find(connection.id)
         is_known = known is not None and known.digest == posted.digest and known.portfolio == home.id and not force
-        if is_known and known is not None and known.state == "done":
+        if is_known and known is not None and known.state == "done" and self._footings.hold(known):
             return Taken(connection, known, True)
         if not is_known:
             await self._keep(connection.id, posted.data)

@@ -17,7 +17,7 @@ from pricecache.stores.bars import BarStore, Change
 BROKER_SOURCE = "broker"
 
 
-class BrokerPrices:
+class BrokerPriceWriter:
     """Writes what brokers say of prices. Loop-only."""
 
     def __init__(self, catalog: Catalog, bars: BarStore, clock: Clock) -> None:
@@ -25,13 +25,7 @@ class BrokerPrices:
         self._bars = bars
         self._clock = clock
 
-    async def write_broker_prices(
-        self, instrument: Instrument, prices: Mapping[int, Decimal], source: str = BROKER_SOURCE
-    ) -> int:
-        """`write_many` of one."""
-        return await self.write_many({instrument: prices}, source)
-
-    async def write_many(self, prices: Mapping[Instrument, Mapping[int, Decimal]], source: str = BROKER_SOURCE) -> int:
+    async def write(self, prices: Mapping[Instrument, Mapping[int, Decimal]], source: str = BROKER_SOURCE) -> int:
         """Lay prices by day (days since 1970-01-01), in the currency of the instrument, over the bars of each; returns
         how many days are new or have another price. What is there already commits nothing, what is no price (zero,
         negative, of a day to come) is left out, and a price that the user put in by hand stays.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from pricecache.core.bars import day_of
 from pricecache.core.ledger import Transaction
+from pricecache.errors import Conflict
 from pricecache.portfolio.planning import Incoming, LedgerView, Plan, affected_from, plan
+
+ROWS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +55,47 @@ def counts_of(found: Plan) -> RowCounts:
     return RowCounts(
         found.count("create"), found.count("update"), len(found.change.deleted), found.count("unchanged")
     )  # fmt: skip
+
+
+def own_row_conflict(
+    view: LedgerView, prefix: str, rows: Sequence[Transaction], faults: Iterable[Mapping[str, Any]]
+) -> Conflict | None:
+    """What to tell the user when `rows` cannot stand beside those of others in the ledger, with code
+    `own_row_conflicts`: which of the others are concerned. None where none is, so that it is no fault of theirs.
+
+    `faults`: as `Ledgers.attempt` raises them, of `rows` by number or of the others by id.
+    """
+    faults = list(faults)
+    named: dict[str, Transaction] = {}
+    for fault in faults:
+        place = fault.get("row")
+        held = None if place is not None else view.by_id.get(fault.get("id", ""))
+        at = rows[place] if place is not None else None if held is None else held.transaction
+        if at is not None:
+            own = [at] if held is not None else _others_of(view, prefix + "/", at)
+            named.update((row.id, row) for row in own)
+    if not named:
+        return None
+    told = "; ".join(map(_named, list(named.values())[:ROWS_NAMED]))
+    more = f" and {len(named) - ROWS_NAMED} more" if len(named) > ROWS_NAMED else ""
+    detail = f"A row of your own cannot stand beside what the broker says now ({faults[0]['detail'].rstrip('.')}): "
+    return Conflict(f"{detail}{told}{more}. Change it or take it out, and ask again.", code="own_row_conflicts")
+
+
+def _others_of(view: LedgerView, own: str, at: Transaction) -> list[Transaction]:
+    """The rows of others that moved what `at` moves, up to its day, the last one first."""
+    found = [
+        row.transaction
+        for row in view.rows
+        if row.transaction.day <= at.day
+        and row.transaction.instrument == at.instrument
+        and at.account in (row.transaction.account, row.transaction.to_account)
+        and not (row.transaction.external_id or "").startswith(own)
+    ]
+    return found[::-1]
+
+
+def _named(row: Transaction) -> str:
+    what = " ".join(str(one) for one in (row.type, row.quantity, row.instrument) if one is not None)
+    known_as = "" if row.external_id is None else f", externalId {row.external_id}"
+    return f"{what} on {day_of(row.day)} (id {row.id}{known_as})"

@@ -1,20 +1,16 @@
-"""The rows that a connection has put into a ledger, by their external ids, and how all of them are taken out."""
+"""How all rows that a connection has put into a ledger are taken out of it."""
 
 from __future__ import annotations
 
 from pricecache.errors import NotFound
+from pricecache.portfolio.broker_rows import exchange, prefix_of
 from pricecache.portfolio.ledger import Ledgers
-from pricecache.portfolio.planning import LedgerView, Plan, affected_from
+from pricecache.portfolio.planning import LedgerView, Plan
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection
 from pricecache.stores.ids import new_id
-from pricecache.stores.ledger import RACES, LedgerChange, LedgerMoved, gave_up
+from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
 from pricecache.stores.portfolios import PortfolioStore
-
-
-def prefix_of(connection_id: str) -> str:
-    """What the external id of every row that a connection has made begins with."""
-    return f"{connection_id}/"
 
 
 async def delete_rows(ledgers: Ledgers, portfolios: PortfolioStore, connection: Connection, by: str) -> int:
@@ -23,9 +19,9 @@ async def delete_rows(ledgers: Ledgers, portfolios: PortfolioStore, connection: 
     prefix, tried = prefix_of(connection.id), [0]
 
     def make(view: LedgerView, accounts: set[str]) -> Plan:
-        rows = [row for row in view.rows if (row.transaction.external_id or "").startswith(prefix)]
-        tried.append(len(rows))
-        return Plan(LedgerChange(deleted=rows, affected_from=affected_from(rows)))
+        planned = exchange(view, prefix, (), (), now=0.0)
+        tried.append(len(planned.change.deleted))
+        return planned
 
     assert connection.portfolio is not None
     for attempt in range(RACES):

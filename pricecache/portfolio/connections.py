@@ -107,7 +107,7 @@ class Connections:
         same connection.
 
         Raises `Invalid` with code `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code
-        `connected_by_another`.
+        `connected_by_another` or `connection_being_removed`.
         """
         plaid = self._require()
         box = await plaid.box()  # what cannot be kept is not asked for

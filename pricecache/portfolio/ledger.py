@@ -365,10 +365,15 @@ class Ledgers(LedgerReader):
     def _with_series(self, change: LedgerChange) -> LedgerChange:
         """With the ids of the instruments of its rows."""
 
+        rows = (*change.inserted, *change.replaced)
+        named = {one for row in rows if (one := row.transaction.instrument) is not None}
+        entries = {one: entry for one in named if (entry := self._catalog.find(one)) is not None}
+
         def known(row: Row) -> Row:
-            instrument = row.transaction.instrument
-            entry = None if instrument is None else self._catalog.find(instrument)
-            return replace(row, series=None if entry is None else entry.id)
+            one = row.transaction
+            entry = None if one.instrument is None else entries.get(one.instrument)
+            series = None if entry is None else entry.id
+            return Row(one, series, row.place, row.version, row.created_at, row.updated_at)
 
         return replace(
             change, inserted=list(map(known, change.inserted)), replaced=list(map(known, change.replaced))

@@ -15,7 +15,7 @@ from pricecache.core.catalog import Catalog
 from pricecache.core.currencies import major
 from pricecache.core.identifiers import cusip_in_isin, cusip_of, isin_of, isins_of_cusip, sedol_in_isin, sedol_of
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import PRICED_BY_BROKERS, Judged, MappingState, plain_name
+from pricecache.core.security_matching import CONFLICTED, PRICED_BY_BROKERS, Judged, MappingState, plain_name
 from pricecache.portfolio.candidates import Assessment, Assessor, Case, market_of, name_ratio, ticker_of
 from pricecache.stores.ids import new_id
 from pricecache.stores.instruments import InstrumentStore, Own
@@ -132,9 +132,10 @@ class Mapper:
     # for persons
 
     async def of_user(self, user: str) -> list[Seen]:
-        """The securities of a user's brokers, those used first first."""
+        """The securities of a user's brokers, by name."""
         await self._store.refresh()
-        return [self._seen_by(user, one) for one in (await self._store.of_user(user)).values()]
+        found = sorted((await self._store.of_user(user)).values(), key=_by_name)
+        return [self._seen_by(user, one) for one in found]
 
     async def of_everybody(self) -> list[Seen]:
         """What is known for everybody, the least certain first."""
@@ -231,7 +232,7 @@ class Mapper:
             return verdict
         reasons = (*verdict.reasons, judged.reasons[-1])
         if "price_differs" in judged.reasons[-1]:
-            return replace(verdict, state="review", confidence=min(verdict.confidence, 0.7), reasons=reasons)
+            return replace(verdict, state="review", confidence=min(verdict.confidence, CONFLICTED), reasons=reasons)
         return replace(verdict, is_checked=True, reasons=reasons)
 
     def _judge(self, work: _Work, assessed: Assessment) -> None:
@@ -407,6 +408,10 @@ def contradicts(one: BrokerSecurity, other: BrokerSecurity) -> bool:
     if ticker and other_ticker and ticker != other_ticker:
         return alike is None or alike < SIMILAR
     return alike is not None and alike < UNLIKE
+
+
+def _by_name(one: SymbolMapping) -> tuple[str, str]:
+    return (one.security.name or one.security.ticker or "").casefold(), one.id
 
 
 def _override_of(work: _Work) -> Target | None:

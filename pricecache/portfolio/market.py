@@ -106,6 +106,10 @@ class Markets:
             found[instrument] = PriceColumn(_ALWAYS_TRADED, self.currency_of(instrument), actions)
         return MarketData(found)
 
+    def ratios(self, entry: Entry) -> tuple[tuple[int, float], ...]:
+        """`(ex-date, new units for one old)` of its splits and rebases in effect, ascending."""
+        return tuple((action.ex_date, action.value) for action in _ratios(entry, self._today()))
+
     async def of(self, ledger: Ledger) -> MarketData:
         """All that `ledger` needs; what is not known is left out. Raises `Unavailable` while a calendar is built."""
         return (await self.view(ledger)).market
@@ -208,6 +212,11 @@ class Markets:
             return None
         known = {key: None if entry is None else self._facts(entry, today) for key, entry in found.items()}
         return known, self._settled(entries, self._clock.time())
+
+    def is_renamed(self, keys: Iterable[str]) -> bool:
+        """Whether any of what was called so has another symbol now."""
+        entries = ((key, self._catalog.find(_named(key))) for key in keys)
+        return any(entry is not None and entry.instrument.key != key for key, entry in entries)
 
     async def standings(self, entries: Sequence[Entry]) -> list[tuple[SeriesFacts, int]]:
         """What is known of each now, and the last day that only a new revision of it can change. Raises `Unavailable`

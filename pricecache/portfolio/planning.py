@@ -101,7 +101,7 @@ def plan(view: LedgerView, incoming: Iterable[Incoming], ids: Sequence[str], now
         held, given = _matched(view, one)
         new_id = ids[one.number]
         if held is None or held.id == new_id:
-            after = replace(given, id=new_id)
+            after = given.named(new_id)
             rows.append(PlannedRow(one.number, "create", None, after))
             if new_id not in view.by_id:
                 inserted.append(Row(after, None, view.state.places + len(inserted), 1, now, now))

@@ -18,17 +18,17 @@ from pricecache.core.currencies import major
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
-from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.reconstruction import Reconstruction, reconstruct
-from pricecache.errors import NotFound, PricecacheError, Unavailable
+from pricecache.core.walk_footing import WalkFooting
+from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
-from pricecache.portfolio.broker_prices import BrokerPrices
-from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, prefix_of
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
+from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
-from pricecache.portfolio.market import Markets
+from pricecache.portfolio.market import Markets, MarketView
 from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.planning import LedgerView, Plan
 from pricecache.portfolio.reconstruction_progress import ProgressTeller
@@ -78,7 +78,7 @@ class Reconstructor:
         sources: Sources,
         mapper: Mapper,
         prices: SecurityPrices,
-        own_prices: BrokerPrices,
+        own_prices: BrokerPriceWriter,
         instruments: InstrumentStore,
         markets: Markets,
         ledgers: Ledgers,
@@ -114,7 +114,9 @@ class Reconstructor:
         facts = await aside(rows, lambda: BrokerFacts.of(data))
         priced = await self._priced(connection, portfolio, facts, teller)
         teller.stage("walking")
-        found = await self._walk(connection, portfolio, data, facts, priced)
+        market = await self._market(portfolio, facts, priced)
+        walked = _footing(market, priced, facts.opening_day, data.day)
+        found = await self._walk(connection, portfolio, data, priced, market)
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
         counts = await self._store(attempt, portfolio, connection, found)
@@ -122,7 +124,8 @@ class Reconstructor:
         await self._materialise(portfolio)
         teller.end()
         seconds = teller.seconds
-        return await aside(rows, lambda: _outcome(connection, portfolio, data, priced, found, counts, seconds))
+        outcome = await aside(rows, lambda: _outcome(connection, portfolio, data, priced, found, counts, seconds))
+        return replace(outcome, walked=walked)
 
     async def _read(self, connection_id: str) -> tuple[Connection, Portfolio, BrokerData]:
         connection = await self._sources.connections.find(connection_id)
@@ -166,7 +169,7 @@ class Reconstructor:
             for name, one in found.items()
         }
         await self._make_own_known(connection.user, found, instruments, facts.first_uses)
-        await self._own_prices.write_many(
+        await self._own_prices.write(
             {
                 one: facts.prices[name]
                 for name, one in instruments.items()
@@ -191,33 +194,32 @@ class Reconstructor:
     # rows
 
     async def _walk(
-        self, connection: Connection, portfolio: Portfolio, data: BrokerData, facts: BrokerFacts, priced: _Priced
+        self, connection: Connection, portfolio: Portfolio, data: BrokerData, priced: _Priced, market: MarketView
     ) -> Reconstruction:
-        market = await self._market(portfolio, facts, priced)
         return await aside(
             len(data.transactions) + len(data.holdings),
             lambda: reconstruct(
                 data,
                 priced.instruments,
                 connection.accounts,
-                market,
+                market.market,
                 prefix_of(connection.id),
                 base=portfolio.rules.currency,
                 cost_basis=portfolio.rules.cost_basis,
             ),
         )
 
-    async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketData:
+    async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketView:
         nothing = Ledger.of((), portfolio.rules)
         more, units = set(priced.instruments.values()), {major(one) for one in facts.currencies}
         for _ in range(_CALENDAR_LOOKS):
             try:
-                return (await self._markets.view(nothing, more=more, currencies=units)).market
+                return await self._markets.view(nothing, more=more, currencies=units)
             except Unavailable as exc:
                 if exc.code != "calendar_loading":
                     raise
             await self._clock.sleep(_CALENDAR_SECONDS)
-        return (await self._markets.view(nothing, more=more, currencies=units)).market
+        return await self._markets.view(nothing, more=more, currencies=units)
 
     async def _allow(self, portfolio: Portfolio, found: Reconstruction) -> Portfolio:
         if not found.needs_short or portfolio.rules.allow_short:
@@ -231,7 +233,10 @@ class Reconstructor:
         incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
         prefix, now = prefix_of(connection.id), round(self._clock.time(), 3)
 
+        views: list[LedgerView] = []
+
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            views.append(view)
             planned = exchange(view, prefix, self._ledgers.accepted(view, incoming, accounts), ids, now)
             return replace(planned, change=replace(planned.change, companions=[attempt.holding]))
 
@@ -244,6 +249,10 @@ class Reconstructor:
                 await pause(number)
                 portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
                 await self._ledgers.tell_of(portfolio.id, change_id)
+            except Invalid as exc:
+                if (conflict := own_row_conflict(views[-1], prefix, rows, exc.rows)) is None:
+                    raise
+                raise conflict from exc
         raise gave_up()
 
     async def _materialise(self, portfolio: Portfolio) -> None:
@@ -257,6 +266,11 @@ class Reconstructor:
 
 
 # what is kept of it
+
+
+def _footing(market: MarketView, priced: _Priced, first_day: int, last_day: int) -> WalkFooting:
+    facts = [market.facts.get(one.key) for one in priced.instruments.values()]
+    return WalkFooting.of([one for one in facts if one is not None], priced.supply.awaited, first_day, last_day)
 
 
 def _outcome(

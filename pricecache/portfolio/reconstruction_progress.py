@@ -30,6 +30,7 @@ class ProgressTeller:
         self._entered = self._began
         self._stage = ""
         self._done, self._total = 0, 0
+        self._security: str | None = None
         self.seconds: dict[str, float] = {}
 
     def stage(self, name: str) -> None:
@@ -40,8 +41,9 @@ class ProgressTeller:
         self._say(low, message, None)
 
     def securities(self, done: int, total: int, security: str | None) -> None:
-        """So many securities have their prices; `security` is the one that got them last."""
+        """So many securities have their prices; `security` is the one that got them last, None: the one told before."""
         self._done, self._total = done, total
+        self._security = security = security or self._security
         low, high, message = STAGES["prices"]
         percent = low + (high - low) * done // max(total, 1)
         if security is not None:

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
 from pricecache.clock import Clock
+from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import PricecacheError, ProviderError, Unavailable
 from pricecache.stores.ledger import Companion
 from pricecache.stores.reconstruction_days import ReconstructionDays
@@ -44,11 +45,12 @@ _OUR_FAULT = "Our fault: the log has it."
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one: `result` as it is kept, JSON values by snake_case name; `findings`: all of them; `counts`: for
-    the metrics."""
+    the metrics; `walked`: what of the market it was made by, None where that does not matter."""
 
     result: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    walked: WalkFooting | None = None
 
 
 class Attempt:
@@ -92,7 +94,7 @@ class ReconstructionQueue:
     """Loop-only. `concurrency`: users at once, on all daemons together that share the database.
 
     What is asked for is durable when `request` returns, and is done by whoever comes to it first. `on_progress` is
-    given each state of those done here.
+    given each state of those done here, `on_done` the last one of each that was done.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ReconstructionQueue:
         self.failed = 0
         self.done = 0
         self.on_progress: Callable[[ReconstructionRecord], object] = lambda record: None
+        self.on_done: Callable[[ReconstructionRecord], object] = lambda record: None
 
     @property
     def running(self) -> int:
@@ -252,7 +255,8 @@ class ReconstructionQueue:
     async def _settle(self, claim: Claim, working: asyncio.Task[Outcome]) -> None:
         try:
             outcome = working.result()
-            record = await self.store.finish(claim, outcome.result, outcome.findings, self._clock.time())
+            now = self._clock.time()
+            record = await self.store.finish(claim, outcome.result, outcome.findings, now, outcome.walked)
         except ClaimLost:
             return
         except Exception as exc:  # one user's fault is not the next one's
@@ -262,6 +266,7 @@ class ReconstructionQueue:
                 log.info("reconstructions work again")
             self._is_failing = False
             self.done += 1
+            self.on_done(record)
             self._tell(record)
             await self._count(done=1, seconds=record.seconds, **outcome.counts)
 

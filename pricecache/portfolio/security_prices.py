@@ -21,12 +21,14 @@ PATIENCE_SECONDS = 150.0
 @dataclass(frozen=True, slots=True)
 class Supply:
     """What there is of prices: `cached` of `needed` instruments were there before. `unpriced`: those that nobody who
-    was asked has any price of; `pending`: those that nobody could be asked for, which will come by themselves."""
+    was asked has any price of; `pending`: those that nobody could be asked for, which will come by themselves;
+    `awaited`: the ids of the series of both."""
 
     needed: int
     cached: int
     unpriced: frozenset[Instrument]
     pending: frozenset[Instrument]
+    awaited: frozenset[int] = frozenset()
 
 
 class SecurityPrices:
@@ -67,17 +69,23 @@ class SecurityPrices:
         late = [entry.instrument for entry in followed.entries if _is_untried(entry)]
         if followed.run is None and late:
             runs.append(await self._start_run(BACKFILL_JOB, backfill_parameters(late), by))
-        await self._wait(runs, wanted, told)
+        waited = await self._wait(runs, wanted, told)
         if followed.run is not None and (late := [e.instrument for e in followed.entries if _is_untried(e)]):
-            await self._wait([await self._start_run(BACKFILL_JOB, backfill_parameters(late), by)], wanted, told)
+            await self._wait([await self._start_run(BACKFILL_JOB, backfill_parameters(late), by)], wanted, told, waited)
         bare = {one: entry for one in wanted if _is_bare(entry := self._catalog.find(one))}
         unpriced = frozenset(one for one, entry in bare.items() if entry is not None and _has_none(entry))
-        return Supply(len(wanted), len(cached), unpriced, frozenset(bare) - unpriced)
+        awaited = frozenset(entry.id for entry in bare.values() if entry is not None)
+        return Supply(len(wanted), len(cached), unpriced, frozenset(bare) - unpriced, awaited)
 
     async def _wait(
-        self, runs: Iterable[Any], wanted: Sequence[Instrument], told: Callable[[int, str | None], object]
-    ) -> None:
-        waited, done = 0.0, set[Instrument]()
+        self,
+        runs: Iterable[Any],
+        wanted: Sequence[Instrument],
+        told: Callable[[int, str | None], object],
+        waited: float = 0.0,
+    ) -> float:
+        """How long was waited by then, with what was `waited` before."""
+        done = set[Instrument]()
         for run in runs:
             while waited < PATIENCE_SECONDS:
                 is_over = await run.finished(LOOK_SECONDS)
@@ -87,6 +95,7 @@ class SecurityPrices:
                 told(len(done), come[-1].symbol if come else None)
                 if is_over:
                     break
+        return waited
 
     def _is_settled(self, one: Instrument) -> bool:
         entry = self._catalog.find(one)

@@ -223,7 +223,7 @@ class Wholes:
         dirty_from = self._ledgers.dirty_since(portfolio, state, stamp.generation)
         is_doubted = dirty_from is not None and dirty_from <= kept.through
         is_ours = (stamp.engine, stamp.rules) == (ENGINE_VERSION, portfolio.rules)
-        if stamp.generation > state.generation or is_doubted or not is_ours:
+        if stamp.generation > state.generation or is_doubted or not is_ours or self._markets.is_renamed(stamp.series):
             return None
         if before is not None and before.state.generation == state.generation:
             ledger, is_complete = before.ledger, before.is_complete

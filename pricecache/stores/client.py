@@ -62,7 +62,7 @@ class Index:
 ORDINARY = (
     *("series", "bar_years", "revisions", "actions"),
     *("portfolios", "accounts", "transactions", "ledger_state", "ledger_batches", "history", "history_heads"),
-    *("orders", "stream_events", "broker_data"),
+    *("orders", "stream_events", "broker_data", "reconstruction_findings"),
     *("snapshots", "snapshot_blocks", "snapshot_rosters", "snapshot_days", "snapshot_gone"),
 )
 TIME_SERIES: Mapping[str, Mapping[str, str]] = {
@@ -109,6 +109,8 @@ INDEXES = (
     Index("reconstructions", (("user", ASCENDING), ("_id", ASCENDING))),
     Index("reconstructions", (("portfolio", ASCENDING),)),
     Index("reconstructions", (("state", ASCENDING), ("queuedAt", ASCENDING))),
+    Index("reconstructions", (("walked.series", ASCENDING), ("walked.last", ASCENDING)), only_with="walked.series"),
+    Index("reconstructions", (("walked.awaited", ASCENDING),), only_with="walked.awaited"),
     Index("reconstructions", (("running", ASCENDING),), unique=True, only_with="running"),
     Index("reconstructions", (("slot", ASCENDING),), unique=True, only_with="slot"),
     Index("symbol_mappings", (("keys", ASCENDING),), unique=True),

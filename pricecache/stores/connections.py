@@ -129,7 +129,8 @@ class ConnectionStore:
         encrypted; of `public_token` only the digest is kept.
 
         One that is there already is opened by `sealed` from now on. Raises `Conflict` with code
-        `connected_by_another` when it is another user's.
+        `connected_by_another` when it is another user's, `connection_being_removed` while it is taken back at Plaid,
+        which ends what opens it whatever is said here.
         """
         facts = {"provider": "plaid", "portfolio": portfolio, "portfolioName": portfolio_name}
         born = _born(facts, now)
@@ -141,9 +142,18 @@ class ConnectionStore:
             "$inc": {"wants": 1},
         }
         try:
-            return await self._upserted({"item": item, "user": user}, opened)
+            return await self._upserted({"item": item, "user": user, "state": {"$ne": "removing"}}, opened)
         except DuplicateKeyError:
-            raise Conflict("Somebody else has connected these accounts.", code="connected_by_another") from None
+            raise await self._held(item, user) from None
+
+    async def _held(self, item: str, user: str) -> Conflict:
+        found = await self.by_item(item)
+        if found is not None and found.user != user:
+            return Conflict("Somebody else has connected these accounts.", code="connected_by_another")
+        return Conflict(
+            "This connection is being removed at Plaid: link the accounts anew in a minute.",
+            code="connection_being_removed",
+        )
 
     async def _upserted(self, key: Document, update: Document) -> Connection:
         for is_last in (False, True):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument
@@ -34,7 +35,12 @@ RACES = 40
 ROWS_AT_ONCE = 500
 """Rows that are decoded, or encoded, before the event loop gets its turn."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
-_AMOUNTS = ("quantity", "price", "amount", "fees", "taxes", "ratio")
+_OPTIONAL_NAMES = (
+    "series", "currency", "account", "toAccount", "exDate", "acquiredOn", "adjustedAsOf", "link", "externalId", "note",
+)  # fmt: skip
+_OPTIONAL = attrgetter("to_account", "ex_date", "acquired_on", "adjusted_as_of", "link", "external_id", "note")
+_AMOUNT_NAMES = ("fxRate", "quantity", "price", "amount", "fees", "taxes", "ratio")
+_AMOUNTS_OF = attrgetter("fx_rate", "quantity", "price", "amount", "fees", "taxes", "ratio")
 
 
 class LedgerMoved(Exception):
@@ -183,11 +189,14 @@ class LedgerStore:
                     last = await move_on(self._states, session, portfolio, base.generation, change.affected_from,
                                          places=places, events=len(change.events),
                                          corrects=change.corrects)  # fmt: skip
+                    # before the rows: what others write there all the time is then held for as long as those take
+                    for write in change.companions:
+                        await write(session)
                     for part in _operations(portfolio, change):
                         await self._transactions.bulk_write(part, session=session, ordered=False)
                     if pieces:
                         await self._batches.insert(portfolio, pieces, session)
-                    events = await self._write_beside(portfolio, change, last, session)
+                    events = await self._write_events(portfolio, change, last, session)
             except PyMongoError as exc:
                 raise as_moved(exc) from exc
         state = base.moved(change.affected_from, places, corrects=change.corrects)
@@ -203,18 +212,19 @@ class LedgerStore:
         try:
             async with self._client.start_session() as session, await session.start_transaction():
                 last = await count_events(self._states, session, portfolio, len(change.events))
-                return await self._write_beside(portfolio, change, last, session)
+                events = await self._write_events(portfolio, change, last, session)
+                for write in change.companions:
+                    await write(session)
+                return events
         except PyMongoError as exc:
             raise as_moved(exc) from exc
 
-    async def _write_beside(
+    async def _write_events(
         self, portfolio: str, change: LedgerChange, last: int, session: AsyncClientSession
     ) -> tuple[StreamEvent, ...]:
         events = numbered(change.events, last)
         if events:
             await self.events.insert(portfolio, change.id, events, session)
-        for write in change.companions:
-            await write(session)
         return events
 
     async def doubt(self, portfolio: str, day: int) -> None:
@@ -308,34 +318,18 @@ def state_of(document: Document) -> LedgerState:
 
 
 def _document(portfolio: str, row: Row) -> Document:
-    one = row.transaction
-    facts: Document = {
-        "symbol": None if one.instrument is None else one.instrument.symbol,
-        "market": None if one.instrument is None else one.instrument.market,
-        "series": row.series,
-        "currency": one.currency,
-        "fxRate": _text(one.fx_rate),
-        "account": one.account or None,
-        "toAccount": one.to_account,
-        "exDate": one.ex_date,
-        "acquiredOn": one.acquired_on,
-        "adjustedAsOf": one.adjusted_as_of,
-        "link": one.link,
-        "externalId": one.external_id,
-        "note": one.note,
-        **{name: _text(getattr(one, name)) for name in _AMOUNTS},
-    }
-    return {
-        "_id": one.id,
-        "portfolio": portfolio,
-        "day": one.day,
-        "place": row.place,
-        "type": one.type,
-        **{name: value for name, value in facts.items() if value is not None},
-        "version": row.version,
-        "createdAt": instant_of(row.created_at),
-        "updatedAt": instant_of(row.updated_at),
-    }
+    one, created_at = row.transaction, instant_of(row.created_at)
+    document: Document = {"_id": one.id, "portfolio": portfolio, "day": one.day, "place": row.place, "type": one.type}
+    if one.instrument is not None:
+        document["symbol"], document["market"] = one.instrument
+    optional = (row.series, one.currency, one.account or None, *_OPTIONAL(one))
+    document.update([(name, value) for name, value in zip(_OPTIONAL_NAMES, optional, strict=True) if value is not None])
+    for name, amount in zip(_AMOUNT_NAMES, _AMOUNTS_OF(one), strict=True):
+        if amount is not None:
+            document[name] = str(amount)
+    document["version"], document["createdAt"] = row.version, created_at
+    document["updatedAt"] = created_at if row.updated_at == row.created_at else instant_of(row.updated_at)
+    return document
 
 
 def row_of(document: Document) -> Row:
@@ -366,10 +360,6 @@ def row_of(document: Document) -> Row:
     )
     times = document["createdAt"].timestamp(), document["updatedAt"].timestamp()
     return Row(transaction, get("series"), document["place"], document["version"], *times)
-
-
-def _text(amount: Decimal | None) -> str | None:
-    return None if amount is None else str(amount)
 
 
 def _exact(text: str | None) -> Decimal | None:

@@ -186,27 +186,34 @@ class PortfolioStore:
 
     # accounts
 
-    async def create_account(
-        self, portfolio: Portfolio, facts: Mapping[str, Any], now: float, account_id: str | None = None
-    ) -> Account:
-        """`facts`: the stored fields of an account but for ids, version and times. `account_id`: a new id that somebody
-        has noted already, so that to ask again makes no second one. Raises `NotFound` when the portfolio goes
-        meanwhile."""
-        document = {"_id": account_id or new_id(), "portfolio": portfolio.id, **facts, **_born(now)}
+    async def create_account(self, portfolio: Portfolio, facts: Mapping[str, Any], now: float) -> Account:
+        """`facts`: the stored fields of an account but for ids, version and times. Raises `NotFound` when the portfolio
+        goes meanwhile."""
+        (made,) = await self.create_accounts(portfolio, {new_id(): facts}, now)
+        return made
+
+    async def create_accounts(
+        self, portfolio: Portfolio, wanted: Mapping[str, Mapping[str, Any]], now: float
+    ) -> list[Account]:
+        """The same of several at once, by new ids that somebody may have noted already: to ask again makes no second
+        ones."""
+        documents = [{"_id": name, "portfolio": portfolio.id, **facts, **_born(now)} for name, facts in wanted.items()]
+        missing = documents
         for attempt in range(RACES):
             try:
                 with self._heads.changing(portfolio.id):
                     async with self._client.start_session() as session, await session.start_transaction():
-                        # so that a deletion of the portfolio going on does not leave it behind
+                        # so that a deletion of the portfolio going on does not leave them behind
                         await move_on(self._states, session, portfolio.id, None, None)
-                        await self._accounts.insert_one(document, session=session)
+                        await self._accounts.insert_many(missing, session=session)
             except (PyMongoError, LedgerMoved) as exc:
                 await _again(exc, attempt)
                 await self.get(portfolio.owner, portfolio.id)
-                if await self._accounts.find_one({"_id": document["_id"]}) is not None:
-                    return _account(document)
-            else:
-                return _account(document)
+                there = set(await self._accounts.distinct("_id", {"_id": {"$in": list(wanted)}}))
+                missing = [one for one in documents if one["_id"] not in there]
+                if missing:
+                    continue
+            return [_account(document) for document in documents]
         raise gave_up()
 
     async def accounts(self, portfolio_id: str) -> list[Account]:

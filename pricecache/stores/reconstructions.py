@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from pricecache.core.walk_footing import WalkFooting
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.leases import is_gone
 from pricecache.stores.ledger import Companion, LedgerMoved
@@ -60,7 +61,8 @@ class ReconstructionRecord:
 
     `waiting` is a failed attempt that is made again at `not_before`. `is_wanted_again`: it was asked for once more
     while it runs. `digest`: what the data is known by that was asked for last, None where nobody knows. `seconds`: what
-    the attempts since it was asked for took. `result`: of the last one that was done, JSON values by snake_case name.
+    the attempts since it was asked for took. `result`: of the last one that was done, JSON values by snake_case name;
+    `walked`: what it walked by, None where that was not kept.
     """
 
     connection: str
@@ -80,6 +82,7 @@ class ReconstructionRecord:
     progress: Progress = field(default_factory=Progress)
     failure: Failure | None = None
     result: Mapping[str, Any] | None = None
+    walked: WalkFooting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class ReconstructionStore:
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
         self._records = database["reconstructions"]
         self._findings = database["reconstruction_findings"]
 
@@ -167,6 +171,24 @@ class ReconstructionStore:
         found = await self._records.find({"portfolio": portfolio, "state": {"$ne": "done"}}).sort("_id", 1).to_list()
         return [record_of(one) for one in found]
 
+    async def walked(self) -> AsyncIterator[ReconstructionRecord]:
+        """All of which it is known what they walked by."""
+        async for found in self._records.find({"walked.series": {"$exists": True}}):
+            yield record_of(found)
+
+    async def walked_by(self, series: int, since: int | None) -> AsyncIterator[ReconstructionRecord]:
+        """Those that go without the prices of a series, and with `since` (days since 1970-01-01) those that were told
+        of it and walked to that day or later."""
+        ways: list[Document] = [{"walked.awaited": series}]
+        if since is not None:
+            ways.append({"walked.series": series, "walked.last": {"$gte": since}})
+        async for found in self._records.find({"$or": ways}):
+            yield record_of(found)
+
+    async def awaited(self) -> list[int]:
+        """The series that some go without the prices of."""
+        return await self._records.distinct("walked.awaited", {"walked.awaited": {"$exists": True}})
+
     async def place(self, record: ReconstructionRecord) -> int | None:
         """How many users' turn comes before or at this one's, from 1 on; None when it does not wait in the queue."""
         if record.state != "queued":
@@ -228,7 +250,7 @@ class ReconstructionStore:
             "endedAt": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
-            "progress": {"$literal": _progress_fields(Progress(stage="reading"))},
+            "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
         }
         try:
             document = await self._records.find_one_and_update(
@@ -265,16 +287,28 @@ class ReconstructionStore:
         return write
 
     async def finish(
-        self, claim: Claim, result: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], now: float
+        self,
+        claim: Claim,
+        result: Mapping[str, Any],
+        findings: Sequence[Mapping[str, Any]],
+        now: float,
+        walked: WalkFooting | None = None,
     ) -> ReconstructionRecord:
-        """It is done; what was asked for meanwhile is queued again. Raises `ClaimLost`."""
+        """It is done, with its findings, in one step; what was asked for meanwhile is queued again. Raises
+        `ClaimLost`."""
         packed = await asyncio.to_thread(lambda: zlib.compress(orjson.dumps(list(findings[:FINDINGS_KEPT])), 1))
         kept = {"_id": claim.connection, "total": len(findings), "findings": packed}
         progress = _progress_fields(Progress(100, "done", "Done", None, *_counts(result)))
-        told = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}
-        record = await self._end(claim, "done", now, told)
-        await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True)
-        return record
+        told: Document = {"result": {"$literal": dict(result)}, "progress": {"$literal": progress}, "failure": None}
+        told["walked"] = {"$literal": None if walked is None else _walked_fields(walked)}
+
+        async def work(session: AsyncClientSession) -> ReconstructionRecord:
+            record = await self._end(claim, "done", now, told, session)
+            await self._findings.replace_one({"_id": claim.connection}, kept, upsert=True, session=session)
+            return record
+
+        async with self._client.start_session() as session:  # who reads that it is done reads what was found, too
+            return await session.with_transaction(work)
 
     async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
         """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""
@@ -291,9 +325,16 @@ class ReconstructionStore:
         told = {"attempts": {"$max": [0, {"$subtract": ["$attempts", 1]}]}}
         await self._records.update_one(_key(claim), _ended("queued", now, claim.at, told))
 
-    async def _end(self, claim: Claim, state: ReconstructionState, now: float, told: Document) -> ReconstructionRecord:
+    async def _end(
+        self,
+        claim: Claim,
+        state: ReconstructionState,
+        now: float,
+        told: Document,
+        session: AsyncClientSession | None = None,
+    ) -> ReconstructionRecord:
         document = await self._records.find_one_and_update(
-            _key(claim), _ended(state, now, claim.at, told), return_document=ReturnDocument.AFTER
+            _key(claim), _ended(state, now, claim.at, told), return_document=ReturnDocument.AFTER, session=session
         )
         if document is None:
             raise ClaimLost
@@ -397,7 +438,21 @@ def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
         ),
         failure=None if failure is None else Failure(failure["code"], failure["detail"], failure["at"].timestamp()),
         result=get("result"),
+        walked=None if get("walked") is None else _walked_from(document["walked"]),
     )
+
+
+def _walked_fields(walked: WalkFooting) -> Document:
+    """What is awaited stands there only where something is, so that the index has only that."""
+    ratios = {str(series): [list(one) for one in found] for series, found in walked.ratios.items()}
+    fields = {"first": walked.first_day, "last": walked.last_day, "series": sorted(walked.series), "ratios": ratios}
+    return {**fields, "awaited": sorted(walked.awaited)} if walked.awaited else fields
+
+
+def _walked_from(fields: Mapping[str, Any]) -> WalkFooting:
+    ratios = {int(series): tuple((day, value) for day, value in found) for series, found in fields["ratios"].items()}
+    facts = (frozenset(fields["series"]), ratios, frozenset(fields.get("awaited", ())))
+    return WalkFooting(fields["first"], fields["last"], *facts)
 
 
 def _seconds(instant: Any) -> float | None:

@@ -162,7 +162,7 @@ class SymbolMappingStore:
     # of users
 
     async def of_user(self, user: str) -> dict[str, SymbolMapping]:
-        """A user's securities by their one key, those used first first."""
+        """A user's securities by their one key, in the order of their ids."""
         found = await self._users.find({"user": user}).sort("_id", 1).to_list()
         return {document["keys"][0]: _mapping(document) for document in found}
 

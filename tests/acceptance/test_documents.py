@@ -64,6 +64,12 @@ def faulty_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) 
 
 
 @pytest.fixture(scope="module")
+def brokers_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
+    """As a stranger has it: on sample prices, open, and without any portfolio."""
+    yield from started(tmp_path_factory.mktemp("brokers"), mongod, "documents_brokers")
+
+
+@pytest.fixture(scope="module")
 def plaid_daemon(tmp_path_factory: pytest.TempPathFactory, mongod: TestMongod) -> Iterator[DaemonProcess]:
     """With keys of a fake Plaid that has one login, whose public token the manual shows."""
     with FakePlaid("client", "secret") as plaid:
@@ -113,7 +119,7 @@ def wait_for_another_second(daemon: DaemonProcess) -> None:
 def asked_by(block: Block) -> str:
     """The fixture of the daemon that a block is for."""
     if block.daemon:
-        return {"faulty files": "faulty_daemon", "plaid": "plaid_daemon"}[block.daemon]
+        return {"faulty files": "faulty_daemon", "plaid": "plaid_daemon", "brokers": "brokers_daemon"}[block.daemon]
     return "keyed_daemon" if "$KEY" in block.text or "$TOKEN" in block.text else "open_daemon"
 
 

@@ -431,7 +431,7 @@ async def test_a_payload_with_faults_changes_nothing_and_is_told(daemon: ApiDaem
     assert "quantity" in failure["detail"]
     _, report = await daemon.get(f"/cache/runs/{begun['runId']}", headers=BOB)
     assert report["failures"][0]["connectionId"] == connection
-    assert "quantity" not in str(report)  # runs are for everybody to read
+    assert "quantity" not in str(report)  # runs are for operators to read
     assert len((await kept(daemon, connection)).transactions) == 1203
 
 
@@ -646,6 +646,23 @@ async def test_it_is_ended_at_plaid_however_long_that_is_away(
     assert await due(daemon) == {"removed": 1}
     assert plaid.tokens() == []
     assert await database["connections"].count_documents({}) == 0
+
+
+async def test_what_is_being_removed_is_not_connected_until_it_is_gone(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    first = (await connect(daemon))["id"]
+    plaid.fail("slow", "item/remove")
+    assert (await daemon.call("DELETE", f"{BASE}/{first}", headers=ANN))[0] == 200
+    while not plaid.requests()["item/remove"]:
+        await asyncio.sleep(0.01)
+    status, problem = await daemon.call("POST", BASE, json={"publicToken": PUBLIC}, headers=ANN)
+    assert (status, problem["code"]) == (409, "connection_being_removed")
+    await fetched(daemon)
+    assert await database["connections"].count_documents({}) == 0
+    second = await connect(daemon)
+    assert second["id"] != first
+    assert (await one(daemon, second["id"]))["state"] == "active"
 
 
 @pytest.mark.parametrize("with_rows", [False, True])

@@ -90,7 +90,7 @@ async def test_a_background_task_that_dies_makes_the_daemon_unready_for_good(
             "bar-prices",
             "live-tracking",
         )
-        names = ("mongodb", "scheduler", *beside, *live, "reconstructions", "remapping")
+        names = ("mongodb", "scheduler", *beside, *live, "reconstructions", "remapping", "rewalking")
         assert await readiness(daemon, 200) == dict.fromkeys(names, "ok")
 
         async def dies() -> None:

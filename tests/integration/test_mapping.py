@@ -340,20 +340,20 @@ async def test_a_brokers_prices_are_bars_that_give_way_to_the_users(mapper: Mapp
     own = (await one(mapper, FUND, "local")).instrument
     prices = daemon.parts.broker_prices
     days = {TODAY - 3: Decimal("10.5"), TODAY - 1: Decimal("10.75"), TODAY + 9: Decimal(11), TODAY - 2: Decimal(0)}
-    assert await prices.write_broker_prices(own, days) == 2
+    assert await prices.write({own: days}) == 2
     entry = daemon.services.catalog.require(own)
     rev = entry.head.rev
-    assert await prices.write_broker_prices(own, days) == 0
+    assert await prices.write({own: days}) == 0
     assert entry.head.rev == rev
     path = f"/cache/historical/{own.symbol}?market=CUSTOM"
     bars = {"bars": [{"date": day_of(TODAY - 1).isoformat(), "close": 12}]}
     assert (await daemon.call("PUT", path, json=bars))[0] == 200
-    assert await prices.write_broker_prices(own, {TODAY - 1: Decimal("10.75"), TODAY - 4: Decimal(10)}) == 1
+    assert await prices.write({own: {TODAY - 1: Decimal("10.75"), TODAY - 4: Decimal(10)}}) == 1
     _, answer = await daemon.get(path)
     assert [bar["close"] for bar in answer["bars"]] == [10.0, 10.5, 12.0]
     await daemon.stored(AAPL)
     with pytest.raises(ValueError, match="priced by providers"):
-        await prices.write_broker_prices(AAPL, days)
+        await prices.write({AAPL: days})
 
 
 async def test_a_thousand_securities_are_mapped_from_what_is_kept(mapper: Mapper, providers: Providers) -> None:

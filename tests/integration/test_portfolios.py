@@ -580,6 +580,24 @@ async def test_a_renamed_instrument_stays_one_position(daemon: ApiDaemon) -> Non
     assert {row["symbol"] for row in await listed(daemon, portfolio)} == {"NEW"}
 
 
+async def test_a_renamed_instrument_stays_one_position_where_the_history_goes_on(daemon: ApiDaemon) -> None:
+    """What is kept of the days before has the former symbol, and a row of today casts no doubt on it."""
+    await priced(daemon, Instrument("OLD"), {TODAY - 11: 100.0})
+    portfolio = await made(daemon)
+    await add(daemon, portfolio, {**BUY, "symbol": "OLD", "date": "2026-11-09", "quantity": 2})
+    target = f"/api/portfolios/{portfolio}/holdings"
+    assert [one["symbol"] for one in (await daemon.get(target, headers=ANN))[1]["holdings"]] == ["OLD"]
+    body = {"to": "NEW", "on": "2026-11-10"}
+    status, _ = await daemon.call("POST", "/cache/symbols/OLD/rename", json=body, headers=ANN)
+    assert status == 200
+    await add(daemon, portfolio, {**BUY, "symbol": "NEW", "date": "2026-11-20", "quantity": 1})
+    held = (await daemon.get(target, headers=ANN))[1]["holdings"]
+    assert [(one["symbol"], one["quantity"]) for one in held] == [("NEW", 3)]
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}", headers=ANN)
+    _, computed = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}&useMaterialized=false", headers=ANN)
+    assert history["history"] == computed["history"]
+
+
 async def test_what_is_stored_is_exact(daemon: ApiDaemon, database: Any) -> None:
     portfolio = await made(daemon)
     await add(daemon, portfolio, {**BUY, "quantity": "10.50", "price": 0.1})

@@ -6,13 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from copy import deepcopy
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pricecache.background import cancelled
+from pricecache.core.actions import Action
+from pricecache.core.bars import day_number
 from pricecache.core.instruments import Instrument
+from pricecache.errors import ProviderError
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
 from tests.integration.api_daemon import ApiDaemon, api_daemon
@@ -84,7 +88,10 @@ async def daemon(database: Any) -> AsyncIterator[ApiDaemon]:
         for symbol in SYMBOLS:
             started.truth(Instrument(symbol), 60)
         parts = started.parts.reconstructions
-        tasks = [asyncio.create_task(work, name="beside") for work in (parts.queue.run(), parts.remapping.run())]
+        tasks = [
+            asyncio.create_task(work, name="beside")
+            for work in (parts.queue.run(), parts.remapping.run(), parts.rewalking.run())
+        ]
         yield started
         await parts.queue.stop()
         await cancelled(tasks)
@@ -392,6 +399,12 @@ async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
         daemon.parts.reconstructions.queue, listening
     ).tell
     found = await done(daemon, {"plaid": PLAID, "portfolioId": made["id"]})
+    async with asyncio.timeout(20):
+        while told[-1]["stage"] != "done":  # it is stored first, and told then
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while told[-1]["stage"] != "done":  # which is told once it is kept, and so seen
+            await asyncio.sleep(0.001)
     percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
     stages = list(dict.fromkeys(one["stage"] for one in told))
@@ -512,3 +525,128 @@ async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snap
     assert (last["date"], last["totalValue"]) == ("2026-11-20", row_of_day["totalValue"])
     _, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
     assert metrics["daily_snapshot_success_rate"] == 100
+
+
+async def put_split(daemon: ApiDaemon, date: str, ratio: float | None) -> None:
+    actions = [] if ratio is None else [{"date": date, "kind": "split", "ratio": ratio}]
+    status, answer = await daemon.call(
+        "PUT", "/cache/actions/AAPL?market=US", json={"actions": actions}, headers={"X-API-Key": "ops-key"}
+    )
+    assert status == 200, answer
+
+
+async def quantity_of(daemon: ApiDaemon, portfolio: str, symbol: str) -> float:
+    return sum(quantity for (one, _), quantity in (await holdings(daemon, portfolio)).items() if one == symbol)
+
+
+async def until(daemon: ApiDaemon, connection: str, by: str | None = "market") -> dict[str, Any]:
+    """Its status, once the reconstruction that nobody asked for has ended."""
+    store = daemon.parts.reconstructions.queue.store
+    async with asyncio.timeout(20):
+        while (record := await store.find(connection)) is None or (record.requested_by, record.state) != (by, "done"):
+            await asyncio.sleep(0.01)
+    return await ended(daemon, connection)
+
+
+async def test_a_split_that_becomes_known_afterwards_is_walked_through_by_itself(
+    daemon: ApiDaemon, database: Any
+) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    connection, portfolio = found["connectionId"], found["portfolioId"]
+    await put_split(daemon, "2026-10-20", 2)
+    await until(daemon, connection)
+    assert await quantity_of(daemon, portfolio, "AAPL") == 10
+    status, answer = await post(daemon, {"plaid": PLAID})
+    assert (status, answer["unchanged"]) == (200, True)
+    before = await database["reconstructions"].find_one({"_id": connection})
+    await put_split(daemon, "2025-01-02", 3)  # none that it walked through
+    await asyncio.sleep(0)
+    assert (await post(daemon, {"plaid": PLAID}))[0] == 200
+    assert (await database["reconstructions"].find_one({"_id": connection}))["startedAt"] == before["startedAt"]
+
+
+async def test_the_same_payload_is_not_unchanged_once_a_split_of_its_time_is_another(database: Any) -> None:
+    async with api_daemon(database, keys=KEYS) as daemon:
+        daemon.truth(Instrument("AAPL"), 60)
+        queue = daemon.parts.reconstructions.queue
+        working = asyncio.create_task(queue.run(), name="queue")
+        found = await done(daemon, NEUTRAL)
+        await put_split(daemon, "2026-11-10", 2)
+        status, answer = await post(daemon, NEUTRAL)
+        assert (status, answer["unchanged"]) == (202, False)
+        await ended(daemon, found["connectionId"])
+        assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 3
+        assert (await post(daemon, NEUTRAL))[0] == 200
+        await queue.stop()
+        await cancelled([working])
+
+
+async def test_a_split_that_nobody_lived_to_ask_for_is_seen_at_the_next_start(database: Any) -> None:
+    async with api_daemon(database, keys=KEYS) as daemon:
+        daemon.truth(Instrument("AAPL"), 60)
+        parts = daemon.parts.reconstructions
+        working = asyncio.create_task(parts.queue.run(), name="queue")
+        found = await done(daemon, NEUTRAL)
+        await put_split(daemon, "2026-11-10", 2)
+        await parts.queue.stop()
+        await cancelled([working])
+    async with api_daemon(database, keys=KEYS) as daemon:
+        await daemon.parts.instruments.load_all()
+        parts = daemon.parts.reconstructions
+        tasks = [asyncio.create_task(work, name="beside") for work in (parts.queue.run(), parts.rewalking.run())]
+        await until(daemon, found["connectionId"])
+        assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 3
+        await parts.queue.stop()
+        await cancelled(tasks)
+
+
+async def test_prices_that_come_later_are_walked_by_when_they_come(daemon: ApiDaemon) -> None:
+    aapl = Instrument("AAPL")
+    daemon.provider.script(aapl, *[ProviderError("away")] * 20)
+    found = await done(daemon, NEUTRAL)
+    assert found["result"]["securities"]["pending"] == ["AAPL:US"]
+    daemon.provider._scripts[aapl].clear()
+    daemon.truth(aapl, 60, [Action(day_number(date(2026, 11, 10)), "split", 2.0)])
+    daemon.clock.advance(3600)
+    body = {"symbol": "AAPL", "market": "US"}
+    status, answer = await daemon.call("POST", "/cache/backfill-symbol", json=body, headers={"X-API-Key": "ops-key"})
+    assert status in (200, 202), answer
+    again = await until(daemon, found["connectionId"])
+    assert again["result"]["securities"]["pending"] == []
+    assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 3
+
+
+def traded(name: str, date: str, kind: str, quantity: float) -> dict[str, Any]:
+    return {"id": name, "accountId": "1", "securityId": "A", "date": date, "type": kind, "quantity": quantity,
+            "price": 70}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("later", "held_now"), [(traded("2", "2026-11-15", "buy", 2), 3), (traded("2", "2026-11-16", "sell", 1), 2)]
+)
+async def test_a_row_of_the_users_own_that_cannot_be_any_more_is_named_and_nothing_is_stored(
+    daemon: ApiDaemon, later: dict[str, Any], held_now: float
+) -> None:
+    found = await done(daemon, NEUTRAL)
+    connection, portfolio = found["connectionId"], found["portfolioId"]
+    _, accounts = await daemon.get(f"/api/portfolios/{portfolio}/accounts", headers=ANN)
+    own = {"date": "2026-11-10", "type": "sell", "symbol": "AAPL", "quantity": 3, "price": 70, "externalId": "mine",
+           "accountId": accounts["accounts"][0]["id"]}  # fmt: skip
+    status, made = await daemon.call("POST", f"/api/portfolios/{portfolio}/transactions", json=own, headers=ANN)
+    assert status == 201, made
+    before = await rows_of(daemon, portfolio)
+    body = deepcopy(NEUTRAL)
+    body["transactions"].append(later)
+    body["holdings"][0]["quantity"] = held_now
+    status, _ = await post(daemon, body)
+    assert status == 202
+    failed = await ended(daemon, connection)
+    assert (failed["state"], failed["attempts"], failed["error"]["code"]) == ("failed", 1, "own_row_conflicts")
+    for part in ("sell 3 AAPL", "2026-11-10", made["ids"][0], "externalId mine"):
+        assert part in failed["error"]["detail"]
+    assert await rows_of(daemon, portfolio) == before
+    status, _ = await daemon.call("DELETE", f"/api/portfolios/{portfolio}/transactions/{made['ids'][0]}", headers=ANN)
+    assert status in (200, 204)
+    await post(daemon, {"connectionId": connection})
+    assert (await ended(daemon, connection))["state"] == "done"
+    assert await quantity_of(daemon, portfolio, "AAPL") == held_now

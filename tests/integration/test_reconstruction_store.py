@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pymongo.errors import WriteError
 
 from pricecache.stores.leases import new_owner
 from pricecache.stores.reconstruction_days import ReconstructionDays
@@ -161,6 +162,20 @@ async def test_progress_and_findings_are_kept(store: ReconstructionStore) -> Non
     await store.finish(claim, {"securities": {"total": 23}}, findings, START + 62)
     assert await store.findings("ann/1", 20, 10) == (25, findings[20:])
     assert await store.findings("ann/2", 0, 10) == (0, [])
+
+
+async def test_one_is_done_only_together_with_what_it_found(store: ReconstructionStore, database: Any) -> None:
+    await asked(store, "ann/1")
+    await store.finish(await claimed(store), {"a": 1}, [{"code": "x"}], START + 62)
+    await asked(store, "ann/1", 63)
+    claim = await claimed(store)
+    await database.command("collMod", "reconstruction_findings", validator={"total": {"$lt": 2}})
+    with pytest.raises(WriteError):
+        await store.finish(claim, {"a": 2}, [{"code": "y"}] * 2, START + 64)
+    record = await store.find("ann/1")
+    assert record is not None
+    assert (record.state, record.result) == ("running", {"a": 1})
+    assert await store.findings("ann/1", 0, 10) == (1, [{"code": "x"}])
 
 
 async def test_what_is_forgotten_is_lost_to_who_does_it(store: ReconstructionStore) -> None:

@@ -82,10 +82,10 @@ def codes_in(path: Path) -> Iterator[str]:
 
 
 def codes() -> list[str]:
-    from pricecache.core import doubt, plausibility
+    from pricecache.core import doubt, findings, plausibility
 
     found = {code for path in MODULES for code in codes_in(path)}
-    return sorted(found | set(wire._CODES.values()) | set(plausibility._DETAILS) | set(doubt._DETAILS))
+    return sorted(found | set(wire._CODES.values()) | set(plausibility._DETAILS) | set(doubt._DETAILS) | findings.CODES)
 
 
 def events() -> list[str]:

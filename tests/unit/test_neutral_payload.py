@@ -292,3 +292,23 @@ def test_a_payload_is_read_to_the_digit(drawn: list[tuple[str, Decimal, Decimal,
     for found, sent in zip(read(*rows).transactions, rows, strict=True):
         assert abs(found.quantity) == D(sent.get("quantity", 0))
         assert abs(found.cash) in (D(sent["amount"]), D(0))
+
+
+@pytest.mark.parametrize(("security", "fits"), [("s", True), ("o", True), ("m", True), ("f", False)])
+def test_only_what_can_be_sold_short_was_ever_held_below_nothing(security: str, fits: bool) -> None:
+    given = payload(balances=[{"date": "2026-10-30", "accountId": "a", "securityId": security, "quantity": -4}])
+    if fits:
+        (point,) = read_neutral(given, today=TODAY).waypoints
+        assert point.quantity == D(-4)
+    else:
+        assert refused(given) == [("balances[0].quantity", "negative_holding")]
+
+
+def test_prices_below_nothing_are_refused_wherever_they_stand() -> None:
+    place = {"accountId": "a", "securityId": "s", "quantity": 1, "price": -2}
+    given = payload(row(**BUY | {"price": -2}), holdings=[place], balances=[{"date": "2026-10-30", **place}])
+    assert sorted(refused(given)) == [
+        ("balances[0].price", "price_negative"),
+        ("holdings[0].price", "price_negative"),
+        ("transactions[0].price", "price_negative"),
+    ]

@@ -491,6 +491,32 @@ def test_an_id_with_two_meanings_is_refused() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "change"),
+    [("accounts", "account_id", {"name": "Other"}), ("securities", "security_id", {"ticker_symbol": "MSFT"})],
+)
+def test_an_id_that_is_listed_twice_with_two_meanings_is_refused(part: str, field: str, change: dict[str, str]) -> None:
+    given = payload()
+    given[part] = [*given[part], {**given[part][0], **change}]
+    number = len(given[part]) - 1
+    assert refused(given) == [(f"{part}[{number}].{field}", "duplicate_id")]
+    given[part][-1] = given[part][0]
+    assert read_plaid(given, [given], today=TODAY).accounts.keys() == {"a"}
+
+
+def test_pages_may_describe_an_account_or_a_security_otherwise() -> None:
+    given = payload()
+    page = {**given, "accounts": [{**account(), "name": "Other"}], "securities": [security(close_price=3)]}
+    assert read_plaid(given, [page], today=TODAY).accounts.keys() == {"a"}
+
+
+def test_a_price_below_nothing_is_put_right_and_told() -> None:
+    data = read(row(price=-100), holdings=[holding(price=-100, institution_value=1000)])
+    assert (data.transactions[0].price, data.holdings[0].price) == (D(100), D(100))
+    told = [one.path for one in data.remarks if one.code == "sign_corrected"]
+    assert told == ["holdings[0].institution_price", "investment_transactions[0].price"]
+
+
 @pytest.mark.parametrize(("name", "fits"), [("s", True), ("call", True), ("fund", False), ("btc", False)])
 def test_only_what_can_be_sold_short_may_be_held_below_nothing(name: str, fits: bool) -> None:
     given = payload(holdings=[holding(name, -5)])

@@ -27,6 +27,8 @@ def test_a_security_is_told_with_its_number_the_percent_of_all_and_the_time_that
         58, "prices", "Processing AAPL, 15 of 23 securities, 58 %", "AAPL", 15, 23, round(10 * 42 / 58, 1)
     )
     assert told[0].eta_seconds is None
+    teller.securities(15, 23, None)
+    assert told[-1] == told[-2]  # while nothing comes, what is said stays
     teller.stage("walking")
     teller.end()
     assert teller.seconds == {"reading": 2, "prices": 8, "walking": 0}

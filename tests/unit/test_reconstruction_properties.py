@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pricecache.core.backward import LATE_DAYS, SPECK
 from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
 from pricecache.core.currencies import major
-from pricecache.core.findings import REASONS
+from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
 from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.lots import ratio_of, scaled
@@ -24,7 +24,7 @@ from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.replay import replay
 from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, markets, true_worlds, worlds
 
-MORE = settings(max_examples=300, deadline=None)
+MORE = settings(max_examples=100, deadline=None)
 
 
 def made(data: BrokerData, market: MarketData, **more: Any) -> Reconstruction:
@@ -59,6 +59,7 @@ def test_forward_replay_gives_todays_holdings_exactly_and_money_to_the_cent(
 @given(worlds(), markets())
 def test_every_adjustment_is_explained_by_one_finding_of_its_size(data: BrokerData, market: MarketData) -> None:
     found = made(data, market)
+    assert {one.code for one in found.findings} <= CODES
     told = {one.external_id: one for one in found.findings if one.external_id is not None}
     assert len(told) == sum(one.external_id is not None for one in found.findings)
     rows = {row.external_id: row for row in found.transactions}
@@ -85,7 +86,7 @@ def test_rows_are_such_as_a_ledger_takes_and_the_same_in_every_run(data: BrokerD
 
 
 @pytest.mark.parametrize("method", ["lifo", "hifo", "average"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=worlds(), market=markets())
 def test_holdings_are_exact_by_other_cost_bases_too(method: Any, data: BrokerData, market: MarketData) -> None:
     found = made(data, market, cost_basis=method)
