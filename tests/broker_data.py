@@ -54,24 +54,31 @@ _ROWS = st.builds(
     st.sampled_from(BROKER_ACTIONS), st.none() | _SECURITY, _AMOUNT, st.none() | _AMOUNT, _AMOUNT, _AMOUNT, _AMOUNT,
     _CURRENCY, st.none() | _AMOUNT, st.none() | _TEXT,
 )  # fmt: skip
-_WAYPOINTS = st.builds(Waypoint, _DAY, _ACCOUNT, _AMOUNT, st.none() | _SECURITY, _CURRENCY, st.none() | _AMOUNT)
+_LATE = st.just(()) | st.tuples(st.tuples(_DAY, _AMOUNT))
+_WAYPOINTS = st.builds(
+    Waypoint, _DAY, _ACCOUNT, _AMOUNT, st.none() | _SECURITY, _CURRENCY, st.none() | _AMOUNT, _LATE
+)  # fmt: skip
 _REMARKS = st.builds(Remark, _TEXT, _TEXT, _TEXT)
 
 
 @st.composite
 def broker_data(draw: st.DrawFn, last: st.SearchStrategy[int] = _DAY) -> BrokerData:
     day = draw(last)
-    rows = [row for row in draw(st.lists(_ROWS, max_size=8, unique_by=lambda row: row.id)) if row.day <= day]
     named = draw(st.sets(_ACCOUNT, min_size=1))
+    rows = [row for row in draw(st.lists(_ROWS, max_size=8, unique_by=lambda row: row.id)) if row.day <= day]
+    rows = [row for row in rows if row.account in named]
+    held = draw(st.lists(_HOLDINGS, max_size=4, unique_by=lambda one: (one.account, one.security)))
+    money = draw(st.dictionaries(st.tuples(_ACCOUNT, _CURRENCY), _AMOUNT, max_size=3))
+    points = draw(st.lists(_WAYPOINTS, max_size=5))
     return BrokerData(
         day=day,
         first_day=min([draw(_DAY), day, *(row.day for row in rows)]),
         accounts={name: draw(accounts(name)) for name in sorted(named)},
         securities={name: draw(securities(name)) for name in ("s", "t", "u", "v")},
-        holdings=tuple(draw(st.lists(_HOLDINGS, max_size=4, unique_by=lambda one: (one.account, one.security)))),
-        money=draw(st.dictionaries(st.tuples(_ACCOUNT, _CURRENCY), _AMOUNT, max_size=3)),
+        holdings=tuple(one for one in held if one.account in named),
+        money={key: amount for key, amount in money.items() if key[0] in named},
         transactions=tuple(rows),
-        waypoints=tuple(one for one in draw(st.lists(_WAYPOINTS, max_size=5)) if one.day < day),
+        waypoints=tuple(one for one in points if one.day < day and one.account in named),
         remarks=tuple(draw(st.lists(_REMARKS, max_size=2))),
     )
 

@@ -117,7 +117,10 @@ class _Reading:
                 self._cash(given, name)
 
     def _cash(self, account: Fields, name: str) -> None:
-        for given in account.objects("cash", MOST_CURRENCIES):
+        listed = list(account.objects("cash", MOST_CURRENCIES))
+        if account.has("cash") and not listed:  # it says that there is none
+            self.money[name, self.accounts[name].currency] = ZERO
+        for given in listed:
             currency, amount = given.currency("currency"), given.amount("amount", required=True)
             if currency is None:
                 given.missing("currency")

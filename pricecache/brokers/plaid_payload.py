@@ -46,6 +46,7 @@ _KINDS: Mapping[str, SecurityKind] = {
 }
 _MAY_BE_MONEY = frozenset({"cash", "mutual_fund", "etf", "other"})
 _OF_INVESTMENTS = frozenset({"investment", "brokerage", None})
+_DEPOSITS = frozenset({"contribution", "deposit", "withdrawal"})
 _CASH_TICKER = "CUR:"
 _NEAR_ONE = Decimal("0.001")
 
@@ -75,7 +76,7 @@ class _Reading:
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
-        self.balances: dict[str, tuple[Decimal, Decimal, str]] = {}
+        self.balances: dict[str, tuple[Decimal | None, Decimal, str]] = {}
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
@@ -107,7 +108,7 @@ class _Reading:
         self._settle_options(parts, rows)
         held_now, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)
         self.faults.raise_any()
-        self._add_unlisted_cash(held_now, money)
+        self._add_unlisted_cash(held_now, money, {row.account for row in rows if row.subtype in _DEPOSITS})
         translated_rows = self._translated(rows)
         day = self.today
         first = min((row.day for row in translated_rows), default=day)
@@ -141,7 +142,7 @@ class _Reading:
                 title = given.text("name") or given.text("official_name") or name
                 own = None if balance is None else balance * unit(currency)
                 self.accounts[name] = BrokerAccount(name, title, institution, kind, major(currency), own)
-                spare, debt = (available or ZERO) * unit(currency), (owed or ZERO) * unit(currency)
+                spare, debt = None if available is None else available * unit(currency), (owed or ZERO) * unit(currency)
                 self.balances[name] = spare, abs(debt), given.path
 
     def _securities(self, part: Fields) -> None:
@@ -276,9 +277,10 @@ class _Reading:
             currency, note, cancels, given.path, place, not is_known(currency),
         )  # fmt: skip
 
-    def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money) -> None:
+    def _add_unlisted_cash(self, holdings: Sequence[BrokerHolding], money: Money, paid_into: set[str]) -> None:
         """Some institutions list no cash, or none that is owed. It is what an account is worth beyond what is listed,
-        if the balances say the same of it."""
+        if the balances say the same of it. That there is none counts where money is told of otherwise, too: pension
+        plans say so that tell of no contributions."""
         for name, (available, owed, path) in self.balances.items():
             one = self.accounts[name]
             own = [held for held in holdings if held.account == name]
@@ -287,7 +289,8 @@ class _Reading:
             listed = money.get((name, one.currency))
             worth = sum((held.quantity * held.price for held in own if held.price is not None), listed or ZERO)
             beyond, near = one.balance - worth, CENT * (len(own) + 1)
-            if listed is None and available and abs(beyond - available) <= near:
+            is_told = available or (available is not None and name in paid_into)
+            if listed is None and available is not None and is_told and abs(beyond - available) <= near:
                 money[name, one.currency] = available
             elif owed and abs(beyond + owed) <= near:
                 money[name, one.currency] = (listed or ZERO) - owed

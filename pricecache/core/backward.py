@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 from pricecache.core.broker_prices import FINEST
@@ -56,8 +58,10 @@ class Correction(NamedTuple):
 class Task:
     """`quantity`: at the end of day `day`. `first_day`: the walk ends before it. `splits`: the market's, `(day, ratio)`
     ascending. `split_rows`: the broker's, ascending. `waypoints`: `(day, quantity)`. `twins`: of `moves`, those that
-    are said twice, either of which may be wrong. `may_be_negative`: always; `shorts`: where that is shown. `late_days`: for how long the balance may be below zero for want of a
-    row that is posted late. `smallest`: what counts as nothing."""
+    are said twice, either of which may be wrong. `may_be_negative`: always; `shorts`: where that is shown. `late_days`:
+    for how long the balance may be below zero for want of a row that is posted late. `smallest`: what counts as
+    nothing. `late`: by day of a waypoint, what rows up to it move that were not known when it was said,
+    `(day, quantity)` ascending, in the units of their day."""
 
     quantity: Decimal
     day: int
@@ -72,6 +76,7 @@ class Task:
     late_days: int = 0
     smallest: Decimal = ZERO
     code: str = "quantity_unexplained"
+    late: Mapping[int, Sequence[tuple[int, Decimal]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -331,20 +336,29 @@ class _Pass:
 
     def _compare(self, day: int) -> _Again | None:
         """None when the walk passes through the waypoint, else what puts it right."""
-        wanted = self.waypoints[day]
+        wanted = self._wanted(day)
         until = self.anchors[bisect_right(self.anchors, day)]
-        is_near = any(self._is_near(one, wanted) for one in self._around(day))
-        difference = ZERO if is_near else wanted - self.quantity
+        is_near = any(self._is_near(one, other) for one in self._around(day) for other in wanted)
+        difference = ZERO if is_near else min((one - self.quantity for one in wanted), key=abs)
         between = self._contradictions(day, until)
         twin = self._twin_in_gap(Fraction(difference) * self.ratio, between, day, until)
         if twin is not None:
             return _Again(left_out=twin)
         if is_near:
             return None
-        if self.points and wanted >= 0 and (again := self._explain(day)):
+        if self.points and wanted[0] >= 0 and (again := self._explain(day)):
             return again
         correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
+
+    def _wanted(self, day: int) -> list[Decimal]:
+        """What the waypoint can mean: of the rows that came after it, it has none, the first ones, or all but them."""
+        said, late = self.waypoints[day], self.task.late.get(day, ())
+        moved = [scaled(quantity, self._split_between(then, day)) for then, quantity in late]
+        return [said, *(said + one for one in (*accumulate(reversed(moved)), *accumulate(moved[:-1])))]
+
+    def _split_between(self, day: int, until: int) -> Fraction:
+        return prod((ratio for then, ratio in self.task.splits if day < then <= until), start=Fraction(1))
 
     def _contradictions(self, day: int, until: int) -> list[Correction]:
         codes = (self.task.code, "rounding")
@@ -385,7 +399,8 @@ class _Pass:
         expires = self.task.shorts.expires if self.task.shorts is not None else None
         if difference > 0 and expires is not None and day < expires <= until:
             size = Fraction(difference) * self.ratio
-            return Correction(expires, -scaled(Decimal(1), size / self._ratio_on(expires)), "expiry_missing")
+            quantity = scaled(Decimal(1), size / self._ratio_on(expires)) or FINEST
+            return Correction(expires, -quantity, "expiry_missing")
         if difference > 0:
             at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
@@ -432,6 +447,7 @@ class _Pass:
         if expired and shorts.expires is not None:
             quantity = scaled(Decimal(1), expired / self._ratio_on(shorts.expires))
             corrections.append(Correction(shorts.expires, quantity, "expiry_missing"))
+        corrections = [one for one in corrections if one.quantity]
         if not corrections:
             return None
         return _Again(forced=[*self.walked.corrections, *corrections], settled_day=since, is_of_shorts=True)

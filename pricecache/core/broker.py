@@ -22,7 +22,8 @@ ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccount:
-    """An account as its broker names it. `balance`: what the broker says all of it is worth, in `currency`."""
+    """An account as its broker names it. `balance`: what the broker says all of it is worth, in `currency`. `told_on`:
+    the day at whose end all that is known of it was so, where nothing was said of it since; None: that of the data."""
 
     id: str
     name: str
@@ -30,6 +31,7 @@ class BrokerAccount:
     kind: str | None = None
     currency: str = "USD"
     balance: Decimal | None = None
+    told_on: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class BrokerTransaction:
 @dataclass(frozen=True, slots=True)
 class Waypoint:
     """What the broker said was held at the end of `day`, or near it: so much of `security`, or, where that is None, so
-    much money in `currency`."""
+    much money in `currency`. `late`: what the rows up to `day` that became known only later move, each day's together,
+    `(day, quantity)` ascending, in the units of their day: it may have been in the balance already, or not yet."""
 
     day: int
     account: str
@@ -120,6 +123,7 @@ class Waypoint:
     security: str | None = None
     currency: str = "USD"
     price: Decimal | None = None
+    late: tuple[tuple[int, Decimal], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ class BrokerData:
     """Everything a broker said of a user's accounts at the end of `day` (days since 1970-01-01).
 
     `first_day`: from when on `transactions` has every row. Holdings of money are in `money`, by account and currency,
-    and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, by day.
+    and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, by day. What is
+    held in an account that was `told_on` an earlier day is so of that day, in its units.
     """
 
     day: int

@@ -126,17 +126,6 @@ class Reader:
         facts = {"currency": row.currency, "account": account, "external_id": name, "note": row.note, **other}
         day, what_of = facts.pop("day", row.day), facts.pop("instrument", instrument)
         self.rows.append(Transaction(day, what, what_of, quantity, price, amount, fees, taxes, **facts))
-
-    def _add(self, what: TransactionType, kind: str = "t", **fields: Any) -> None:
-        one, row = self._one, self._one.row
-        day, instrument = fields.pop("day", row.day), fields.pop("instrument", one.instrument)
-        currency, note = fields.pop("currency", row.currency), fields.pop("note", row.note)
-        name = self._names.name(kind, row.id)
-        self.rows.append(
-            Transaction(
-                day, what, instrument, currency=currency, account=one.account, external_id=name, note=note, **fields
-            )
-        )
         self.sources.append(self._source)
 
     def _tell(self, code: str, detail: str, **facts: Any) -> None:

@@ -75,7 +75,8 @@ class MoneyWalk:
         self._today: dict[Purse, Decimal] = defaultdict(lambda: ZERO)
         for (account, currency), amount in data.money.items():
             self._today[accounts[account], major(currency)] += amount * unit(currency)
-        self._reported = frozenset(self._today)
+        told = ((accounts[one.account], major(one.currency)) for one in data.waypoints if one.security is None)
+        self._reported = frozenset((*self._today, *told))
 
     def run(self, rows: Iterable[Transaction], sources: Iterable[int]) -> MoneyWalked:
         """`rows`: everything else of the ledger, with the place of the broker's row that each is of, or -1."""
@@ -91,13 +92,13 @@ class MoneyWalk:
 
     def _purse(self, purse: Purse, moves: Sequence[Move]) -> None:
         smallest = Decimal(1).scaleb(-digits(purse[1])) / 2
-        waypoints = self._waypoints(purse)
+        waypoints, late = self._waypoints(purse)
         today = self._today.get(purse, ZERO)
         owes = purse[0] in self._borrowers or today < -smallest or any(one < -smallest for _, one in waypoints)
         twins = [one for one in moves if one.source in self._twins] if self._twins else []
         task = Task(
             today, self._data.day, self._data.first_day, moves, waypoints=waypoints, twins=twins,
-            may_be_negative=owes, late_days=SETTLED_DAYS, smallest=smallest, code="cash_unexplained",
+            may_be_negative=owes, late_days=SETTLED_DAYS, smallest=smallest, code="cash_unexplained", late=late,
         )  # fmt: skip
         walked = walk(task)
         if purse in self._reported:
@@ -105,12 +106,14 @@ class MoneyWalk:
         elif walked.corrections or abs(walked.opening) > smallest:
             self._unreported(purse, moves)
 
-    def _waypoints(self, purse: Purse) -> list[tuple[int, Decimal]]:
+    def _waypoints(self, purse: Purse) -> tuple[list[tuple[int, Decimal]], Mapping[int, Sequence[tuple[int, Decimal]]]]:
         found: dict[int, Decimal] = defaultdict(lambda: ZERO)
+        late: dict[int, list[tuple[int, Decimal]]] = defaultdict(list)
         for one in self._data.waypoints:
             if one.security is None and (self._accounts[one.account], major(one.currency)) == purse:
                 found[one.day] += one.quantity * unit(one.currency)
-        return sorted(found.items())
+                late[one.day] += one.late
+        return sorted(found.items()), late
 
     def _put_down(self, purse: Purse, walked: Walked, smallest: Decimal) -> None:
         day = self._data.first_day - 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from pricecache.core.broker import BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction
+from pricecache.core.broker import BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction, Waypoint
 
 
 def in_same_units(one: BrokerData, other: BrokerData) -> tuple[BrokerData, BrokerData]:
@@ -31,10 +31,7 @@ def _as_in(data: BrokerData, known: Mapping[str, BrokerSecurity]) -> BrokerData:
         },
         holdings=tuple(_holding(one, in_one.get(one.security, 1)) for one in data.holdings),
         transactions=tuple(_row(one, in_one.get(one.security, 1)) for one in data.transactions),
-        waypoints=tuple(
-            one if one.security not in in_one else replace(one, quantity=one.quantity * in_one[one.security])
-            for one in data.waypoints
-        ),
+        waypoints=tuple(_waypoint(one, in_one.get(one.security, 1)) for one in data.waypoints),
     )
 
 
@@ -52,6 +49,13 @@ def _row(one: BrokerTransaction, in_one: int) -> BrokerTransaction:
         return one
     price = _each(one.price, in_one) if one.cash else one.price  # made of the cash, or that of one option
     return replace(one, quantity=one.quantity * in_one, price=price)
+
+
+def _waypoint(one: Waypoint, in_one: int) -> Waypoint:
+    if in_one == 1:
+        return one
+    late = tuple((day, quantity * in_one) for day, quantity in one.late)
+    return replace(one, quantity=one.quantity * in_one, late=late)
 
 
 def _each(price: Decimal | None, in_one: int) -> Decimal | None:

@@ -9,6 +9,7 @@ from decimal import Decimal, localcontext
 from operator import attrgetter
 
 from pricecache.core.broker import BrokerData, BrokerTransaction
+from pricecache.core.broker_carried import carried
 from pricecache.core.broker_pairs import BrokerRow, Key, pairs_of
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_rows import Names, Reader
@@ -99,9 +100,9 @@ class _Runs:
         base: str,
         cost_basis: CostBasis,
     ) -> None:
-        self.data, self.instruments, self.accounts = data, instruments, accounts
+        self.data, self.instruments, self.accounts = carried(data, instruments, market), instruments, accounts
         self.market, self.prefix, self.base, self.cost_basis = market, prefix, base, cost_basis
-        self.prices = BrokerPrices(data, instruments, market)
+        self.prices = BrokerPrices(self.data, instruments, market)
         self.outside: list[Finding] = []
         self.rows = self._rows()
         self.twins = self._twins()

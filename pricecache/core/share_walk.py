@@ -73,6 +73,7 @@ class ShareWalk:
         self._today: dict[Key, Decimal] = defaultdict(lambda: ZERO)
         self._bases: dict[Key, Basis | None] = {}
         self._waypoints: dict[Key, dict[int, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
+        self._late: dict[Key, dict[int, list[tuple[int, Decimal]]]] = defaultdict(lambda: defaultdict(list))
         self._moves: dict[Key, list[Move]] = defaultdict(list)
         self._contracts: dict[Instrument, int | None] = {}
         self._sold_short: dict[Key, set[int]] = defaultdict(set)
@@ -115,6 +116,7 @@ class ShareWalk:
             if point.security is not None:
                 key = given.accounts[point.account], given.instruments[point.security]
                 self._waypoints[key][point.day] += fitted(point.quantity)
+                self._late[key][point.day] += point.late
 
     def _evidence(self) -> None:
         """Of short positions: what may be written, and rows that say that they sell short or buy back."""
@@ -176,7 +178,7 @@ class ShareWalk:
             Task(
                 self._today.get(key, ZERO), data.day, data.first_day, moves, market, split_rows,
                 sorted(self._waypoints[key].items()) if key in self._waypoints else (), twins,
-                shorts=self._shorts(key),
+                shorts=self._shorts(key), late=self._late.get(key, {}),
             )
         )  # fmt: skip
         self._found.walks[key] = walked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 
 from pricecache.clock import Clock
@@ -113,7 +113,7 @@ class BrokerIntake:
             kept, version = data, 0
             if before is not None:
                 known, version = before
-                kept = await asyncio.to_thread(_joined, known, data)
+                kept = await asyncio.to_thread(merged, known, data)
             try:
                 await self._data.save(connection, kept, version)
             except VersionMismatch:
@@ -123,18 +123,3 @@ class BrokerIntake:
                 continue
             await self._connections.received(connection, self._clock.time(), kept.first_day)
             return
-
-
-def _joined(before: BrokerData, after: BrokerData) -> BrokerData:
-    """Accounts that a payload says nothing of are as they were: somebody may post those of one bank at a time."""
-    if before.day <= after.day:
-        others = tuple(one for one in before.holdings if one.account not in after.accounts)
-        money = {key: amount for key, amount in before.money.items() if key[0] not in after.accounts}
-        used = {one.security: before.securities[one.security] for one in others if one.security in before.securities}
-        after = replace(
-            after,
-            holdings=(*others, *after.holdings),
-            money={**money, **after.money},
-            securities={**used, **after.securities},
-        )
-    return merged(before, after)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -148,7 +149,11 @@ class Reconstructor:
 
         async def mapped() -> dict[str, Mapped]:
             return await self._mapper.map(
-                facts.securities, user=connection.user, prices=facts.latest, used_from=facts.first_uses
+                facts.securities,
+                user=connection.user,
+                prices=facts.latest,
+                used_from=facts.first_uses,
+                since_before=facts.since_before,
             )
 
         found = await mapped()
@@ -243,7 +248,8 @@ class Reconstructor:
         for number in range(RACES):
             change_id = new_id()
             try:
-                return counts_of(await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming)))
+                planned = await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming))
+                return await aside(len(incoming), partial(counts_of, planned))
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)

@@ -112,6 +112,8 @@ def _columns(kind: type, rows: Sequence[Any]) -> dict[str, list[Any]]:
             values = [None if value is None else str(value) for value in values]
         elif name == "option":
             values = [None if value is None else _option_out(value) for value in values]
+        elif name == "late":
+            values = [[[day, str(quantity)] for day, quantity in value] for value in values]
         columns[name] = values
     return columns
 
@@ -126,6 +128,8 @@ def _rows(kind: type, columns: Mapping[str, list[Any]]) -> Iterator[Any]:
             values = [None if value is None else Decimal(value) for value in values]
         elif name == "option":
             values = [None if value is None else _option_in(*value) for value in values]
+        elif name == "late":
+            values = [tuple((day, Decimal(quantity)) for day, quantity in value) for value in values]
         read.append(values)
     for row in zip(*read, strict=True):
         yield kind(**dict(zip(names, row, strict=True)))

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from pricecache.api.uploads import UploadGate
 from pricecache.background import cancelled
 from pricecache.core.actions import Action
-from pricecache.core.bars import day_number
+from pricecache.core.bars import Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
+from tests.fakes.provider import Truth
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key", "reader:read:read-key")
@@ -402,9 +404,6 @@ async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
     async with asyncio.timeout(20):
         while told[-1]["stage"] != "done":  # it is stored first, and told then
             await asyncio.sleep(0.01)
-    async with asyncio.timeout(10):
-        while told[-1]["stage"] != "done":  # which is told once it is kept, and so seen
-            await asyncio.sleep(0.001)
     percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
     stages = list(dict.fromkeys(one["stage"] for one in told))
@@ -501,6 +500,32 @@ async def test_accounts_that_a_later_payload_says_nothing_of_are_as_they_were(da
     again = await done(daemon, {"plaid": later})
     assert (again["connectionId"], again["result"]["adjustments"]) == (found["connectionId"], 0)
     assert sorted((await holdings(daemon, found["portfolioId"])).values()) == [5, 10, 100]
+
+
+async def test_money_that_is_spent_to_the_last_cent_was_there_before(daemon: ApiDaemon) -> None:
+    found = await done(daemon, {"plaid": PLAID})
+    later = deepcopy(PLAID)
+    later["holdings"] = [held("a1", "AAPL", 10, 79.5), held("a1", "MSFT", 7.5, 79.5), held("a2", "fund", 100, 12.0)]
+    later["investment_transactions"].append(row("t4", "a1", "2026-11-19", "buy", 2.5, 100.0, "MSFT"))
+    target = f"/api/portfolio/history?portfolioId={found['portfolioId']}&start=2026-10-04&end=2026-11-18"
+    _, before = await daemon.get(target, headers=ANN)
+    await done(daemon, {"plaid": later})
+    _, history = await daemon.get(target, headers=ANN)
+    assert [one["cash"] for one in history["history"]] == [one["cash"] for one in before["history"]]
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    assert [one["amount"] for one in answer["cash"] if one["amount"]] == []
+
+
+async def test_a_row_that_comes_late_contradicts_no_earlier_balance(daemon: ApiDaemon) -> None:
+    early = {**deepcopy(NEUTRAL), "asOf": "2026-11-10"}
+    found = await done(daemon, early)
+    late = deepcopy(NEUTRAL)
+    late["transactions"].append({**late["transactions"][0], "id": "late", "date": "2026-11-03"})
+    late["holdings"][0]["quantity"] = 4
+    late["accounts"][0]["cash"][0]["amount"] = 30
+    again = await done(daemon, late)
+    assert again["connectionId"] == found["connectionId"]
+    assert (again["result"]["adjustments"], again["result"]["findings"]) == (0, [])
 
 
 async def test_a_new_user_sees_progress_history_breakdown_and_the_next_days_snapshot(daemon: ApiDaemon) -> None:
@@ -650,3 +675,35 @@ async def test_a_row_of_the_users_own_that_cannot_be_any_more_is_named_and_nothi
     await post(daemon, {"connectionId": connection})
     assert (await ended(daemon, connection))["state"] == "done"
     assert await quantity_of(daemon, portfolio, "AAPL") == held_now
+
+
+async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiDaemon) -> None:
+    body = json.dumps(PLAID).encode()
+    daemon.services.uploads = UploadGate(len(body) - 1)
+    headers = {**ANN, "Content-Type": "application/json"}
+    status, problem = await daemon.call("POST", BASE + "/request", data=body, headers=headers)
+    assert (status, problem["code"], problem["retryAfter"]) == (503, "uploads_busy", 10)
+    gate = daemon.services.uploads = UploadGate(len(body))
+    for sent, expected in ((body, 202), (b"{" * 100, 400), (body, 200)):
+        status, answer = await daemon.call("POST", BASE + "/request", data=sent, headers=headers)
+        assert status == expected, answer
+        if status == 202:
+            await ended(daemon, answer["connectionId"])
+    gate.take("ann", len(body))
+
+
+async def test_rows_from_before_the_ticker_was_used_again_are_of_what_the_security_is_now(daemon: ApiDaemon) -> None:
+    ops, aapl = {"X-API-Key": "ops-key"}, Instrument("AAPL")
+    body = {"symbol": "AAPL", "market": "US"}
+    assert (await daemon.call("POST", "/cache/backfill-symbol", json=body, headers=ops))[0] in (200, 202)
+    renamed = {"to": "OLDA", "on": "2026-11-10"}
+    assert (await daemon.call("POST", "/cache/symbols/AAPL/rename", json=renamed, headers=ops))[0] == 200
+    bars = daemon.provider.truth[aapl].bars
+    daemon.provider.truth[aapl] = Truth(Bars(bars.sessions, bars.values / 2))
+    assert (await daemon.call("POST", "/cache/symbols", json={"symbols": [body]}, headers=ops))[0] in (200, 201, 202)
+    given = deepcopy(NEUTRAL)
+    given["holdings"][0]["price"] = 39.75
+    found = await done(daemon, given)
+    assert found["result"]["securities"]["mapped"] == 1
+    assert {one["symbol"] for one in await rows_of(daemon, found["portfolioId"]) if one.get("symbol")} == {"AAPL"}
+    assert list((await holdings(daemon, found["portfolioId"])).values()) == [3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pricecache.core.bars import day_of
@@ -53,6 +53,61 @@ def test_rows_of_an_account_that_is_not_told_of_any_more_stay() -> None:
     assert list(joined.accounts) == ["closed", "a"]
 
 
+def test_an_account_that_is_not_told_of_any_more_is_as_it_was() -> None:
+    joined = merged(merged(said(100, 10), said(105, 50, account="b")), said(110, 50, row("2", 60), quantity=6))
+    assert [(one.account, one.quantity) for one in joined.holdings] == [("b", 5), ("a", 6)]
+    assert joined.money == {("b", "USD"): 7, ("a", "USD"): 7}
+    assert {one.id: one.told_on for one in joined.accounts.values()} == {"a": None, "b": 105}
+    assert [(one.day, one.account) for one in joined.waypoints] == [(100, "a"), (100, "a")]
+    (remark,) = joined.remarks
+    assert (remark.code, remark.detail) == ("account_not_told", "nothing is said of b: it stands as of 1970-04-16")
+
+
+def test_its_next_word_takes_its_place_and_the_last_one_becomes_a_waypoint_of_its_day() -> None:
+    joined = merged(said(100, 10, row("1", 20)), said(105, 50, account="b"))
+    again = merged(joined, said(120, 50, row("2", 115), quantity=6))
+    assert [(one.account, one.quantity) for one in again.holdings] == [("b", 5), ("a", 6)]
+    assert [(one.day, one.account, one.security) for one in again.waypoints] == [(100, "a", "s"), (100, "a", None)]
+    assert [one.id for one in again.transactions] == ["1", "2"]
+    assert {one.id: one.told_on for one in again.accounts.values()} == {"a": None, "b": 105}
+
+
+def test_of_an_account_the_last_word_counts_though_others_were_told_of_since() -> None:
+    joined = merged(said(100, 10, row("1", 20)), said(110, 50, account="b"))
+    again = merged(joined, said(105, 50, row("2", 104), quantity=6))
+    assert [(one.account, one.quantity) for one in again.holdings] == [("a", 6), ("b", 5)]
+    assert (again.day, again.accounts["a"].told_on, again.accounts["b"].told_on) == (110, 105, None)
+    assert [one.id for one in again.transactions] == ["1", "2"]
+    assert merged(said(105, 50, row("2", 104), quantity=6), joined) == again
+
+
+def test_money_that_there_was_and_that_is_not_listed_any_more_is_nothing() -> None:
+    before, after = said(100, 10), replace(said(100, 10), money={})
+    assert merged(before, after).money == {("a", "USD"): 0}
+    later = merged(before, replace(after, day=110))
+    assert later.money == {("a", "USD"): 0}
+    assert merged(later, replace(after, day=120)).money == {("a", "USD"): 0}
+    assert merged(after, replace(after, day=110)).money == {}
+
+
+def test_a_balance_knows_the_rows_up_to_its_day_that_came_after_it() -> None:
+    known, late = row("1", 60), row("late", 80)
+    joined = merged(said(100, 50, known), said(104, 50, known, late, row("new", 102), row("old", 40)))
+    shares, money = joined.waypoints
+    assert (shares.quantity, shares.late, money.late) == (5, ((80, D(1)),), ((80, D(-10)),))
+    again = merged(joined, said(108, 50, known))  # the late one is taken back
+    assert [one.late for one in again.waypoints if one.day == 100] == [(), ()]
+    assert [one.late for one in again.waypoints if one.day == 104] == [
+        ((80, D(-1)), (102, D(-1))), ((80, D(10)), (102, D(10))),
+    ]  # fmt: skip
+
+
+def test_a_row_that_is_told_otherwise_is_late_by_the_difference() -> None:
+    more = replace(row("1", 60), quantity=D(3), cash=D(-30))
+    joined = merged(said(100, 50, row("1", 60), row("2", 70)), said(110, 50, more, replace(row("9", 70), note="same")))
+    assert [one.late for one in joined.waypoints] == [((60, D(2)),), ((60, D(-20)),)]
+
+
 def test_what_was_held_becomes_a_waypoint() -> None:
     joined = merged(said(100, 10, quantity=5), said(110, 50, quantity=8))
     assert joined.waypoints == (Waypoint(100, "a", D(5), "s", price=D(10)), Waypoint(100, "a", D(7)))
@@ -92,10 +147,18 @@ def test_daily_fetches_of_years_keep_few_waypoints() -> None:
 
 
 @given(broker_data(), broker_data())
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData) -> None:
     before, after = in_same_units(*((other, one) if one.day > other.day else (one, other)))
     joined = merged(one, other)
-    assert (joined.day, joined.holdings, dict(joined.money)) == (after.day, after.holdings, dict(after.money))
+    assert joined.day == after.day
+    assert [one for one in joined.holdings if one.account in after.accounts] == list(after.holdings)
+    of_after = {key: amount for key, amount in joined.money.items() if key[0] in after.accounts}
+    assert after.money.items() <= of_after.items()
+    assert not any(amount for key, amount in of_after.items() if key not in after.money)
+    of_before = [replace(one, price_day=None) for one in before.holdings if one.account not in after.accounts]
+    carried = [replace(one, price_day=None) for one in joined.holdings if one.account not in after.accounts]
+    assert carried == of_before
     ids = [row.id for row in joined.transactions]
     assert len(ids) == len(set(ids))
     assert {replace(row, place=0) for row in after.transactions} <= {
@@ -106,6 +169,7 @@ def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData)
 
 
 @given(broker_data(st.just(LAST)))
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_word_again_changes_nothing(data: BrokerData) -> None:
     once = merged(data, data)
     assert merged(once, data) == once

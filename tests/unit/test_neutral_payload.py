@@ -156,6 +156,15 @@ def test_a_row_that_is_there_twice_counts_once_and_with_another_meaning_is_refus
     assert refused(twice) == [("transactions[1].id", "duplicate_id")]
 
 
+def test_an_empty_list_of_cash_says_that_there_is_none() -> None:
+    def money(**cash: Any) -> Any:
+        return read_neutral(
+            {"asOf": "2026-11-20", "accounts": [{"id": "a", "currency": "EUR", **cash}]}, today=TODAY
+        ).money
+
+    assert (money(cash=[]), money()) == ({("a", "EUR"): 0}, {})
+
+
 def test_earlier_balances_are_waypoints_in_order() -> None:
     data = read(balances=[
         {"date": "2026-06-30", "accountId": "a", "currency": "USD", "quantity": 50},

@@ -557,6 +557,14 @@ def test_cash_that_is_in_the_balances_only_is_found_there() -> None:
     assert (other.money, codes(other)) == ({}, [])
 
 
+def test_balances_that_say_that_there_is_no_cash_count_where_money_is_told_of() -> None:
+    """A pension plan whose contributions are purchases tells of none."""
+    broker = account(balances={"current": 1000.0, "available": 0, **USD})
+    deposit = row("d", type="cash", subtype="deposit", quantity=0, amount=-1000, price=0, security_id="usd")
+    assert read(row(), deposit, accounts=[broker]).money == {("a", "USD"): 0}
+    assert read(row(), accounts=[broker]).money == {}
+
+
 def test_a_margin_loan_that_no_holding_shows_is_owed() -> None:
     balances = {"current": 700.0, "available": 0, "margin_loan_amount": 300.0, **USD}
     data = read(accounts=[account(balances=balances)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal as D
 from typing import Any
 
@@ -342,6 +343,59 @@ def test_what_is_in_no_account_today_was_there_when_the_broker_said_so() -> None
     assert brief(found) == [(-1, "opening", "BBB", 7), (LAST - FIRST, "adjustment", "BBB", -7)]
 
 
+def test_a_balance_without_a_row_that_came_after_it_holds_beyond_the_days_that_rows_are_late() -> None:
+    """11 were said before the sale of one, a month before, was known."""
+    rows = row(10, "sell", -1, 40), row(35, "buy", 1, -20)
+    points = (
+        Waypoint(FIRST + 29, "x", D(11), "a", late=((FIRST + 10, D(-1)),)),
+        Waypoint(FIRST + 29, "x", D(60), late=((FIRST + 10, D(40)),)),
+    )
+    found = made(said(*rows, held={"a": 11}, money={"x": 80}, waypoints=points))
+    assert brief(found)[:2] == [(-1, "opening", "AAA", 11), (-1, "opening", 60)]
+    assert not found.findings
+
+
+def test_a_balance_with_a_row_that_came_after_it_holds_too() -> None:
+    points = (Waypoint(FIRST + 29, "x", D(10), "a", late=((FIRST + 10, D(-1)),)),)
+    found = made(said(row(10, "sell", -1, 40), held={"a": 10}, money={"x": 40}, waypoints=points))
+    assert not [one for one in found.findings if one.external_id]
+    assert only(found, "opening").quantity == 11
+
+
+@pytest.mark.parametrize("has", [(10,), (20,)])
+def test_a_balance_may_have_some_of_the_rows_that_came_after_it(has: tuple[int]) -> None:
+    late = (FIRST + 10, D(-1)), (FIRST + 20, D(-4))
+    said_then = 20 + sum(int(quantity) for day, quantity in late if day - FIRST in has)
+    points = (Waypoint(FIRST + 29, "x", D(said_then), "a", late=late),)
+    sold = row(10, "sell", -1, 10), row(20, "sell", -4, 40)
+    found = made(said(*sold, held={"a": 15}, money={"x": 50}, waypoints=points))
+    assert not [one for one in found.findings if one.external_id]
+
+
+def test_a_row_that_came_after_a_balance_counts_in_its_units() -> None:
+    points = (Waypoint(FIRST + 29, "x", D(40), "a", late=((FIRST + 10, D(-1)),)),)
+    found = made(said(row(10, "sell", -1, 40), held={"a": 36}, waypoints=points), market((FIRST + 20, 4.0)))
+    assert not [one for one in found.findings if one.external_id]
+    assert next(t for t in found.transactions if t.type == "opening" and t.quantity).quantity == 10
+
+
+def test_what_differs_beside_a_row_that_came_after_a_balance_is_the_adjustment() -> None:
+    points = (Waypoint(FIRST + 29, "x", D(13), "a", late=((FIRST + 10, D(-1)),)),)
+    found = made(said(row(10, "sell", -1, 10), held={"a": 10}, waypoints=points))
+    assert only(found, "adjustment").quantity == -2
+
+
+def test_an_account_that_nothing_is_said_of_since_has_the_splits_since() -> None:
+    data = said(row(5, "buy", 2, -20), held={"a": 9, ("y", "a"): 5}, money={"x": 0})
+    accounts = {**data.accounts, "x": replace(data.accounts["x"], told_on=FIRST + 20)}
+    prices = market((FIRST + 8, 2.0), (FIRST + 30, 4.0))
+    found = reconstruct(replace(data, accounts=accounts), INSTRUMENTS, ACCOUNTS, prices, "c", base="USD")
+    book = book_at(ledger(found), prices, LAST)
+    assert {p.account: p.quantity for p in book.positions if p.instrument} == {ACCOUNTS["x"]: 36, ACCOUNTS["y"]: 5}
+    assert [one.opening for one in found.positions if one.account == ACCOUNTS["x"]] == [D("2.5")]
+    assert not [one for one in found.findings if one.external_id]
+
+
 # shorts and options
 
 
@@ -485,6 +539,14 @@ def test_a_balance_of_money_said_earlier_holds() -> None:
         (-1, "opening", 40),
         (LAST - FIRST, "adjustment", 5),
     ]
+
+
+def test_money_that_a_balance_told_of_and_that_is_listed_no_more_was_spent() -> None:
+    points = (Waypoint(FIRST + 10, "x", D(500)),)
+    rows = row(5, "buy", 10, -500), row(30, "buy", 10, -500)
+    found = made(said(*rows, held={"a": 20}, waypoints=points))
+    assert [(t.day - FIRST, t.type, t.amount) for t in found.transactions if t.amount] == [(-1, "opening", 1000)]
+    assert not found.findings
 
 
 # what rows are
