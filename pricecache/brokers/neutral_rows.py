@@ -64,7 +64,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class NeutralRow:
-    """A transaction, checked. `row` is None of one that only cancels. `again`: makes it anew, in options."""
+    """A transaction, checked. `row` is None of one that only cancels. `again`: makes it anew, options counted."""
 
     id: str
     account: str

@@ -255,15 +255,17 @@ class _Pass:
     def _impossible(self, day: int) -> int:
         """The row of `day` with which, going back, there is less than nothing."""
         balance = self.walked.ends[-1][1]
-        if not self.of_day:
-            for one in self.task.moves:
-                self.of_day[one.day].append(one)
-        present = [one for one in self.of_day[day] if one.source not in self.left_out]
-        for move in sorted(present, key=lambda one: -one.rank):
+        for move in sorted(self._rows_of(day), key=lambda one: -one.rank):
             balance -= move.quantity
             if balance < 0 and move.quantity > 0:
                 return move.source
         return -1
+
+    def _rows_of(self, day: int) -> list[Move]:
+        if not self.of_day:
+            for one in self.task.moves:
+                self.of_day[one.day].append(one)
+        return [one for one in self.of_day.get(day, ()) if one.source not in self.left_out]
 
     def _twin(self, size: Fraction, day: int, until: int) -> int | None:
         """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
@@ -289,7 +291,7 @@ class _Pass:
         if self.pending:
             for decided in self.pending.pop(day, ()):
                 self._divide_by_row(decided)
-        if day in self.single and self.quantity:
+        if day in self.single:
             self._divide_by(day, self.single[day], None)
 
     def _divide_by_row(self, decided: Decided) -> None:
@@ -297,7 +299,7 @@ class _Pass:
         self.walked.decided.append(after)
         if after.code == "split_unexplained":
             self._move_by_row(after)
-        if ratio is not None and self.quantity:
+        if ratio is not None:
             self._divide_by(after.day, ratio, after.before)
 
     def _move_by_row(self, decided: Decided) -> None:
@@ -320,9 +322,10 @@ class _Pass:
             self.walked.ends.append((day, self.quantity))
 
     def _divide_by(self, day: int, ratio: Fraction, before: Decimal | None) -> None:
-        self.walked.targets.setdefault(day, self.quantity)
-        self.quantity = scaled(self.quantity, 1 / ratio) if before is None else before
-        self.ratio *= ratio
+        self.ratio *= ratio  # of nothing, too: earlier rows are in those units
+        if self.quantity:
+            self.walked.targets.setdefault(day, self.quantity)
+            self.quantity = scaled(self.quantity, 1 / ratio) if before is None else before
 
     def _moved(self, low: int, high: int) -> Decimal | None:
         """What moved from day `low` up to, not including, `high`; None where nothing did."""
@@ -387,11 +390,17 @@ class _Pass:
             found.append(balance)
             if before in self.single:
                 balance = scaled(balance, 1 / self.single[before])
+                found.append(balance)
         return found
 
     def _put_right(self, day: int, until: int, difference: Decimal, between: Sequence[Correction]) -> Correction:
         """On the day of the later balance, or before more would go than there is; where a contradiction in between
         ends what is known, there."""
+        expires = self.task.shorts.expires if self.task.shorts is not None else None
+        if difference > 0 and expires is not None and day < expires <= until:
+            size = Fraction(difference) * self.ratio
+            quantity = scaled(Decimal(1), size / self._ratio_on(expires)) or FINEST
+            return Correction(expires, -quantity, "expiry_missing")
         if difference > 0:
             at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
@@ -406,6 +415,11 @@ class _Pass:
 
     def _in_units(self, quantity: Decimal, day: int, later: int) -> Decimal:
         return scaled(quantity, self.ratio / self.ratios[later]) or FINEST
+
+    def _ratio_on(self, day: int) -> Fraction:
+        """Between the units of `day` and those of today; the walk is behind it."""
+        walked = self.days[bisect_left(self.days, -day, key=lambda one: -one)]
+        return self.ratios[walked]
 
     # short positions
 
@@ -431,9 +445,9 @@ class _Pass:
             else:
                 corrections.append(self._missing(day, size))
         if expired and shorts.expires is not None:
-            walked = next(day for day in self.days if day <= shorts.expires)
-            quantity = scaled(Decimal(1), expired / self.ratios[walked])
+            quantity = scaled(Decimal(1), expired / self._ratio_on(shorts.expires))
             corrections.append(Correction(shorts.expires, quantity, "expiry_missing"))
+        corrections = [one for one in corrections if one.quantity]
         if not corrections:
             return None
         return _Again(forced=[*self.walked.corrections, *corrections], settled_day=since, is_of_shorts=True)
@@ -442,8 +456,7 @@ class _Pass:
         """Of `size` in units of today: behind the last row of `day` that shows it."""
         quantity = scaled(Decimal(1), size / self.ratios[day])
         code = "rounding" if self._is_speck(quantity) else self.task.code
-        sources = [one.source for one in self.task.moves if one.day == day and one.quantity * quantity < 0]
-        found = [one for one in sources if one not in self.left_out]
+        found = [one.source for one in self._rows_of(day) if one.quantity * quantity < 0]
         return Correction(day, quantity, code, found[-1] if found else -1)
 
     # what is left

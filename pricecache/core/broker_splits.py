@@ -151,8 +151,8 @@ def _reading(row: SplitRow, day: int, after: Decimal) -> tuple[Fraction | None, 
             if _is_fraction(_apart(before, after, ratio), after):
                 return ratio, before, None
         ratio = Fraction(after) / Fraction(before)
-        if _SMALLEST < ratio < 1 / _SMALLEST:
-            return ratio, before, "split_differs" if known else None
-    elif known and after:
-        return known[0], None, "split_differs"
+        if not known and _SMALLEST < ratio < 1 / _SMALLEST:
+            return ratio, before, None
+    if known and after:
+        return market or known[0], None, "split_differs"  # as the prices did
     return market, None, "split_unexplained"

@@ -69,7 +69,8 @@ def _since_before(data: BrokerData) -> frozenset[str]:
 
 
 def _prices(data: BrokerData) -> dict[str, dict[int, Decimal]]:
-    """What is held now counts most, then earlier balances, then rows."""
+    """What is held now counts most, then earlier balances, then rows. The price of a holding is that of today, too,
+    where the broker made it earlier: it is what all of it is worth now, whatever was paid since."""
     found: dict[str, dict[int, Decimal]] = {}
 
     def note(security: str | None, currency: str, day: int, price: Decimal | None) -> None:
@@ -83,5 +84,6 @@ def _prices(data: BrokerData) -> dict[str, dict[int, Decimal]]:
     for point in data.waypoints:
         note(point.security, point.currency, point.day, point.price)
     for held in data.holdings:
-        note(held.security, held.currency, data.day if held.price_day is None else held.price_day, held.price)
+        for day in {held.price_day or data.day, data.day}:
+            note(held.security, held.currency, day, held.price)
     return found

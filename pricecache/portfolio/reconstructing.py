@@ -15,6 +15,7 @@ from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
+from pricecache.core.carried_prices import divided
 from pricecache.core.currencies import major
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
@@ -118,6 +119,9 @@ class Reconstructor:
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
         found = await self._walk(connection, portfolio, data, priced, market)
+        if await self._carry(found, market):  # the rows of days behind a split are worth something else now
+            market = await self._market(portfolio, facts, priced)
+            found = await self._walk(connection, portfolio, data, priced, market)
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
         counts = await self._store(attempt, portfolio, connection, found)
@@ -213,6 +217,11 @@ class Reconstructor:
                 cost_basis=portfolio.rules.cost_basis,
             ),
         )
+
+    async def _carry(self, found: Reconstruction, market: MarketView) -> bool:
+        """Whether prices of what only the broker prices were carried through a split."""
+        prices = divided(found.transactions, market.market)
+        return bool(prices) and bool(await self._own_prices.write(prices))
 
     async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketView:
         nothing = Ledger.of((), portfolio.rules)

@@ -349,6 +349,23 @@ async def test_a_security_that_no_provider_knows_keeps_the_brokers_price(daemon:
     assert all(one["price"] is not None for one in answer["holdings"])
 
 
+async def test_a_split_between_two_of_the_brokers_prices_is_no_return(daemon: ApiDaemon) -> None:
+    of = {"accountId": "p", "securityId": "f"}
+    body = {
+        "source": "P", "asOf": "2026-11-20", "accounts": [{"id": "p", "cash": [{"currency": "USD", "amount": 100}]}],
+        "securities": [{"id": "f", "name": "A private fund", "type": "mutual_fund"}],
+        "holdings": [{**of, "quantity": 20, "price": 50}],
+        "transactions": [
+            {**of, "id": "1", "date": "2026-10-02", "type": "buy", "quantity": 10, "price": 100},
+            {**of, "id": "2", "date": "2026-10-20", "type": "split", "ratio": 2},
+        ],
+    }  # fmt: skip
+    found = await done(daemon, {"broker": body})
+    query = f"portfolioId={found['portfolioId']}&start=2026-10-02&end=2026-11-19"
+    _, history = await daemon.get(f"/api/portfolio/history?{query}", headers=ANN)
+    assert {one["totalValue"] for one in history["history"]} == {1100}
+
+
 async def test_prices_that_are_here_are_not_fetched_again_for_the_next_user(daemon: ApiDaemon) -> None:
     await done(daemon, {"plaid": PLAID})
     calls = len(daemon.provider.calls)
