@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,7 +23,8 @@ from pricecache.core.snapshot_blocks import NEVER, SIZE, Block, Ids, Member, ids
 from pricecache.core.snapshot_values import FIELDS, Gathered
 from pricecache.errors import Unavailable
 from pricecache.portfolio.market import FOR_EVER, Markets
-from pricecache.portfolio.snapshot_market import SnapshotMarket, closed_on
+from pricecache.portfolio.snapshot_days import SnapshotDays
+from pricecache.portfolio.snapshot_market import SnapshotMarket
 from pricecache.portfolio.snapshot_members import Built, MemberBuilder
 from pricecache.stores.runs import RunHandle
 from pricecache.stores.snapshots import (
@@ -46,14 +47,8 @@ from pricecache.stores.snapshots import (
 log = structlog.get_logger(__name__)
 
 SNAPSHOT_JOB = "eod_snapshot"
-SNAPSHOT_CRON, SNAPSHOT_ZONE = "0 4 * * *", "America/New_York"
 GROUP = 128
 """Blocks that are valued at once: 32,768 portfolios."""
-OPEN_DAYS = 10
-"""For so many days rows that are not final are captured again."""
-FIRST_LOOK_BACK = 7
-MISSED_AFTER = timedelta(hours=5)
-"""After midnight of the job's clock: an hour after it should have begun."""
 LOOKED_THROUGH_ON = 4
 """The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
@@ -121,55 +116,24 @@ class SnapshotCapture:
         self._catalog, self._calendars, self._clock = catalog, calendars, clock
         self._database = database
         self._extend = extend
+        self.days = SnapshotDays(store, catalog, calendars, clock)
 
     async def run_job(self, run: RunHandle) -> None:
         """Parameters: `date` for one day again, else every day that closed and is not captured, and those lately
         captured that are not final."""
         asked = run.parameters.get("date")
-        days = await self.days_due() if asked is None else self._day_asked(date.fromisoformat(str(asked)))
+        days = await self.days.due() if asked is None else tuple(self.days.closed([_day(asked)]))
         run.count("days", 0)
         if not days:
-            run.progress(0, 0, "No session closed that is not captured.")
+            what = "that is not captured" if asked is None else f"on {asked}, by now"
+            run.progress(0, 0, f"No session closed {what}.")
             return
         await self._capture(run, days, asked is not None)
+        counts = run.run.counts
+        if asked is not None and not run.stopping and not (counts.get("captured") or counts.get("provisional")):
+            run.progress(0, 0, f"No portfolio had anything on {asked} that closed.")
         if run.run.counts.get("captured") and self._extend is not None and not run.stopping:
             await self._extend()
-
-    # which days
-
-    async def days_due(self) -> tuple[int, ...]:
-        """Ascending, days since 1970-01-01. The last is yesterday where the job's clock is read."""
-        last = self._yesterday()
-        new = await self._new_days(last)
-        if new is None:
-            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), self._clock.time())[-1:]
-        records = await self._store.days(last - OPEN_DAYS, last)
-        still_open = [one.day for one in records if one.counts.open or not one.is_complete]
-        return tuple(sorted({*new, *still_open}))
-
-    async def days_missed(self) -> list[int]:
-        """Ascending: those that are due, that no run has begun, and that one should have by now."""
-        new = await self._new_days(self._yesterday(MISSED_AFTER))
-        if not new:
-            return []
-        begun = {one.day for one in await self._store.days(new[0], new[-1])}
-        return [day for day in new if day not in begun]
-
-    async def _new_days(self, last: int) -> list[int] | None:
-        """What closed up to day `last` and is not captured; None as long as nothing ever was."""
-        complete = await self._store.last_complete()
-        return None if complete is None else self._closed(range(complete + 1, last + 1), self._clock.time())
-
-    def _yesterday(self, after: timedelta = timedelta()) -> int:
-        """Today is not over before this time `after` midnight."""
-        now = datetime.fromtimestamp(self._clock.time(), ZoneInfo(SNAPSHOT_ZONE))
-        return day_number((now - after).date()) - 1
-
-    def _day_asked(self, asked: date) -> tuple[int, ...]:
-        return tuple(self._closed([day_number(asked)], self._clock.time()))
-
-    def _closed(self, days: Sequence[int] | range, now: float) -> list[int]:
-        return closed_on(self._calendars, (entry.instrument for entry in self._catalog), days, now)
 
     # all blocks
 
@@ -197,15 +161,15 @@ class SnapshotCapture:
             return
         await store.forget(sorted(gone))
         if of.is_whole:
-            is_complete = not is_again or not await self._is_before(days[0])
+            is_complete = not is_again or await self._is_next(days[0])
             for day in days:
                 await store.record(DayRecord(day, of.counts[day], is_complete))
             await store.examine(market.examined(of.examined, of.named))
         run.progress(of.total, of.total)
 
-    async def _is_before(self, day: int) -> bool:
-        """Whether something before `day` is not captured, which would be forgotten if `day` were complete."""
-        return bool(await self._new_days(day - 1))
+    async def _is_next(self, day: int) -> bool:
+        """Whether all before `day` is captured: else it would be forgotten if `day` were complete."""
+        return await self.days.new(day - 1) == []
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
@@ -324,6 +288,10 @@ class SnapshotCapture:
         of.run.count("recomputed", group.recomputed)
         of.done += group.size
         of.run.progress(min(of.done, of.total), of.total)
+
+
+def _day(asked: Any) -> int:
+    return day_number(date.fromisoformat(str(asked)))
 
 
 def _missing(ids: Mapping[int, Ids], there: Mapping[str, int]) -> list[str]:

@@ -16,7 +16,6 @@ from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major
 from pricecache.core.grid import Grid, Layout, lay_out, rate_row
-from pricecache.core.instruments import Instrument
 from pricecache.core.marketdata import MarketData
 from pricecache.core.sessions import CalendarBook
 from pricecache.core.snapshot_blocks import of_code
@@ -213,21 +212,6 @@ def awaited(grid: Grid, market: MarketData, base: str) -> Flags:
             rates = None if currency == base else market.rates.get(currency)
             found[row] = False if rates is None else layout.lay(rates).stale
     return found
-
-
-def closed_on(calendars: CalendarBook, instruments: Iterable[Instrument], days: Iterable[int], now: float) -> list[int]:
-    """Those of `days` on which a session of one of them, or of the home exchange, closed by `now`."""
-    names = {one.place.calendar for one in instruments if one.place.has_sessions} | {HOME}
-    found = []
-    for day in days:
-        if any(_has_closed(calendars, name, day, now) for name in names):
-            found.append(day)
-    return found
-
-
-def _has_closed(calendars: CalendarBook, name: str, day: int, now: float) -> bool:
-    close = calendars.get(name).close_of(day)
-    return close is not None and close <= now
 
 
 def _merged(old: Numbers, new: Numbers, *columns: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from pricecache.core.portfolios import Portfolio
 from pricecache.core.rows import partly_valued, rounded
 from pricecache.core.snapshot_values import TOTAL_VALUE
 from pricecache.core.valuation import CASH, COST, COVERAGE, NET_FLOW, VALUE
+from pricecache.portfolio.snapshot_days import SnapshotDays
 from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.snapshots import CLOSED, ESTIMATED, FINAL, PortfolioRow, SnapshotStore
 
@@ -97,18 +98,17 @@ class Snapshots:
 
 
 class SnapshotStats:
-    """How the days of late went. Loop-only. `missed`: days on which something closed and that no run has begun, though
-    one should have."""
+    """How the days of late went. Loop-only."""
 
-    def __init__(self, store: SnapshotStore, clock: Clock, missed: Callable[[], Awaitable[Sequence[int]]]) -> None:
-        self._store, self._clock, self._missed = store, clock, missed
+    def __init__(self, store: SnapshotStore, clock: Clock, days: SnapshotDays) -> None:
+        self._store, self._clock, self._days = store, clock, days
 
     async def success_rate(self, days: int = 30) -> float | None:
         """Portfolios captured, of those that a session closed for, over the last `days` days; in percent, None where
         there was none. A day that was missed is one for as many as the last of its kind. Raises `Unavailable` while a
         calendar is built."""
         today = int(self._clock.time() // 86400)
-        missed = [day for day in await self._missed() if day >= today - days]
+        missed = [day for day in await self._days.missed() if day >= today - days]
         records = await self._store.days(today - days, today)
         due = sum(one.counts.due for one in records)
         if missed:

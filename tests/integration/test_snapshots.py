@@ -547,6 +547,34 @@ async def test_days_that_no_run_began_count_as_missed_until_they_are_caught_up(w
     assert await stats.success_rate() == 100.0
 
 
+@pytest.mark.parametrize(
+    ("day", "message"),
+    [
+        ("2026-11-14", "No session closed on 2026-11-14, by now."),  # a Saturday
+        (iso(TODAY), f"No session closed on {iso(TODAY)}, by now."),
+        ("1998-11-20", "No portfolio had anything on 1998-11-20 that closed."),
+        ("1902-11-20", "No session closed on 1902-11-20, by now."),
+    ],
+)
+async def test_a_day_of_which_there_is_nothing_to_capture_is_told_so(world: World, day: str, message: str) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    report = await world.capture({"date": day})
+    assert (report["message"], report["counts"].get("captured", 0), report["failures"]) == (message, 0, [])
+    assert await world.shown(one, start=-20_000) == []
+    assert (await world.capture())["counts"]["days"] == 1, "it is no day that others are due since"
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+
+
+async def test_a_day_that_has_not_come_is_refused(world: World) -> None:
+    path = "/api/portfolio/daily-snapshots/capture"
+    for day in ("2026-11-22", "2031-01-01"):
+        status, answer = await world.daemon.call("POST", path, headers=KEY, json={"date": day})
+        assert (status, answer["code"]) == (422, "date_in_the_future"), day
+    status, _ = await world.daemon.call("POST", path + "?wait=30", headers=KEY, json={"date": iso(TODAY)})
+    assert status == 200
+
+
 async def test_a_day_that_is_asked_for_takes_none_before_it_from_the_days_that_are_due(world: World) -> None:
     one = await world.portfolio()
     await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
