@@ -116,6 +116,8 @@ class ReconstructionQueue:
         self._random = randomness
         self._wakers = [asyncio.Event() for _ in range(concurrency)]
         self._attempts: dict[int, tuple[str, asyncio.Task[None]]] = {}  # by slot
+        self._claiming: set[int] = set()
+        self._claimed_all = asyncio.Event()
         self._is_stopping = False
         self._failing: dict[str, str] = {}  # code told last, by connection
         self._is_away = False
@@ -167,6 +169,11 @@ class ReconstructionQueue:
     async def stop(self) -> None:
         """Begin nothing more, and hand back what was begun: another daemon, or the next start, goes on. Idempotent."""
         self._is_stopping = True
+        with suppress(TimeoutError):  # else what is being claimed comes back to the worker, and goes back from there
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                while self._claiming:
+                    self._claimed_all.clear()
+                    await self._claimed_all.wait()
         await cancelled([task for _, task in self._attempts.values()])
 
     async def _keep_reaping(self) -> None:
@@ -182,7 +189,7 @@ class ReconstructionQueue:
         while True:
             waker.clear()
             try:
-                claim = None if self._is_stopping else await self.store.claim(slot, self._owner, self._clock.time())
+                claim = await self._claim(slot)
                 pause = POLL_SECONDS if claim is not None else await self._pause()
             except PyMongoError as exc:
                 self._tell_away(exc)
@@ -200,6 +207,21 @@ class ReconstructionQueue:
                 await cancelled([task])
                 del self._attempts[slot]
             self.wake()
+
+    async def _claim(self, slot: int) -> Claim | None:
+        """None, too, when this queue is stopped before it has it."""
+        if self._is_stopping:
+            return None
+        self._claiming.add(slot)
+        try:
+            claim = await self.store.claim(slot, self._owner, self._clock.time())
+            if claim is not None and self._is_stopping:
+                await self._hand_back(claim)
+                return None
+            return claim
+        finally:
+            self._claiming.discard(slot)
+            self._claimed_all.set()
 
     async def _pause(self) -> float:
         due = await self.store.next_due()

@@ -223,8 +223,7 @@ class ReconstructionStore:
 
         None when nothing is due, or somebody else has the slot.
         """
-        due = {"$or": [{"state": "queued"}, {"state": "waiting", "notBefore": {"$lte": instant_of(now)}}]}
-        found = self._records.find(due, {"user": 1, "queuedAt": 1, "state": 1}).sort([("queuedAt", 1), ("_id", 1)])
+        found = self._records.find(_due(now), {"user": 1, "queuedAt": 1}).sort([("queuedAt", 1), ("_id", 1)])
         busy = set(await self._records.distinct("running", {"running": {"$exists": True}}))
         tried = 0
         async for one in found:
@@ -252,9 +251,10 @@ class ReconstructionStore:
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
             "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
         }
+        due = {"_id": one["_id"], **_due(now)}  # still: it may have been tried meanwhile, and wait for another time now
         try:
             document = await self._records.find_one_and_update(
-                {"_id": one["_id"], "state": one["state"]}, [{"$set": taken}], return_document=ReturnDocument.AFTER
+                due, [{"$set": taken}], return_document=ReturnDocument.AFTER
             )
         except DuplicateKeyError:  # the slot is taken, or somebody does something for this user
             return None
@@ -370,6 +370,10 @@ class ReconstructionStore:
             return 0, []
         kept = orjson.loads(zlib.decompress(document["findings"]))
         return document["total"], kept[first : first + count]
+
+
+def _due(now: float) -> Document:
+    return {"$or": [{"state": "queued"}, {"state": "waiting", "notBefore": {"$lte": instant_of(now)}}]}
 
 
 def _key(claim: Claim) -> Document:

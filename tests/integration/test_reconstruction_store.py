@@ -53,6 +53,26 @@ async def test_names_that_look_like_expressions_are_names(store: ReconstructionS
     assert (await claimed(store)).record.user == "$user"
 
 
+async def test_one_that_was_tried_while_somebody_else_reached_for_it_waits_for_its_time(
+    store: ReconstructionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asked(store, "ann/1")
+    await store.fail(await claimed(store), Failure("x", "y", START), START + 60)
+    claim, reached = ReconstructionStore._claim, asyncio.Event()
+
+    async def slow(self: ReconstructionStore, *given: Any) -> Claim | None:
+        if not reached.is_set():
+            reached.set()
+            await store.fail(await claimed(store, 1, 61), Failure("x", "y", START), START + 200)
+        return await claim(self, *given)
+
+    monkeypatch.setattr(ReconstructionStore, "_claim", slow)
+    assert await store.claim(0, "b:1:x", START + 61) is None
+    record = await store.find("ann/1")
+    assert record is not None
+    assert (record.state, record.attempts, record.not_before) == ("waiting", 2, START + 200)
+
+
 async def test_requests_at_once_are_one(store: ReconstructionStore, database: Any) -> None:
     await asyncio.gather(*[asked(store, "ann/1", number) for number in range(20)])
     assert await database["reconstructions"].count_documents({}) == 1
