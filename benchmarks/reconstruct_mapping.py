@@ -45,7 +45,7 @@ async def _measured(database: AsyncDatabase[dict[str, Any]], uri: str) -> list[R
     known = await mapper.map(securities, user="first")
 
     async def looked_up() -> None:
-        assert all([known[one.id] for one in securities])
+        assert len([known[one.id] for one in securities]) == SECURITIES
 
     pairs = await in_turn_async(mapped, read, ROUNDS)
     beside = await in_turn_async(mapped, looked_up, ROUNDS)

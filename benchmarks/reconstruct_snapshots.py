@@ -106,7 +106,7 @@ class World:
         before = await self.store.examined()
         market = SnapshotMarket(markets, catalog, book, self.database, self.clock, [DAY - 1], before, DAY)
         series = np.array([entry.id for entry in self.entries], np.int64)
-        await market.learn(self.codes, series, np.zeros(SYMBOLS, np.bool_))
+        await market.learn(self.codes, series)
         await self.store.examine(Examined.of(before.version, market.looked_at, time.time()))
         await self.store.record(DayRecord(DAY - 1, Counts(), True))
         return self
@@ -180,5 +180,5 @@ def _member(name: str, codes: NDArray[np.int64], series: NDArray[np.int64], held
     counts = np.array([POSITIONS // 2, 0, POSITIONS - POSITIONS // 2, 0], np.int64)
     return Member(
         name, 3, DAY - 1, "USD", "America/New_York", False, ("", "a" * 24), np.array([3000.0, 1000.0, 2000.0]), counts,
-        codes, held, np.unique(series), np.zeros(len(np.unique(series)), np.bool_),
+        codes, held, np.unique(series),
     )  # fmt: skip

@@ -40,6 +40,10 @@ def connections_of(
     if plaid is None:
         return Connections(store, data, portfolios, ledgers, clock, start_run)
     interval = settings.broker_fetch_hours * 3600
+
+    async def is_ours(item: str) -> bool:
+        return await store.by_item(item) is not None
+
     return Connections(
         store,
         data,
@@ -48,7 +52,7 @@ def connections_of(
         clock,
         start_run,
         plaid=plaid,
-        verifier=WebhookVerifier(plaid.client.verification_key, clock),
+        verifier=WebhookVerifier(plaid.client.verification_key, is_ours, clock),
         fetcher=Fetcher(plaid, store, data, leases, clock, random.Random(), interval=interval),
         client_name=settings.plaid_client_name,
         webhook_url=settings.plaid_webhook_url,

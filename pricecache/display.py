@@ -62,9 +62,11 @@ def show_rows(
 def show_run(run: Mapping[str, Any], label: str | None = None) -> None:
     """One line of what became of a run, then what failed in it."""
     seconds = f" in {run['durationMs'] / 1000:.1f} s" if run.get("durationMs") is not None else ""
-    counts = ", ".join(f"{value} {_words(name)}" for name, value in (run.get("counts") or {}).items())
+    counts = ", ".join(_counted(value, _words(name)) for name, value in (run.get("counts") or {}).items())
     what = f"{label or run.get('job') or 'run'} {run['state']}{seconds}"
     _console().print("".join([what, f": {counts}" if counts else "", f" ({run['error']})" if run.get("error") else ""]))
+    if run.get("total") == 0 and run.get("message"):
+        _console().print(run["message"])
     failures = run.get("failures") or []
     show_rows(failures, title=f"failures ({run.get('failuresTotal') or len(failures)})")
 
@@ -122,6 +124,10 @@ def _nested(value: object) -> bool:
     if isinstance(value, Mapping):
         return True
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _counted(value: int, what: str) -> str:
+    return f"{value} {what.removesuffix('s') if value == 1 and what != 'series' else what}"
 
 
 def _words(name: str) -> str:

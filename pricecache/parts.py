@@ -52,7 +52,8 @@ from pricecache.portfolio.price_origins import PriceOrigins
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
-from pricecache.portfolio.snapshot_capture import SNAPSHOT_CRON, SNAPSHOT_JOB, SNAPSHOT_ZONE, SnapshotCapture
+from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB, SnapshotCapture
+from pricecache.portfolio.snapshot_days import SNAPSHOT_CRON, SNAPSHOT_ZONE
 from pricecache.portfolio.snapshot_members import MemberBuilder
 from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
@@ -496,10 +497,10 @@ class Parts:
         store = SnapshotStore(self._database)
         builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
         self.snapshots = Snapshots(store, self.wholes)
-        self.snapshot_stats = SnapshotStats(store, self._clock)
         self.snapshot_capture = SnapshotCapture(
             store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
         )
+        self.snapshot_stats = SnapshotStats(store, self._clock, self.snapshot_capture.days)
         self.jobs.define(
             JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
         )

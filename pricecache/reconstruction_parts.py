@@ -88,6 +88,7 @@ def reconstructions_of(
     intake = BrokerIntake(connections.store, data, homes, queue, footings, clock)
 
     async def fetched(connection: Connection) -> None:
+        await homes.require(connection)
         await queue.request(connection.id, connection.user, connection.portfolio, "fetch")
 
     async def deleted(connection: Connection) -> None:

@@ -16,9 +16,11 @@ from tests.mongod import TestMongod, mongod_or_reason
 
 _numbers = itertools.count(1)
 print_plainly()
-# how fast examples come says how busy the machine is, and nothing of the code
-settings.register_profile("pricecache", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("pricecache")
+# how fast examples come says how busy the machine is, and nothing of the code; the same ones each time, unless new ones
+# are looked for: HYPOTHESIS_PROFILE=search
+for _name, _is_fixed in (("pricecache", True), ("search", False)):
+    settings.register_profile(_name, deadline=None, derandomize=_is_fixed, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pricecache"))
 
 
 @pytest.hookimpl(optionalhook=True)

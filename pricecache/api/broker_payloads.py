@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
+from pricecache import garbage
 from pricecache.api.reconstruction_inputs import Asked
 from pricecache.api.uploads import Upload
 from pricecache.api.wire import Malformed, UnsupportedBody, invalid_input
@@ -20,12 +22,15 @@ from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
 from pricecache.core.broker import BrokerData
-from pricecache.errors import Invalid
+from pricecache.errors import Invalid, PricecacheError
 from pricecache.portfolio.broker_intake import Posted
 
 PLAIDS_DAY = ZoneInfo("America/New_York")
 """Where the day ends that Plaid's holdings are of: they bear no date."""
 _LONG = 1 << 20
+MOST_VALUES = 6_000_000
+"""Of a body: 200,000 of Plaid's transactions have half as many, and more than so many take a gigabyte."""
+_MOST_PAGES = 5000
 _OURS = ("portfolioId", "portfolioName", "force", "connectionId")
 
 
@@ -44,7 +49,33 @@ def read_request(upload: Upload | None, now: float) -> Request:
         return Request(_asked({}), None)
     if upload.kind != "json":
         raise UnsupportedBody
+    _require_few(upload.content)
     body = _parsed(upload.content)
+    try:
+        return _request(body, upload.content, now)
+    except PricecacheError as exc:
+        # the frames of a refusal hold what was refused, and are freed late, or never
+        traceback.clear_frames(exc.__traceback__)
+        raise
+    finally:
+        _let_go(body)
+
+
+def _require_few(content: bytes) -> None:
+    # each is a value or less, and takes a hundred bytes where it may be one in the text
+    if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise Invalid(f"The body has more than {MOST_VALUES:,} values.", code="too_many")
+
+
+def _let_go(value: dict[str, Any] | list[Any], depth: int = 4) -> None:
+    children = value.values() if isinstance(value, dict) else value if len(value) <= _MOST_PAGES else ()
+    for child in children:
+        if depth and isinstance(child, dict | list):
+            _let_go(child, depth - 1)
+    garbage.let_go(value)
+
+
+def _request(body: dict[str, Any], content: bytes, now: float) -> Request:
     asked = _asked({name: body.pop(name) for name in _OURS if name in body})
     named = {name: body.pop(name) for name in ("plaid", "broker") if name in body}
     if len(named) > 1 or (named and body) or (asked.connection_id is not None and (named or body)):
@@ -56,7 +87,7 @@ def read_request(upload: Upload | None, now: float) -> Request:
         raise Invalid(f"{kind} is an object.", code="invalid_value")
     day = day_number(datetime.fromtimestamp(now, PLAIDS_DAY).date()) if kind == "plaid" else int(now // 86400)
     data, source = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
-    digest = hashlib.sha256(f"{day} {kind} ".encode() + upload.content).hexdigest()
+    digest = hashlib.sha256(f"{day} {kind} ".encode() + content).hexdigest()
     return Request(asked, Posted(data, f"{source}/{min(data.accounts, default='')}", digest))
 
 

@@ -156,7 +156,7 @@ class Dispatcher:
         if route.scope is not None:
             await self._admit(call, request, route)
         call.query = _query(route, request.rel_url.raw_query_string)
-        call.body = await self._body(request, route)
+        call.body = await self._body(request, route, call.principal.user or call.principal.name)
         kept = self._standing(request.raw_path) if request.method == "GET" else None
         if kept is None or not kept.is_for(call.principal):
             answer = await self._answer(route, call)
@@ -211,6 +211,9 @@ class Dispatcher:
         change: asyncio.Task[Any] = asyncio.ensure_future(route.handler(call))
         self._changes.add(change)
         change.add_done_callback(self._changes.discard)
+        if isinstance(call.body, Upload):
+            who, size = call.principal.user or call.principal.name, len(call.body.content)
+            change.add_done_callback(lambda _: self._services.uploads.give_back(who, size))
         try:
             await asyncio.wait([change], timeout=seconds)
         finally:
@@ -226,7 +229,7 @@ class Dispatcher:
             await asyncio.wait(self._changes, timeout=self._request_seconds)
             await cancelled(list(self._changes))
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> BaseModel | Upload | bytes | None:
+    async def _body(self, request: web.BaseRequest, route: Route, who: str) -> BaseModel | Upload | bytes | None:
         most = route.max_body_bytes if route.takes_file else min(route.max_body_bytes, self._max_body_bytes)
         declared = request.content_length
         if declared is not None and declared > most:
@@ -234,7 +237,8 @@ class Dispatcher:
         if route.takes_file and route.body_optional and not request.body_exists:
             return None
         if route.takes_file:
-            return await self._read(request, partial(read_upload, request, most), route.more_seconds)
+            read = partial(read_upload, request, most, self._services.uploads, who)
+            return await self._read(request, read, route.more_seconds)
         raw = await self._read(request, request.read) if request.body_exists else b""
         if len(raw) > most:
             raise TooLarge(f"A body may have {most} bytes here.")

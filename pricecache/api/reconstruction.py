@@ -25,14 +25,15 @@ _NUMBERS = ("quantity", "amount")
 
 async def request(call: Call) -> Answer:
     if call.body is None or len(call.body.content) < LONG_FILE:
-        return await _request(call)
+        return await _request(call, await asyncio.to_thread(read_request, call.body, call.services.clock.time()))
     with garbage.young_only():
-        return await _request(call)
+        async with call.services.uploads.parsing:
+            given = await asyncio.to_thread(read_request, call.body, call.services.clock.time())
+        return await _request(call, given)
 
 
-async def _request(call: Call) -> Answer:
-    user, now = user_of(call), call.services.clock.time()
-    given = await asyncio.to_thread(read_request, call.body, now)
+async def _request(call: Call, given: Request) -> Answer:
+    user = user_of(call)
     taken = await _taken(call, user, given)
     listed = [await _fields(call, one.record) for one in taken]
     first = taken[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pricecache.api.uploads import UploadGate
 
 if TYPE_CHECKING:
     from pricecache.api.auth import Identity
@@ -124,4 +126,5 @@ class Services:
     mapper: Mapper
     reconstructions: Reconstructions
     snapshots: Snapshots
+    uploads: UploadGate = field(default_factory=UploadGate)
     stream: StreamFeed | None = None

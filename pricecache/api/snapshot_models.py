@@ -26,7 +26,8 @@ class SnapshotFigures(Output):
     net_flow: float | None = Field(description="What came in less what went out since `previousDate`.")
     day_change: float | None
     day_change_percent: float | None = Field(description="Percent.")
-    reasons: dict[str, str] | None = Field(None, description="Why a field is null.")
+    coverage: float = Field(description="How much of the value has a price of that day of its own, 0 to 1.")
+    reasons: dict[str, str] | None = Field(None, description="Why a field is null, or of less than all there is.")
 
 
 class AccountSnapshot(SnapshotFigures):

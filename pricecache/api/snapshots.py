@@ -8,12 +8,14 @@ from pricecache.api.call import Answer, Call
 from pricecache.api.kept import Kept
 from pricecache.api.once import once
 from pricecache.api.runs import run_answer
+from pricecache.api.symbols import in_the_future
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import instant, iso_day
 from pricecache.core.bars import day_number
 from pricecache.core.currencies import digits
-from pricecache.core.rows import rounded
-from pricecache.core.valuation import CASH, COST, VALUE
+from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
+from pricecache.core.rows import partly_valued, rounded
+from pricecache.core.valuation import CASH, COST, COVERAGE, VALUE
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
 FROM_DAYS = 30
 """How far back a question without a start reaches."""
 _NO_CASH = "cash_not_tracked"
+_PARTLY, _OVERDRAWN = "some_values_unknown", "overdrawn"
 
 
 async def capture(call: Call) -> Answer:
     asked = call.body.date_
+    if asked is not None and day_number(asked) * 86400 > call.services.clock.time() + EARLIEST_DATE_ON_EARTH:
+        raise in_the_future("date")
     return await run_answer(call, SNAPSHOT_JOB, {} if asked is None else {"date": asked.isoformat()})
 
 
@@ -100,6 +105,14 @@ def _figures(figures: Figures, tracks: bool) -> dict[str, Any]:
         "dayChangePercent": "no_price_or_rate" if figures.change is None else "no_capital",
     }
     reasons = {name: why[name] for name, amount in fields.items() if amount is None}
+    partly = {"value": "totalValue", "change": "dayChange"}
+    reasons |= {partly[one]: _PARTLY for one in sorted(figures.incomplete) if fields[partly[one]] is not None}
+    return _with_reasons({**fields, "coverage": figures.coverage}, reasons)
+
+
+def _with_reasons(fields: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
+    cash = fields["cash"]
+    reasons |= {"cash": _OVERDRAWN} if cash is not None and cash < 0 else {}
     return {**fields, "reasons": reasons} if reasons else fields
 
 
@@ -118,20 +131,26 @@ def _total(
     rows = []
     if whole is not None:
         values = rounded(whole)[:, 0]
+        partly = partly_valued(values, whole.estimated[0])
         for day, some in by_day.items():
             if whole.start <= day <= whole.end:
-                column = values[:, day - whole.start]
-                rows.append(_total_row(day, some, column[[VALUE, COST, CASH]].tolist(), digits(currency)))
+                at = day - whole.start
+                amounts = values[[VALUE, COST, CASH, COVERAGE], at].tolist()
+                rows.append(_total_row(day, some, amounts, digits(currency), is_partly=bool(partly[at])))
     return {"baseCurrency": currency, "start": iso_day(start), "end": iso_day(end), "snapshots": rows}
 
 
-def _total_row(day: int, some: Sequence[Snapshot], amounts: list[float], places: int) -> dict[str, Any]:
-    value, cost, cash = (None if amount != amount else round(amount, places) for amount in amounts)
-    return {
+def _total_row(
+    day: int, some: Sequence[Snapshot], amounts: list[float], places: int, *, is_partly: bool
+) -> dict[str, Any]:
+    value, cost, cash = (None if amount != amount else round(amount, places) for amount in amounts[:3])
+    fields = {
         "date": iso_day(day),
         "totalValue": value,
         "totalCost": cost,
         "cash": cash,
+        "coverage": amounts[3],
         "captured": len(some),
         "isFinal": all(one.is_final for one in some),
     }
+    return _with_reasons(fields, {"totalValue": _PARTLY} if is_partly and value is not None else {})

@@ -34,7 +34,7 @@ async def rename(call: Call) -> Answer:
     today = call.services.reader.today(entry)
     on = today if call.body.on is None else day_number(call.body.on)
     if on > today:
-        raise _in_the_future("on")
+        raise in_the_future("on")
     await call.services.instruments.rename(entry, to, on)
     return Answer(details_of(entry, entry.instrument, call.services.clock.time()))
 
@@ -100,7 +100,7 @@ def _new_name(call: Call, entry: Entry) -> Instrument:
 
 def _currencies(call: Call, entry: Entry, since: int, code: str) -> dict[str, Any]:
     if since > call.services.reader.today(entry):
-        raise _in_the_future("currency.from")
+        raise in_the_future("currency.from")
     dated = currencies_with(entry.currencies, entry.currency, since, code)
     return {"currencies": [list(item) for item in dated], "currency": dated[-1][1] if dated else code}
 
@@ -127,6 +127,7 @@ def _require_after_first_bar(entry: Entry, after: int | None) -> None:
         )
 
 
-def _in_the_future(field: str) -> Invalid:
+def in_the_future(field: str) -> Invalid:
+    """What to raise."""
     row = {"field": field, "code": "date_in_the_future", "detail": "the day has not come yet"}
     return Invalid(f"{field}: the day has not come yet.", code="date_in_the_future", rows=[row])

@@ -48,14 +48,21 @@ class WebhookVerifier:
 
     Plaid signs with ES256 a JWT whose `request_body_sha256` is the hash of the very bytes that were sent, and names
     the key, which `fetch_key` asks Plaid for: once an hour each, and ten unknown ones a minute at most, as anybody may
-    send us any name (plaid.com/docs/api/webhooks/webhook-verification).
+    send us any name (plaid.com/docs/api/webhooks/webhook-verification). Those that come with an item that `is_ours`
+    are counted apart: strangers do not know the name of one, and so keep nothing of Plaid's out.
     """
 
-    def __init__(self, fetch_key: Callable[[str], Awaitable[dict[str, Any]]], clock: Clock) -> None:
+    def __init__(
+        self,
+        fetch_key: Callable[[str], Awaitable[dict[str, Any]]],
+        is_ours: Callable[[str], Awaitable[bool]],
+        clock: Clock,
+    ) -> None:
         self._fetch_key = fetch_key
+        self._is_ours = is_ours
         self._clock = clock
         self._keys: dict[str, _Key] = {}
-        self._asked: deque[float] = deque(maxlen=_UNKNOWN_A_MINUTE)
+        self._asked: dict[bool, deque[float]] = {ours: deque(maxlen=_UNKNOWN_A_MINUTE) for ours in (True, False)}
         self._jwt: Any = None
 
     async def verified(self, signed: str | None, body: bytes) -> Webhook:
@@ -69,7 +76,7 @@ class WebhookVerifier:
             header = jwt.get_unverified_header(signed or "")
             # said by the sender, so it chooses nothing: no other algorithm is taken
             if header.get("alg") == "ES256":
-                key = await self._key(header.get("kid"))
+                key = await self._key(header.get("kid"), body)
                 options: Any = {"verify_iat": False, "verify_exp": False, "verify_nbf": False, "verify_aud": False}
                 claims = jwt.decode(signed or "", key, algorithms=["ES256"], options=options)
         except jwt.PyJWTError:
@@ -88,22 +95,24 @@ class WebhookVerifier:
             return False
         return -_AHEAD_SECONDS <= self._clock.time() - issued_at <= OLDEST_SECONDS
 
-    async def _key(self, key_id: Any) -> Any:
+    async def _key(self, key_id: Any, body: bytes) -> Any:
         if not isinstance(key_id, str) or not 0 < len(key_id) <= _LONGEST_KEY_ID:
             raise _not_verified()
         now = self._clock.time()
         key = self._keys.get(key_id)
         if key is None or now >= key.known_until:
-            key = await self._fetched(key_id, now)
+            key = await self._fetched(key_id, body, now)
         if key.expired_at is not None and now >= key.expired_at:
             raise _not_verified()
         return key.public
 
-    async def _fetched(self, key_id: str, now: float) -> _Key:
+    async def _fetched(self, key_id: str, body: bytes, now: float) -> _Key:
         if key_id not in self._keys:
-            if len(self._asked) == _UNKNOWN_A_MINUTE and now - self._asked[0] < 60.0:
+            item = _read(body).item
+            asked = self._asked[bool(item) and await self._is_ours(item)]
+            if len(asked) == _UNKNOWN_A_MINUTE and now - asked[0] < 60.0:
                 raise BrokerUnavailable("Too many unknown keys.", code="plaid_unavailable", retry_after=60.0)
-            self._asked.append(now)
+            asked.append(now)
         try:
             told = await self._fetch_key(key_id)
         except BrokerUnavailable:

@@ -21,6 +21,7 @@ from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, deci
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import scaled
 from pricecache.core.marketdata import NEVER
+from pricecache.core.short_evidence import Point, ShortEvidence, unexplained
 
 LATE_DAYS = 5
 """A balance is right if the walk passes through it so many days before or after: rows are posted late."""
@@ -57,9 +58,10 @@ class Correction(NamedTuple):
 class Task:
     """`quantity`: at the end of day `day`. `first_day`: the walk ends before it. `splits`: the market's, `(day, ratio)`
     ascending. `split_rows`: the broker's, ascending. `waypoints`: `(day, quantity)`. `twins`: of `moves`, those that
-    are said twice, either of which may be wrong. `late_days`: for how long the balance may be below zero for want of a
-    row that is posted late. `smallest`: what counts as nothing. `late`: by day of a waypoint, what rows up to it move
-    that were not known when it was said, `(day, quantity)` ascending, in the units of their day."""
+    are said twice, either of which may be wrong. `may_be_negative`: always; `shorts`: where that is shown. `late_days`:
+    for how long the balance may be below zero for want of a row that is posted late. `smallest`: what counts as
+    nothing. `late`: by day of a waypoint, what rows up to it move that were not known when it was said,
+    `(day, quantity)` ascending, in the units of their day."""
 
     quantity: Decimal
     day: int
@@ -70,6 +72,7 @@ class Task:
     waypoints: Sequence[tuple[int, Decimal]] = ()
     twins: Sequence[Move] = ()
     may_be_negative: bool = False
+    shorts: ShortEvidence | None = None
     late_days: int = 0
     smallest: Decimal = ZERO
     code: str = "quantity_unexplained"
@@ -108,27 +111,29 @@ def walk(task: Task) -> Walked:
     found = Walked()
     forced: list[Correction] = []
     settled_days: set[int] = set()
+    explained: set[int] = set()
     twins: Twins = defaultdict(lambda: defaultdict(list))
     for move in task.twins:
         twins[move.day][move.quantity].append(move)
     while True:
-        one = _Pass(task, forced, settled_days, found.left_out, twins)
+        one = _Pass(task, forced, settled_days, explained, found.left_out, twins)
         again = one.run()
         if again is None:
             one.walked.left_out = found.left_out
             return one.walked
         if again.left_out is not None:
             found.left_out.append(again.left_out)
-            forced, settled_days = [], set()
+            forced, settled_days, explained = [], set(), set()
         else:
             forced = again.forced
-            settled_days.add(again.settled_day)
+            (explained if again.is_of_shorts else settled_days).add(again.settled_day)
 
 
 class _Again(NamedTuple):
     left_out: int | None = None
     forced: list[Correction] = []  # noqa: RUF012
     settled_day: int = 0
+    is_of_shorts: bool = False
 
 
 class _Pass:
@@ -137,13 +142,16 @@ class _Pass:
         task: Task,
         forced: Sequence[Correction],
         settled_days: set[int],
+        explained: set[int],
         left_out: Sequence[int],
         twins: Twins,
     ) -> None:
         self.twins = twins
         self.sizes: dict[Fraction, list[Move]] = {}
         self.of_day: dict[int, list[Move]] = defaultdict(list)
-        self.task, self.forced = task, forced
+        self.task, self.forced, self.explained = task, forced, explained
+        self.may_be_negative = task.may_be_negative or task.shorts is not None
+        self.points: list[Point] = []
         self.left_out = frozenset(left_out)
         self.walked = Walked(task.quantity, corrections=list(forced))
         self.quantity = task.quantity
@@ -156,6 +164,9 @@ class _Pass:
             if task.first_day - 1 <= day < task.day and day not in settled_days
         }
         self.anchors = sorted({task.day, *(day for day, _ in task.waypoints if task.first_day <= day < task.day)})
+        self.known = {day for day, _ in task.waypoints}
+        self.opened = self._of_day(task.shorts.opens if task.shorts is not None else frozenset())
+        self.closed = self._of_day(task.shorts.closes if task.shorts is not None else frozenset())
         alone = by_themselves(task.split_rows, task.splits)
         self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
         self.pending: dict[int, list[Decided]] = defaultdict(list)
@@ -176,6 +187,13 @@ class _Pass:
             net[one.day] = net.get(one.day, ZERO) + one.quantity
         return net
 
+    def _of_day(self, sources: frozenset[int]) -> dict[int, Decimal]:
+        found: dict[int, Decimal] = {}
+        for day, quantity, _, source in self.task.moves if sources else ():
+            if source in sources and source not in self.left_out:
+                found[day] = found.get(day, ZERO) + abs(quantity)
+        return found
+
     def run(self) -> _Again | None:
         for day in self.days:
             self.ratios[day] = self.ratio
@@ -183,9 +201,13 @@ class _Pass:
                 self._note_twins(day)
             if day in self.waypoints and (again := self._compare(day)):
                 return again
+            if self.points and day in self.known:
+                self.points = []
             if day in self.net and (again := self._take_back(day)):
                 return again
             self._divide(day)
+        if self.points and (again := self._explain(self.task.first_day - 1)):
+            return again
         day, until = self.task.first_day - 1, self.anchors[0]
         twin = self._twin_in_gap(Fraction(0), self._contradictions(day, until), day, until)
         if twin is not None:
@@ -200,7 +222,9 @@ class _Pass:
         self.largest = max(self.largest, abs(self.quantity))
         self.quantity -= self.net[day]
         self.before_first = self.quantity
-        if self.quantity >= -self.task.smallest or self.task.may_be_negative or self._is_late(day):
+        if self.task.shorts is not None:
+            self._note_point(day, self.walked.ends[-1][1])
+        if self.quantity >= -self.task.smallest or self.may_be_negative or self._is_late(day):
             return None
         twin = self._twin(-Fraction(self.quantity) * self.ratio, day, self.task.day)
         if twin is not None:
@@ -231,15 +255,17 @@ class _Pass:
     def _impossible(self, day: int) -> int:
         """The row of `day` with which, going back, there is less than nothing."""
         balance = self.walked.ends[-1][1]
-        if not self.of_day:
-            for one in self.task.moves:
-                self.of_day[one.day].append(one)
-        present = [one for one in self.of_day[day] if one.source not in self.left_out]
-        for move in sorted(present, key=lambda one: -one.rank):
+        for move in sorted(self._rows_of(day), key=lambda one: -one.rank):
             balance -= move.quantity
             if balance < 0 and move.quantity > 0:
                 return move.source
         return -1
+
+    def _rows_of(self, day: int) -> list[Move]:
+        if not self.of_day:
+            for one in self.task.moves:
+                self.of_day[one.day].append(one)
+        return [one for one in self.of_day.get(day, ()) if one.source not in self.left_out]
 
     def _twin(self, size: Fraction, day: int, until: int) -> int | None:
         """A row from `day` up to `until` that is there twice and is just so much, in units of today."""
@@ -265,7 +291,7 @@ class _Pass:
         if self.pending:
             for decided in self.pending.pop(day, ()):
                 self._divide_by_row(decided)
-        if day in self.single and self.quantity:
+        if day in self.single:
             self._divide_by(day, self.single[day], None)
 
     def _divide_by_row(self, decided: Decided) -> None:
@@ -273,7 +299,7 @@ class _Pass:
         self.walked.decided.append(after)
         if after.code == "split_unexplained":
             self._move_by_row(after)
-        if ratio is not None and self.quantity:
+        if ratio is not None:
             self._divide_by(after.day, ratio, after.before)
 
     def _move_by_row(self, decided: Decided) -> None:
@@ -285,7 +311,9 @@ class _Pass:
         self.walked.corrections.append(Correction(decided.day, rows.quantity, "split_unexplained", rows.sources[0]))
         self.quantity -= rows.quantity
         self.before_first = self.quantity
-        if self.quantity < 0 and not self.task.may_be_negative:
+        if self.task.shorts is not None:
+            self._note_point(decided.day, self.quantity + rows.quantity)
+        if self.quantity < 0 and not self.may_be_negative:
             self.walked.corrections.append(Correction(decided.day, self.quantity, self.task.code, rows.sources[0]))
             self.quantity = ZERO
 
@@ -294,9 +322,10 @@ class _Pass:
             self.walked.ends.append((day, self.quantity))
 
     def _divide_by(self, day: int, ratio: Fraction, before: Decimal | None) -> None:
-        self.walked.targets.setdefault(day, self.quantity)
-        self.quantity = scaled(self.quantity, 1 / ratio) if before is None else before
-        self.ratio *= ratio
+        self.ratio *= ratio  # of nothing, too: earlier rows are in those units
+        if self.quantity:
+            self.walked.targets.setdefault(day, self.quantity)
+            self.quantity = scaled(self.quantity, 1 / ratio) if before is None else before
 
     def _moved(self, low: int, high: int) -> Decimal | None:
         """What moved from day `low` up to, not including, `high`; None where nothing did."""
@@ -317,6 +346,8 @@ class _Pass:
             return _Again(left_out=twin)
         if is_near:
             return None
+        if self.points and wanted[0] >= 0 and (again := self._explain(day)):
+            return again
         correction = self._put_right(day, until, difference, between)
         return _Again(forced=[*self.walked.corrections, correction], settled_day=day)
 
@@ -359,17 +390,24 @@ class _Pass:
             found.append(balance)
             if before in self.single:
                 balance = scaled(balance, 1 / self.single[before])
+                found.append(balance)
         return found
 
     def _put_right(self, day: int, until: int, difference: Decimal, between: Sequence[Correction]) -> Correction:
         """On the day of the later balance, or before more would go than there is; where a contradiction in between
         ends what is known, there."""
+        expires = self.task.shorts.expires if self.task.shorts is not None else None
+        if difference > 0 and expires is not None and day < expires <= until:
+            size = Fraction(difference) * self.ratio
+            quantity = scaled(Decimal(1), size / self._ratio_on(expires)) or FINEST
+            return Correction(expires, -quantity, "expiry_missing")
         if difference > 0:
             at = min((one.day for one in between), default=until)
             return Correction(at, -self._in_units(difference, day, at), "balance_differs")
         at = until
         for later, end in reversed(self.walked.ends):
             is_between = day < later <= until and not self.task.may_be_negative
+            is_between &= self.task.shorts is None or end >= 0
             if is_between and end - self._in_units(-difference, day, later) < -self.task.smallest:
                 at = later
                 break
@@ -377,6 +415,49 @@ class _Pass:
 
     def _in_units(self, quantity: Decimal, day: int, later: int) -> Decimal:
         return scaled(quantity, self.ratio / self.ratios[later]) or FINEST
+
+    def _ratio_on(self, day: int) -> Fraction:
+        """Between the units of `day` and those of today; the walk is behind it."""
+        walked = self.days[bisect_left(self.days, -day, key=lambda one: -one)]
+        return self.ratios[walked]
+
+    # short positions
+
+    def _note_point(self, day: int, end: Decimal) -> None:
+        closed, opened = self.closed.get(day, ZERO), self.opened.get(day, ZERO)
+        sizes = (Fraction(size) * self.ratio for size in (end, self.quantity, closed, opened))
+        self.points.append(Point(day, *sizes))
+
+    def _explain(self, since: int) -> _Again | None:
+        """None when what was held after day `since`, up to the next balance, adds up with the short positions that are
+        in evidence."""
+        shorts = self.task.shorts
+        if shorts is None or since in self.explained:
+            return None
+        until = self.anchors[bisect_right(self.anchors, since)]
+        corrections, expired = [], Fraction(0)
+        for day, size in unexplained(self.points, is_contract=shorts.is_contract):
+            twin = self._twin(-size, day, self.task.day)
+            if twin is not None:
+                return _Again(left_out=twin)
+            if shorts.expires is not None and day <= shorts.expires <= until:
+                expired += size
+            else:
+                corrections.append(self._missing(day, size))
+        if expired and shorts.expires is not None:
+            quantity = scaled(Decimal(1), expired / self._ratio_on(shorts.expires))
+            corrections.append(Correction(shorts.expires, quantity, "expiry_missing"))
+        corrections = [one for one in corrections if one.quantity]
+        if not corrections:
+            return None
+        return _Again(forced=[*self.walked.corrections, *corrections], settled_day=since, is_of_shorts=True)
+
+    def _missing(self, day: int, size: Fraction) -> Correction:
+        """Of `size` in units of today: behind the last row of `day` that shows it."""
+        quantity = scaled(Decimal(1), size / self.ratios[day])
+        code = "rounding" if self._is_speck(quantity) else self.task.code
+        found = [one.source for one in self._rows_of(day) if one.quantity * quantity < 0]
+        return Correction(day, quantity, code, found[-1] if found else -1)
 
     # what is left
 

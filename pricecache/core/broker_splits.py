@@ -103,7 +103,7 @@ def decide(row: SplitRow, after: Decimal, moved: Decimal | None) -> Decided:
     """On which of its `days` it takes effect, when there were `after` shares on the later one and `moved` between.
 
     Trades in between tell: the broker's count of new shares fits what there was on one day only. Without a count they
-    are in the units of their day, and those are the market's.
+    are in the units of their day, and those are the market's. A ratio that is not the market's is of its own day.
     """
     if row.market is None or not row.may_take_its_day:
         return Decided(row, row.rows.day)
@@ -114,7 +114,8 @@ def decide(row: SplitRow, after: Decimal, moved: Decimal | None) -> Decided:
     if not row.is_near:
         same = row.rows.ratio is not None or _fits(row.rows.quantity, its, ratio)
         return Decided(row, day) if same else Decided(row, row.rows.day, alone=row.market)
-    if moved is None or (row.rows.quantity and _fits(row.rows.quantity, own, ratio)):
+    is_other = row.rows.ratio is not None and ratio_of(row.rows.ratio) != ratio
+    if moved is None or is_other or _fits(row.rows.quantity, own, ratio):
         return Decided(row, row.rows.day)
     return Decided(row, day)
 
@@ -150,8 +151,8 @@ def _reading(row: SplitRow, day: int, after: Decimal) -> tuple[Fraction | None, 
             if _is_fraction(_apart(before, after, ratio), after):
                 return ratio, before, None
         ratio = Fraction(after) / Fraction(before)
-        if _SMALLEST < ratio < 1 / _SMALLEST:
-            return ratio, before, "split_differs" if known else None
-    elif known and after:
-        return known[0], None, "split_differs"
+        if not known and _SMALLEST < ratio < 1 / _SMALLEST:
+            return ratio, before, None
+    if known and after:
+        return market or known[0], None, "split_differs"  # as the prices did
     return market, None, "split_unexplained"

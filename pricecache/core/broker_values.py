@@ -11,12 +11,14 @@ from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding
 from pricecache.core.broker_carried import carried
 from pricecache.core.currencies import digits
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import EXACT, ZERO
+from pricecache.core.ledger import ZERO
 from pricecache.core.marketdata import MarketData
 
 DIFFERS = Decimal("0.01")
 """Prices that are further apart, as a share of the broker's, are told."""
 MOST_TOLD = 50
+_DIGITS = 60
+"""The largest quantity at the largest price and rate, to the cent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Comparison:
 def compared(data: BrokerData, instruments: Mapping[str, Instrument], market: MarketData, base: str) -> Comparison:
     """What `data` says is held at the prices of both, in `base`, at the rates of its day. `instruments`: by the
     broker's security, for every one that is not money. Pure."""
-    with localcontext(EXACT):
+    with localcontext(prec=_DIGITS):
         return _Comparing(data, instruments, market, base).compared()
 
 
@@ -120,7 +122,7 @@ class _Comparing:
         price = Decimal(repr(found[1]))
         value = present.quantity * price * self._rate(column.currency)
         self.values[said.account].add(value, "no_price")
-        if by_broker is None or not by_broker or by_broker.is_nan() or value.is_nan():
+        if not by_broker or by_broker.is_nan() or value.is_nan() or not present.quantity:
             return
         share = value / by_broker - 1
         if abs(share) > DIFFERS:

@@ -169,6 +169,12 @@ class Catalog:
         """The one that is known to have had this symbol on that day, and has another now."""
         return next((entry for entry in self._by_alias.get(instrument, ()) if _had(entry, instrument, on)), None)
 
+    def formers(self, instrument: Instrument) -> list[Entry]:
+        """Those that had this symbol and have another now, the one that had it last first."""
+        present = self._by_instrument.get(instrument)
+        found = [entry for entry in self._by_alias.get(instrument, ()) if entry is not present]
+        return sorted(found, key=lambda entry: -_had_until(entry, instrument))
+
     def by_id(self, series_id: int) -> Entry | None:
         return self._by_id.get(series_id)
 

@@ -11,6 +11,7 @@ from pricecache.core.instruments import Instrument
 REASONS: Mapping[str, str] = {
     "quantity_unexplained": "more came in than was there afterwards, and no row says where it went",
     "balance_differs": "the broker said another balance earlier, and no row says why",
+    "expiry_missing": "an option expired, and no row says so: it went for nothing",
     "fractional_shares": "a fraction that a split left was paid out or rounded",
     "split_unexplained": "shares moved by a row that is called a split and cannot be one",
     "rounding": "quantities that the broker rounded do not add up",
@@ -20,7 +21,8 @@ REASONS: Mapping[str, str] = {
     "odd_cash": "money came in by a row that takes it out",
     "short_moved": "a short position came or went without money",
 }
-"""Codes of findings that are an `adjustment` in the ledger, and what its note says."""
+"""Codes of findings that are an `adjustment` in the ledger (an expiry: a sale or a purchase at 0), and what its note
+says."""
 ONLY_TOLD = frozenset(
     {
         *("duplicate_row", "row_before_first_day", "row_after_holdings", "row_without_effect"),

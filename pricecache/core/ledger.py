@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -175,6 +176,11 @@ class Ledger:
     @property
     def first_day(self) -> int | None:
         return self.transactions[0].day if self.transactions else None
+
+    def count_after(self, day: int | None) -> int:
+        """How many transactions there are after `day`, or in all (None). Cheap."""
+        rows = self.transactions
+        return len(rows) - (0 if day is None else bisect_right(rows, day, key=attrgetter("day")))
 
     def instruments(self) -> frozenset[Instrument]:
         found: frozenset[Instrument] | None = self._kept.get("instruments")

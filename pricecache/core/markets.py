@@ -30,6 +30,11 @@ class Market:
         return self.code != "CUSTOM"
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether a day is one on which something closed because of it; rates and what comes by hand close nothing."""
+        return self.code not in ("FX", "CUSTOM")
+
+    @property
     def major_currency(self) -> str:
         """What `currency` is a hundredth of, or `currency` itself: what an index of this market is in."""
         return _MAJOR.get(self.currency, self.currency)

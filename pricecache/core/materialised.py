@@ -97,7 +97,7 @@ def brought_up(
     first = ledger.first_day
     if first is None or first > through:
         return None
-    point = None if kept is None or kept.start != first else kept.point_before(min(doubtful_from - 1, through))
+    point = goes_on_from(kept, ledger, through, doubtful_from)
     if kept is not None and point is not None and point.day == kept.through == through:
         return replace(kept, stamp=stamp, reused_through=through)
     if kept is None or point is None:
@@ -106,6 +106,13 @@ def brought_up(
         assert whole is not None
         return Materialised(stamp, _bare(whole), _points((), whole, wanted))
     return _with_tail(kept, point, stamp, ledger, market, through)
+
+
+def goes_on_from(kept: Materialised | None, ledger: Ledger, through: int, doubtful_from: int) -> Point | None:
+    """The point after which `brought_up` computes; None: from the first day on."""
+    if kept is None or kept.start != ledger.first_day:
+        return None
+    return kept.point_before(min(doubtful_from - 1, through))
 
 
 def _with_tail(

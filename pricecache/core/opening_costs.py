@@ -13,6 +13,8 @@ from pricecache.core.lots import Lot
 
 _DEAREST = 1000
 """A cost of so many times what it was worth is no cost: what is left of the opening is too little to tell by."""
+_LEAST_SHARE = Decimal("0.000001")
+"""Of an opening of which so little is left, the basis of today says nothing of the whole."""
 _MOST = Decimal(10) ** 14
 
 
@@ -32,13 +34,13 @@ class Basis(NamedTuple):
 
 
 def solve(
-    openings: Mapping[str, str],
+    openings: Mapping[str, Decimal],
     lots: Mapping[str, list[Lot]],
     bases: Mapping[str, Basis],
     worth: OpeningCost,
 ) -> dict[str, OpeningCost]:
-    """The price of each of `openings` (by name: its account) from `lots`, what is left of it by account, in the
-    currency of `bases`; where the lots do not tell, or tell what cannot be, `worth`."""
+    """The price of each of `openings` (by name: its quantity, never negative) from `lots`, what is left of it by
+    account, in the currency of `bases`; where the lots do not tell, or tell what cannot be, `worth`."""
     solved: dict[str, OpeningCost] = {}
     open_equations = [_equation(lots.get(account, []), basis, openings) for account, basis in bases.items()]
     progress = True
@@ -48,12 +50,14 @@ def solve(
             unknown = [name for name in units if name not in solved]
             if len(unknown) == 1 and units[unknown[0]]:
                 rest = fixed + sum((units[name] * solved[name].price for name in units if name in solved), ZERO)
-                solved[unknown[0]] = _told(basis, rest, units[unknown[0]], worth)
+                solved[unknown[0]] = _told(basis, rest, units[unknown[0]], openings[unknown[0]], worth)
                 progress = True
     return {name: solved.get(name, worth) for name in openings}
 
 
-def _equation(lots: list[Lot], basis: Basis, openings: Mapping[str, str]) -> tuple[Decimal, dict[str, Decimal], Basis]:
+def _equation(
+    lots: list[Lot], basis: Basis, openings: Mapping[str, Decimal]
+) -> tuple[Decimal, dict[str, Decimal], Basis]:
     fixed, units = ZERO, dict[str, Decimal]()
     for lot in lots:
         if lot.transaction in openings:
@@ -65,7 +69,9 @@ def _equation(lots: list[Lot], basis: Basis, openings: Mapping[str, str]) -> tup
     return fixed, units, basis
 
 
-def _told(basis: Basis, rest: Decimal, units: Decimal, worth: OpeningCost) -> OpeningCost:
+def _told(basis: Basis, rest: Decimal, units: Decimal, opening: Decimal, worth: OpeningCost) -> OpeningCost:
+    if abs(units) < opening * _LEAST_SHARE:
+        return worth
     price = (basis.cost - rest) / units
     if price.is_nan() or not 0 <= price < _MOST:
         return worth

@@ -21,7 +21,7 @@ from pricecache.core.money_walk import MoneyWalk
 from pricecache.core.share_walk import Given, SharesWalked, ShareWalk
 
 _MOST_ATTEMPTS = 8
-_CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs"})
+_CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
 
 
 @dataclass(frozen=True, slots=True)

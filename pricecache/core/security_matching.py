@@ -72,7 +72,8 @@ class Candidate:
 
     `is_listed`: it is known here with prices, or a provider names it; None: nobody could be asked. `close`: on the day
     of the broker's price, in the whole of `currency`. `is_renamed`: it had the ticker when the security was first used,
-    and has another now. `ended`: it traded for the last time before that day; `began`: for the first time after it.
+    and has another now. `is_identified`: a provider answered with it to a number of the security. `ended`: it traded
+    for the last time before that day; `began`: for the first time after it.
     """
 
     instrument: Instrument
@@ -83,6 +84,7 @@ class Candidate:
     close: float | None = None
     is_listed: bool | None = None
     is_renamed: bool = False
+    is_identified: bool = False
     ended: bool = False
     began: bool = False
 
@@ -100,20 +102,27 @@ class Judged:
 
 
 def judged_of(
-    security: BrokerSecurity, candidates: Sequence[tuple[Candidate, float | None]], price: float | None
+    security: BrokerSecurity,
+    candidates: Sequence[tuple[Candidate, float | None]],
+    price: float | None,
+    rivals: Sequence[tuple[Candidate, float | None]] = (),
 ) -> Judged:
     """The best of `candidates`, each with how alike the names are (0 to 100, None where one is not known). `price`: the
-    broker's, in the whole currency of the security."""
+    broker's, in the whole currency of the security. `rivals`: such as cannot be the best, and may be as likely."""
     if not candidates:
         return Judged(
             None, 0.0, "unmapped", ("no_candidate (+0.00): nothing known here or to the providers is like it",)
         )
-    weighed = [(one, _evidence(security, one, alike, price)) for one, alike in candidates]
-    ranked = sorted(weighed, key=lambda pair: -_confidence(pair[1]))
+
+    def weighed(some: Sequence[tuple[Candidate, float | None]]) -> list[tuple[Candidate, list[Reason]]]:
+        return [(one, _evidence(security, one, alike, price)) for one, alike in some]
+
+    ranked = sorted(weighed(candidates), key=lambda pair: -_weight(pair[1]))
     best, evidence = ranked[0]
     confidence = _confidence(evidence)
-    rival = next((one for one, reasons in ranked[1:] if _confidence(reasons) > confidence - CLOSE_CALL), None)
-    if rival is not None and confidence >= REVIEW_FROM and best.means != "exchange":
+    others = (*ranked[1:], *weighed(rivals))
+    rival = next((one for one, reasons in others if _is_close(best, evidence, one, reasons)), None)
+    if rival is not None and confidence >= REVIEW_FROM:
         evidence = [*evidence, Reason("ambiguous", 0.0, f"{rival.instrument} is as likely", is_conflict=True)]
         confidence = _confidence(evidence)
     is_checked = price is not None and best.close is not None
@@ -124,9 +133,22 @@ def _state(confidence: float) -> MappingState:
     return "mapped" if confidence >= MAPPED_FROM else "review" if confidence >= REVIEW_FROM else "unmapped"
 
 
+def _is_close(best: Candidate, evidence: Sequence[Reason], other: Candidate, reasons: Sequence[Reason]) -> bool:
+    """A ticker on the exchange that was named is of one instrument, unless another one had it before."""
+    if best.means != "exchange":
+        return _confidence(reasons) > _confidence(evidence) - CLOSE_CALL
+    return other.means == "exchange" and _weight(reasons) > round(_weight(evidence) - CLOSE_CALL, 2)
+
+
 def _confidence(evidence: Sequence[Reason]) -> float:
-    most = CONFLICTED if any(reason.is_conflict for reason in evidence) else 1.0
-    return round(min(most, max(0.0, sum(reason.weight for reason in evidence))), 2)
+    return min(1.0, _weight(evidence))
+
+
+def _weight(evidence: Sequence[Reason]) -> float:
+    """All that speaks for it, which may be more than it takes to be sure."""
+    weight = max(0.0, sum(reason.weight for reason in evidence))
+    is_conflict = any(reason.is_conflict for reason in evidence)
+    return round(min(CONFLICTED, weight) if is_conflict else weight, 2)
 
 
 def _evidence(security: BrokerSecurity, one: Candidate, alike: float | None, price: float | None) -> list[Reason]:
@@ -134,6 +156,8 @@ def _evidence(security: BrokerSecurity, one: Candidate, alike: float | None, pri
     found = [Reason(code, weight, detail.format(symbol=one.instrument))]
     judges = (_listing(one), _name(security, one, alike), _currency(security, one), _kind(security, one))
     found += [reason for reason in (*judges, _price(one, price)) if reason is not None]
+    if one.is_identified and one.means != "identifier":
+        found.append(Reason("number_agrees", 0.2, "a provider answered with it to its ISIN, CUSIP or SEDOL"))
     if one.ended:
         found.append(Reason("ended_before", -0.3, "it was delisted before this was first used", is_conflict=True))
     if one.began:

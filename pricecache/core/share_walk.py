@@ -23,11 +23,13 @@ from pricecache.core.ledger import ZERO, CostBasis, Transaction
 from pricecache.core.lots import ratio_of
 from pricecache.core.marketdata import MarketData
 from pricecache.core.opening_costs import Basis, OpeningCost, solve, worth_on
+from pricecache.core.short_evidence import ShortEvidence
 from pricecache.core.splits import LedgerSplit, events
 
 _ONE = Decimal(1)
 _LEAST_PAID = Decimal("0.000001")
 """Nobody pays for less of a share: it is what lots are rounded to."""
+_CLOSING = frozenset({"expiry", "exercise"})
 _OUTWARD = frozenset({"sell", "transfer_out"})
 _INWARD = frozenset({"buy", "transfer_in", "opening"})
 
@@ -73,7 +75,9 @@ class ShareWalk:
         self._waypoints: dict[Key, dict[int, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
         self._late: dict[Key, dict[int, list[tuple[int, Decimal]]]] = defaultdict(lambda: defaultdict(list))
         self._moves: dict[Key, list[Move]] = defaultdict(list)
-        self._shorts: set[Key] = set()
+        self._contracts: dict[Instrument, int | None] = {}
+        self._sold_short: dict[Key, set[int]] = defaultdict(set)
+        self._bought_back: dict[Key, set[int]] = defaultdict(set)
         self._cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = {}
         self._openings: dict[Instrument, dict[str, str]] = defaultdict(dict)
         self._opened: list[int] = []
@@ -115,18 +119,34 @@ class ShareWalk:
                 self._late[key][point.day] += point.late
 
     def _evidence(self) -> None:
-        """Where a quantity may be below zero."""
+        """Of short positions: what may be written, and rows that say that they sell short or buy back."""
         securities = self._given.data.securities
-        written = {
-            instrument
-            for name, instrument in self._given.instruments.items()
-            if name in securities and securities[name].is_contract
-        }
-        for one in self._rows:
-            if one.instrument is not None and (one.row.action in ("short", "cover") or one.instrument in written):
-                self._shorts.add((one.account, one.instrument))
-        self._shorts.update(key for key, quantity in self._today.items() if quantity < 0)
-        self._shorts.update(key for key, points in self._waypoints.items() if min(points.values()) < 0)
+        for name, instrument in self._given.instruments.items():
+            security = securities.get(name)
+            if security is not None and security.is_contract:
+                self._contracts[instrument] = security.option.expires if security.option is not None else None
+        for source, one in enumerate(self._rows):
+            if one.instrument is None:
+                continue
+            key, action = (one.account, one.instrument), one.row.action
+            if action == "short":
+                self._sold_short[key].add(source)
+            elif action == "cover" or (action in _CLOSING and one.quantity > 0 and one.instrument in self._contracts):
+                self._bought_back[key].add(source)
+
+    def _shorts(self, key: Key) -> ShortEvidence | None:
+        """None where there is none."""
+        is_contract = key[1] in self._contracts
+        points = self._waypoints[key].values() if key in self._waypoints else ()
+        is_owed = self._today.get(key, ZERO) < 0 or any(quantity < 0 for quantity in points)
+        if not (is_contract or is_owed or key in self._sold_short or key in self._bought_back):
+            return None
+        return ShortEvidence(
+            frozenset(self._sold_short.get(key, ())),
+            frozenset(self._bought_back.get(key, ())),
+            is_contract,
+            self._contracts.get(key[1]),
+        )
 
     def _gather(self, rows: Sequence[Transaction], sources: Sequence[int]) -> None:
         moves = self._moves
@@ -158,7 +178,7 @@ class ShareWalk:
             Task(
                 self._today.get(key, ZERO), data.day, data.first_day, moves, market, split_rows,
                 sorted(self._waypoints[key].items()) if key in self._waypoints else (), twins,
-                may_be_negative=key in self._shorts, late=self._late.get(key, {}),
+                shorts=self._shorts(key), late=self._late.get(key, {}),
             )
         )  # fmt: skip
         self._found.walks[key] = walked
@@ -213,6 +233,9 @@ class ShareWalk:
 
     def _correct(self, key: Key, correction: Correction) -> Transaction:
         row = self._correction(key, correction)
+        if correction.code == "expiry_missing":
+            quantity = correction.quantity
+            row = replace(row, type="sell" if quantity < 0 else "buy", quantity=abs(quantity), price=ZERO)
         self._add(row)
         return row
 
@@ -401,7 +424,9 @@ class ShareWalk:
     ) -> None:
         same = {account: basis for account, basis in bases.items() if basis.currency == currency}
         worth = worth_on(self._given.prices, instrument, self._opening_day)
-        for name, cost in solve(openings, forward.lots, same, worth).items():
+        walks = self._found.walks
+        sizes = {name: abs(walks[account, instrument].opening) for name, account in openings.items()}
+        for name, cost in solve(sizes, forward.lots, same, worth).items():
             key = openings[name], instrument
             self._found.costs[key] = cost
             if cost.source is None:

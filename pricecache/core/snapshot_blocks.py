@@ -70,8 +70,7 @@ class Member:
 
     `accounts`: in the order of its history. `costs`: float64, of the portfolio and of each account, rounded.
     `counts`: int64, for each account how many entries are positions, and how many cash. `columns`: int64, codes of
-    the entries in that order, `quantities`: float64, of each. `series`: int64, everything that its history depends on;
-    `is_rate`: bool, which of these are exchange rates.
+    the entries in that order, `quantities`: float64, of each. `series`: int64, everything that its history depends on.
     """
 
     portfolio: str
@@ -86,7 +85,6 @@ class Member:
     columns: Numbers
     quantities: Floats
     series: Numbers
-    is_rate: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +92,9 @@ class Block:
     """Members in columns. Immutable.
 
     `ids`: S24, of the portfolios. `arrays`, by portfolio: `generation`, `since`, `currency` (as a number), `zone` (a
-    place in `zones`), `tracks_cash`, `has_instrument`, `accounts` (how many), `entries`, `named` (series beside those
-    held). `account_ids`: S24, one after the other. `costs`: by scope, the portfolio before its accounts. `counts`: two
-    for each account. `column`: of each entry a place in `codes`, `quantities` beside it. `series`: places in `watched`,
-    `is_rate` beside those.
+    place in `zones`), `tracks_cash`, `accounts` (how many), `entries`, `named` (series beside those held).
+    `account_ids`: S24, one after the other. `costs`: by scope, the portfolio before its accounts. `counts`: two for
+    each account. `column`: of each entry a place in `codes`, `quantities` beside it. `series`: places in `watched`.
     """
 
     ids: Ids
@@ -110,8 +107,6 @@ class Block:
         codes, column = _numbered([one.columns for one in members])
         others = [_not_held(one) for one in members]
         watched, series = _numbered([one.series[at] for one, at in zip(members, others, strict=True)])
-        is_rate = np.zeros(len(watched), np.bool_)
-        is_rate[series] = _joined([one.is_rate[at] for one, at in zip(members, others, strict=True)], np.bool_)
         accounts = [account for one in members for account in one.accounts]
         arrays: dict[str, NDArray[Any]] = {
             "generation": np.array([one.generation for one in members], np.int64),
@@ -119,7 +114,6 @@ class Block:
             "currency": np.array([currency_number(one.currency) for one in members], np.int32),
             "zone": np.array([zones.index(one.time_zone) for one in members], np.uint16),
             "tracks_cash": np.array([one.tracks_cash for one in members], np.bool_),
-            "has_instrument": np.array([not one.is_rate.all() for one in members], np.bool_),
             "accounts": _small(np.array([len(one.accounts) for one in members], np.int64)),
             "entries": _small(np.array([len(one.columns) for one in members], np.int64)),
             "named": _small(np.array([len(at) for at in others], np.int64)),
@@ -130,7 +124,6 @@ class Block:
             "column": _small(column),
             "quantities": _joined([one.quantities for one in members], np.float64),
             "watched": watched,
-            "is_rate": is_rate,
             "series": _small(series),
         }
         return cls(ids_of([one.portfolio for one in members]), zones, arrays)
@@ -183,7 +176,6 @@ class Block:
             self.account_ids[place], a["costs"][cut["scopes"]],
             a["counts"][2 * own.start : 2 * own.stop].astype(np.int64), columns, a["quantities"][cut["entries"]],
             np.concatenate([held, a["watched"][series]]),
-            np.concatenate([np.zeros(len(held), np.bool_), a["is_rate"][series]]),
         )  # fmt: skip
 
     @cached_property

@@ -24,22 +24,25 @@ FIELDS = 3
 @dataclass(frozen=True, slots=True, eq=False)
 class Prices:
     """By column: `codes` (int64, ascending), and on each of the days that are asked for `prices` in base currency
-    (float64, shape (columns, days)), and whether a session of it is due and has none (`stale`: bool)."""
+    (float64, shape (columns, days)), whether a session of it is due and has none (`stale`: bool), and whether that one
+    is to come (`awaited`: bool): of what is priced by hand nobody knows."""
 
     codes: Numbers
     prices: Floats
     stale: Flags
+    awaited: Flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signs:
     """By series (`ids`: int64, ascending): `changed_from`, the first day that is another than was looked at last;
-    `settled`, the last day that nothing but a revision changes; and `closed`: bool, shape (series, days), whether a
-    session of it that counts closed on each of the days."""
+    `settled`, the last day that nothing but a revision changes; `has_sessions`: bool, whether it has any that count;
+    and `closed`: bool, shape (series, days), whether one of these closed on each of the days."""
 
     ids: Numbers
     changed_from: Numbers
     settled: Numbers
+    has_sessions: Flags
     closed: Flags
 
 
@@ -62,14 +65,10 @@ class Gathered:
         """Every column that something is held in, but for those `known` (ascending)."""
         return _every([_beside(block.arrays["codes"], known) for block in self.blocks])
 
-    def series_beside(self, known: Numbers) -> tuple[Numbers, Flags]:
-        """Every series that is named, but for those `known` (ascending), and which of these are rates."""
+    def series_beside(self, known: Numbers) -> Numbers:
+        """Every series that is named, but for those `known` (ascending)."""
         held = _every([_beside(block.held, known) for block in self.blocks])
-        held, watched = held[held >= 0], _joined(self.blocks, "watched")
-        is_new = _is_beside(watched, known)
-        ids, first = np.unique(np.concatenate([held, watched[is_new]]), return_index=True)
-        is_rate = np.concatenate([np.zeros(len(held), np.bool_), _joined(self.blocks, "is_rate")[is_new]])
-        return ids, is_rate[first]
+        return _every([held[held >= 0], _beside(_joined(self.blocks, "watched"), known)])
 
     def named(self, ids: Numbers) -> Flags:
         """Which of these series (ascending, and all that are named among them) any portfolio names."""
@@ -125,14 +124,14 @@ class Gathered:
         product = product[:, None] if alone else product
         return product[0::2] + product[1::2], product[1::2].copy()
 
-    def estimated(self, prices: Prices) -> Flags:
-        """bool, shape (days, portfolios): something is held whose price of that day is not there."""
-        found = np.zeros((prices.stale.shape[1], len(self.since)), np.bool_)
-        days = np.flatnonzero(prices.stale.any(axis=0))
+    def holding(self, flags: Flags, prices: Prices) -> Flags:
+        """bool, shape (days, portfolios): something is held that `flags` are set of, by column of `prices` and day."""
+        found = np.zeros((flags.shape[1], len(self.since)), np.bool_)
+        days = np.flatnonzero(flags.any(axis=0))
         if len(days):
             column, counts = self._columns(prices), _joined(self.blocks, "entries")
             for day in days.tolist():
-                found[day] = _reduced(np.logical_or, prices.stale[column, day], counts, False)
+                found[day] = _reduced(np.logical_or, flags[column, day], counts, False)
         return found
 
     def _columns(self, prices: Prices) -> NDArray[np.int32]:

@@ -18,12 +18,12 @@ from pricecache.core.ledger import ZERO, Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.present import OF_WORTH, CashNow, Gains, PositionNow, SummaryNow, Worth, sum_of_all, sum_of_known
 from pricecache.core.replay import replay
-from pricecache.core.scopes import By
+from pricecache.core.scopes import By, Scope
 from pricecache.core.valuation import CASH, NET_FLOW, Valued, value
 
 _PASSES = (
     "rules", "market", "sessions", "end", "places", "start", "replayed", "book", "grid", "valued", "changes",
-    "by_account",
+    "by_account", "shown", "previous",
 )  # fmt: skip
 _WORTH = ("value", "change", "from_open", "before", "flow", "base", "base_at_open")
 _GAINS = ("cost", "unrealized", "realized", "dividends", "fees", "interest")
@@ -119,8 +119,19 @@ class Summing:
 
     @cached_property
     def previous(self) -> int:
-        """The last day that a position changed from, which is that of cash."""
-        return max((self.sessions[one.instrument].previous for one in self.positions), default=self.end - 1)
+        """The last day that a position changed from, which is that of cash, in every account."""
+        return max((self.sessions[one].previous for one, _, _ in self.shown), default=self.end - 1)
+
+    @cached_property
+    def shown(self) -> list[tuple[Instrument, Held, Change]]:
+        """Of all accounts, what is held, and what changed since the close before."""
+        found = []
+        for one in self.book.positions:
+            if one.instrument is not None:
+                change = self.change(one.account, one.instrument)
+                if one.quantity or change.before or change.flow or change.inflow:
+                    found.append((one.instrument, one, change))
+        return found
 
     @cached_property
     def balances(self) -> tuple[CashNow, ...]:
@@ -147,20 +158,13 @@ class Summing:
 
     @cached_property
     def _cells(self) -> list[PositionNow]:
-        return [cell for one in self._held if (cell := self._cell(one)) is not None]
+        return [self._cell(*one) for one in self.shown if self.account in (None, one[1].account)]
 
     # positions
 
-    def _cell(self, one: Held) -> PositionNow | None:
-        if one.instrument is None:
-            return None
-        change = self.change(one.account, one.instrument)
-        if not one.quantity and not change.before and not change.flow and not change.inflow:
-            return None
+    def _cell(self, instrument: Instrument, one: Held, change: Change) -> PositionNow:
         quantity = one.quantity * Decimal(repr(one.factor))
-        return PositionNow(
-            one.instrument, one.account, quantity, self._rounded(change), self._gains_of(one, change.value)
-        )
+        return PositionNow(instrument, one.account, quantity, self._rounded(change), self._gains_of(one, change.value))
 
     def _rounded(self, change: Change) -> Worth:
         now, before, flow, at_open = map(self._round, (change.value, change.before, change.flow, change.at_open))
@@ -206,10 +210,22 @@ class Summing:
         crossed = float(np.add.reduce(by_account.values[NET_FLOW, places, after:], axis=None)) if places else 0.0
         traded = sum(float(np.add.reduce(flows[n, after:])) for n, _ in own)
         moved_by_rates = float(cash[-1]) - before - crossed + traded
+        base = before + self._traded_before(own, after)
         return Rest(
-            self._round(known(moved_by_rates)), self._round(known(loose)), inflow, self._round(known(before)),
+            self._round(known(moved_by_rates)), self._round(known(loose)), inflow, self._round(known(base)),
             before, crossed, traded,
         )  # fmt: skip
+
+    def _traded_before(self, own: list[tuple[int, Scope]], after: int) -> float:
+        """What went into positions before column `after`, and yet since the close that they changed from: it is in
+        neither the cash before nor in what they were worth before."""
+        flows, total = self.valued.values[NET_FLOW], 0.0
+        for n, (_, instrument) in own:
+            if instrument is not None:
+                since = self.changes.column(self.sessions[instrument].previous) + 1
+                moved = flows[n, since:after]
+                total += float(np.add.reduce(moved[~np.isnan(moved)]))
+        return total
 
     def _inflow(self, valued: Valued, after: int) -> float:
         scope = (self.account, None)
@@ -291,8 +307,9 @@ class Summing:
 @dataclass(frozen=True, slots=True)
 class Rest:
     """What cash did by its rates (None also where it is not tracked), what belongs to no position, gross inflow, and
-    the cash that there was before. What cash did is what there is less `had`, less `crossed` (net, over the portfolio's
-    border), and with `traded` (net, into positions) put back: these three not rounded."""
+    the cash that there was before, with what went into positions since the closes that they changed from. What cash did
+    is what there is less `had`, less `crossed` (net, over the portfolio's border), and with `traded` (net, into
+    positions) put back: these three not rounded."""
 
     cash: float | None
     other: float | None

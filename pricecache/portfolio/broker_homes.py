@@ -62,6 +62,24 @@ class BrokerHomes:
             return connection, portfolio
         raise gave_up()
 
+    async def require(self, connection: Connection) -> None:
+        """Raises `Conflict` with code `portfolio_gone` when its portfolio was deleted."""
+        if connection.portfolio is None or not connection.accounts:
+            return  # it is made yet
+        try:
+            await self._portfolios.get(connection.user, connection.portfolio)
+        except NotFound as exc:
+            raise _gone() from exc
+
+    async def anew(self, connection: Connection) -> Connection:
+        """The connection, to have another portfolio made for it when its own was deleted, and to be fetched again."""
+        try:
+            await self.require(connection)
+        except Conflict:
+            connection = await self._connections.settle(connection, new_id(), {})
+            await self._connections.want(connection.id, self._clock.time())
+        return connection
+
     async def _housed(
         self, connection: Connection, accounts: list[BrokerAccount], name: str | None, anew: bool
     ) -> tuple[Connection, Portfolio]:
@@ -72,7 +90,7 @@ class BrokerHomes:
             return connection, await self._portfolios.get(connection.user, connection.portfolio)
         except NotFound as exc:
             if connection.accounts and not anew:
-                raise Conflict("The portfolio of this connection was deleted.", code="portfolio_gone") from exc
+                raise _gone() from exc
         if connection.accounts:  # there was one, and it is not to come back under its id
             connection = await self._connections.settle(connection, new_id(), {})
         assert connection.portfolio is not None
@@ -99,6 +117,10 @@ class BrokerHomes:
         }
         if missing:
             await self._portfolios.create_accounts(portfolio, missing, self._clock.time())
+
+
+def _gone() -> Conflict:
+    return Conflict("The portfolio of this connection was deleted.", code="portfolio_gone")
 
 
 def portfolio_facts(accounts: Iterable[BrokerAccount], name: str | None = None) -> dict[str, Any]:

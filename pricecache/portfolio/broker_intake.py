@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+import structlog
+
 from pricecache.clock import Clock
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_merge import merged
 from pricecache.core.portfolios import Portfolio
-from pricecache.errors import NotFound, VersionMismatch
+from pricecache.errors import Corrupt, NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
 from pricecache.portfolio.rewalking import Footings
@@ -20,6 +22,8 @@ from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
 from pricecache.stores.ledger import RACES, gave_up
 from pricecache.stores.reconstructions import ReconstructionRecord
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class BrokerIntake:
         is_known = known is not None and known.digest == posted.digest and known.portfolio == home.id and not force
         if is_known and known is not None and known.state == "done" and self._footings.hold(known):
             return Taken(connection, known, True)
-        if not is_known:
+        if not is_known or (known is not None and known.state == "failed"):  # perhaps of what is stored
             await self._keep(connection.id, posted.data)
         record = await self._queue.request(connection.id, user, home.id, by, digest=posted.digest, force=force)
         return Taken(connection, record)
@@ -89,6 +93,8 @@ class BrokerIntake:
     async def again(self, user: str, connection_id: str, by: str) -> Taken:
         """Ask for one of what is known already. Raises `NotFound` with code `unknown_connection`."""
         connection = await self._connections.get(user, connection_id)
+        if connection.provider == "plaid":  # what is posted is posted again
+            connection = await self._homes.anew(connection)
         return Taken(connection, await self._queue.request(connection.id, user, connection.portfolio, by))
 
     async def all_again(self, user: str, by: str, portfolio: Portfolio | None = None) -> Sequence[Taken]:
@@ -109,7 +115,7 @@ class BrokerIntake:
 
     async def _keep(self, connection: str, data: BrokerData) -> None:
         for attempt in count():
-            before = await self._data.load(connection)
+            before = await self._known(connection)
             kept, version = data, 0
             if before is not None:
                 known, version = before
@@ -123,3 +129,11 @@ class BrokerIntake:
                 continue
             await self._connections.received(connection, self._clock.time(), kept.first_day)
             return
+
+    async def _known(self, connection: str) -> tuple[BrokerData, int] | None:
+        try:
+            return await self._data.load(connection)
+        except Corrupt as exc:
+            log.error("broker data cannot be read and is replaced", connection=connection, error=exc.detail)
+            await self._data.delete(connection)
+            return None

@@ -30,8 +30,10 @@ def prefix_of(connection: str) -> str:
 
 
 def incoming_of(rows: Sequence[Transaction]) -> list[Incoming]:
-    """Each says which units it is in; they are numbered in their order."""
-    return [Incoming(number, row, says_units=True, says_day=True) for number, row in enumerate(rows)]
+    """Each says which units it is in, and which series it is of; they are numbered in their order."""
+    return [
+        Incoming(number, row, says_units=True, says_day=True, says_series=True) for number, row in enumerate(rows)
+    ]  # fmt: skip
 
 
 def exchange(view: LedgerView, prefix: str, incoming: Iterable[Incoming], ids: Sequence[str], now: float) -> Plan:

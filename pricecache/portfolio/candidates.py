@@ -37,12 +37,13 @@ _NEVER = frozenset({"FX", "CUSTOM"})
 @dataclass(frozen=True, slots=True)
 class Case:
     """A security to be judged. `price`: of one unit in `security.currency`, on `price_day`; `used_from`: when it was
-    first held or traded; days since 1970-01-01, None is unknown."""
+    first held or traded, `is_since_before`: or earlier still; days since 1970-01-01, None is unknown."""
 
     security: BrokerSecurity
     price: float | None = None
     price_day: int | None = None
     used_from: int | None = None
+    is_since_before: bool = False
 
     @property
     def whole_price(self) -> float | None:
@@ -52,6 +53,7 @@ class Case:
 @dataclass(slots=True)
 class _Search:
     candidates: dict[Instrument, Candidate] = field(default_factory=dict)
+    others: list[Candidate] = field(default_factory=list)  # that had the ticker, and not when this was first used
     is_complete: bool = True
 
     def add(self, one: Candidate) -> None:
@@ -81,7 +83,7 @@ class Assessor:
 
     async def assess(self, case: Case, *, may_search: bool = True) -> Assessment:
         """Never raises for a provider's sake. Asks the providers when what is known here does not settle it."""
-        search = _Search()
+        search = _Search(others=list(self._formers_of_other_days(case)))
         for candidate in self._by_ticker(case):
             search.add(candidate)
         judged = await self._judged(case, search)
@@ -109,9 +111,13 @@ class Assessor:
         return judged_of(case.security, [(one, None)], case.whole_price)
 
     def _assessment(self, case: Case, search: _Search, judged: Judged) -> Assessment:
-        timeless = [replace(one, close=None, ended=False, began=False) for one in search.candidates.values()]
-        alike = [(one, alikeness(case.security.name, one)) for one in timeless]
-        return Assessment(judged, judged_of(case.security, alike, None), search.is_complete)
+
+        def timeless(some: Iterable[Candidate]) -> list[tuple[Candidate, float | None]]:
+            plain = [replace(one, close=None, ended=False, began=False) for one in some]
+            return [(one, alikeness(case.security.name, one)) for one in plain]
+
+        shared = judged_of(case.security, timeless(search.candidates.values()), None, timeless(search.others))
+        return Assessment(judged, shared, search.is_complete)
 
     async def _judged(self, case: Case, search: _Search) -> Judged:
         for instrument, one in search.candidates.items():
@@ -122,8 +128,10 @@ class Assessor:
         return judged_of(case.security, alike, case.whole_price)
 
     def _is_settled(self, case: Case, search: _Search, judged: Judged) -> bool:
-        """Whether it is mapped, and by more than a ticker where a name could tell more."""
+        """Whether it is mapped, and by more than a ticker where a name, or who has that ticker now, could tell more."""
         if judged.state != "mapped" or judged.instrument is None:
+            return False
+        if case.is_since_before and all(judged.instrument != one for one, _, _ in _names_of(case.security)):
             return False
         best = search.candidates[judged.instrument]
         return best.is_listed is True and (judged.is_checked or best.name is not None or case.security.name is None)
@@ -133,14 +141,29 @@ class Assessor:
     def _by_ticker(self, case: Case) -> Iterator[Candidate]:
         security, day = case.security, case.used_from
         for instrument, means, is_meant in _names_of(security):
-            present = self._catalog.get(instrument)
-            former = self._catalog.find(instrument) if day is None else self._catalog.had(instrument, day)
-            if former is not None and former is not present:
-                yield replace(self._candidate(former, means, day), is_renamed=day is not None)
+            present, former = self._catalog.get(instrument), self._former(instrument, case)
+            if former is not None:
+                is_renamed = day is not None and not case.is_since_before
+                yield replace(self._candidate(former, means, day), is_renamed=is_renamed)
             if present is not None:
                 yield self._candidate(present, means, day)
             elif is_meant and former is None:
                 yield Candidate(instrument, means, currency=instrument.currency, kind=instrument.kind)
+
+    def _former(self, instrument: Instrument, case: Case) -> Entry | None:
+        """The one that may be meant by the ticker that it had: on the day of first use; the last one, where nobody
+        knows that day. What is held since before the first row may have got its ticker at any time."""
+        if case.used_from is not None and not case.is_since_before:
+            return self._catalog.had(instrument, case.used_from)
+        is_used_again = self._catalog.get(instrument) is not None
+        formers = () if is_used_again and case.used_from is None else self._catalog.formers(instrument)
+        return next(iter(formers), None)
+
+    def _formers_of_other_days(self, case: Case) -> Iterator[Candidate]:
+        for instrument, means, _ in _names_of(case.security):
+            meant, formers = self._former(instrument, case), self._catalog.formers(instrument)
+            if formers and meant is None and self._catalog.get(instrument) is not None:
+                yield self._candidate(formers[0], means, None)
 
     def _candidate(self, entry: Entry, means: Means, used_from: int | None) -> Candidate:
         state = entry.state
@@ -176,7 +199,9 @@ class Assessor:
                 continue
             how = wanted.get(found.instrument, None if means == "ticker" else means)
             if how is not None:
-                search.candidates[found.instrument] = self._found(found, how, search.candidates.get(found.instrument))
+                one = self._found(found, how, search.candidates.get(found.instrument))
+                is_identified = one.is_identified or means == "identifier"
+                search.candidates[found.instrument] = replace(one, is_identified=is_identified)
         if means == "ticker" and not answer.failures:
             for instrument, one in search.candidates.items():
                 if one.is_listed is None:

@@ -26,6 +26,7 @@ from pricecache.errors import (
     AccessRevoked,
     BrokerUnavailable,
     Conflict,
+    Corrupt,
     Invalid,
     LoginRequired,
     PricecacheError,
@@ -196,7 +197,13 @@ class Fetcher:
         fetched = await asyncio.to_thread(
             read_plaid, holdings, pages, today=today, first_day=start, institution=institution
         )
-        kept = await self._store(connection.id, fetched)
+        try:
+            kept = await self._store(connection.id, fetched)
+        except Corrupt as exc:
+            log.error("broker data cannot be read and is replaced", connection=connection.id, error=exc.detail)
+            await self._data.delete(connection.id)
+            await self._bring(connection)  # with nothing there, all there is
+            return
         await self._connections.received(connection.id, now, kept.first_day, institution=institution)
         present = await self._connections.find(connection.id)
         if present is not None and present.state != "removing":
@@ -248,7 +255,7 @@ class Fetcher:
         await self._fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
-        if isinstance(error, AccessRevoked):
+        if isinstance(error, AccessRevoked) or error.code == "portfolio_gone":
             return None
         if not isinstance(error, BrokerUnavailable | Unavailable | Conflict):
             return self._interval  # a login that was mended elsewhere is noticed too

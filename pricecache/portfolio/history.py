@@ -138,7 +138,7 @@ class Histories:
             since = None if point is None else point.checkpoint().book
             return holdings(book_at(ledger, market, on, since=since), market, ledger.rules, account)
 
-        return await aside(len(ledger.transactions) if point is None else 0, compute), market
+        return await aside(ledger.count_after(None if point is None else point.day), compute), market
 
 
 def ranged(whole: Whole, account: str | None, start: int | None, end: int | None) -> HistoryRange:

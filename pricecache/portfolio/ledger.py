@@ -234,7 +234,8 @@ class Ledgers(LedgerReader):
                 after = Ledger(view.ledger.transactions, rules)
                 found, _ = await self._impossible(view.ledger, after)
                 _refuse(numbered(found, {}))
-                await self._follow([row.transaction for row in view.rows], rules.currency, by, portfolio.owner)
+                uses = await aside(len(view.rows), partial(uses_of, [row.transaction for row in view.rows]))
+                await self._follow(uses, rules.currency, by, portfolio.owner)
             try:
                 now = self._clock.time()
                 changed = await self._portfolios.change(portfolio, facts, now, version=version, generation=generation)
@@ -324,24 +325,28 @@ class Ledgers(LedgerReader):
         """The change with the instruments of its rows made known, once the ledger can be with it and `question` has
         nothing against it."""
         change, base = planned.change, portfolio.rules.currency
-        rows = [row.transaction for row in (*change.inserted, *change.replaced)]
-        size = len(view.rows) + len(rows)
-        after = await aside(size, lambda: ledger_of(applied(view.rows, change), portfolio.rules))
+        size = len(view.rows) + len(change.inserted) + len(change.replaced)
+
+        def looked_at() -> tuple[Ledger, list[dict[str, Any]], list[Use]]:
+            rows = [row.transaction for row in (*change.inserted, *change.replaced)]
+            after = ledger_of(applied(view.rows, change), portfolio.rules)
+            return after, self._of_others(rows, portfolio.owner), uses_of(rows)
+
+        after, of_others, uses = await aside(size, looked_at)
         found, market = await self._impossible(view.ledger, after)
         wanted = set(await question(planned)) if question is not None else set()
-        _refuse(numbered(self._of_others(rows, portfolio.owner), planned.numbers))
-        uses = await aside(len(rows), lambda: uses_of(rows))
+        _refuse_of(planned, of_others)
         ignorant = {use.instrument for use in uses if use.instrument is not None and self._is_new(use.instrument)}
-        if found and not ignorant:
-            _refuse(numbered(found, planned.numbers))
-        run = await self._follow(rows, base, by, portfolio.owner)
+        if not ignorant:
+            _refuse_of(planned, found)
+        run = await self._follow(uses, base, by, portfolio.owner)
         if run is not None and (found or wanted & ignorant):
             await run.finished(SPLITS_SECONDS)
         if question is not None and wanted:
             await question(planned)  # first: what is in other units than it says is often too much as well
         if found:
             found, market = await self._impossible(view.ledger, after)
-            _refuse(numbered(found, planned.numbers))
+            _refuse_of(planned, found)
         today, now = self._today(portfolio), self._now()
 
         def told() -> LedgerChange:
@@ -390,10 +395,9 @@ class Ledgers(LedgerReader):
         market = self._markets.splits(await aside(size, lambda: after.instruments() | before.instruments()))
         return await aside(size, lambda: _new_faults(before, after, market)), market
 
-    async def _follow(self, rows: Sequence[Transaction], base: str, by: str, owner: str) -> Any:
-        """Keep the prices of everything that `rows` name, and of the currencies they need, from their first use on;
-        the run that fills what is new, or None."""
-        uses = await aside(len(rows), lambda: uses_of(rows))
+    async def _follow(self, uses: Sequence[Use], base: str, by: str, owner: str) -> Any:
+        """Keep the prices of everything in use, and of the currencies it needs, from its first use on; the run that
+        fills what is new, or None."""
         await self._make_known(uses, by, owner)
         days: dict[Instrument, int] = {}
         for use in uses:
@@ -429,7 +433,8 @@ class Ledgers(LedgerReader):
 
     def _resolved(self, one: Incoming) -> Incoming:
         row = one.transaction
-        entry = None if row.instrument is None else self._catalog.find(row.instrument, row.day)
+        day = None if one.says_series else row.day
+        entry = None if row.instrument is None else self._catalog.find(row.instrument, day)
         if entry is None or entry.instrument == row.instrument:
             return one
         return replace(one, transaction=replace(row, instrument=entry.instrument))
@@ -476,6 +481,11 @@ def _impossible_in(ledger: Ledger, market: MarketData) -> list[dict[str, Any]]:
 
 def _without_row(fault: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fault.items() if name != "row"}
+
+
+def _refuse_of(planned: Plan, found: Sequence[Mapping[str, Any]]) -> None:
+    if found:  # of a long plan the numbers alone take a while
+        _refuse(numbered(found, planned.numbers))
 
 
 def _refuse(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -109,13 +109,15 @@ class Mapper:
         user: str,
         prices: Mapping[str, tuple[int, Decimal]] = NO_PRICES,
         used_from: Mapping[str, int] = NO_DAYS,
+        since_before: Collection[str] = (),
     ) -> dict[str, Mapped]:
         """What each security that is not money is priced by, by its id; every one of them gets an instrument.
 
         `prices`: the broker's latest, by id: day and price of one unit in the security's currency. `used_from`: the day
-        of its first row. Instruments of the user's own are made known; nothing is tracked. Asks providers only for what
-        nobody had before, and never raises for their sake. Once prices have come, the same call holds them against the
-        broker's: what disagrees by more than 25 % is then mapped no longer.
+        it was first held or traded; `since_before`: those that may have been earlier. Instruments of the user's own are
+        made known; nothing is tracked. Asks providers only for what nobody had before, and never raises for their sake.
+        Once prices have come, the same call holds them against the broker's: what disagrees by more than 25 % is then
+        mapped no longer.
         """
         await self._store.refresh()
         held = await self._store.of_user(user)
@@ -123,7 +125,8 @@ class Mapper:
         for one in securities:
             if not one.is_money:
                 mine = held.get(own_key(one))
-                works.append(_Work(_case(one, prices, used_from), mine, self._shared_of(mine, one)))
+                case = replace(_case(one, prices, used_from), is_since_before=one.id in since_before)
+                works.append(_Work(case, mine, self._shared_of(mine, one)))
         await self._decide(works)
         kept = await self._keep(works, user)
         await self._make_own_known(works, user)

@@ -53,8 +53,8 @@ class MarketView:
 
     `facts`: by key of instrument and pair of currencies, None where nothing is known of one. `settled`: the last day
     (since 1970-01-01) that only a new revision can change: every session up to it is due, and none of them has a
-    provisional bar. `names`, `units`: the instruments and whole currencies it has all of. `versions`, `quotes`: of
-    everything that was looked at; `until`: seconds since 1970 UTC.
+    provisional bar; `awaited_until`: the same of what providers price. `names`, `units`: the instruments and whole
+    currencies it has all of. `versions`, `quotes`: of everything that was looked at; `until`: seconds since 1970 UTC.
     """
 
     market: MarketData
@@ -62,6 +62,7 @@ class MarketView:
     units: frozenset[str]
     facts: Mapping[str, SeriesFacts | None]
     settled: int
+    awaited_until: int
     versions: tuple[tuple[Entry, int], ...]
     quotes: tuple[tuple[str, Quote | None], ...]
     until: float
@@ -155,6 +156,7 @@ class Markets:
             frozenset(units),
             {key: self._facts(looked_at[one], today) if one in looked_at else None for key, one in asked.items()},
             self._settled(entries, now),
+            self._settled((entry for entry in entries if entry.instrument.place.has_provider), now),
             tuple((entry, entry.version) for entry in entries),
             tuple((entry.instrument.key, quotes[one]) for one, entry in needed.items()),
             self._until(entries, quotes.values(), now),

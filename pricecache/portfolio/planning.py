@@ -47,7 +47,8 @@ class Incoming:
 
     `target`: the id of the row it takes the place of, if there is one of that id. `fallback`: the external id it goes
     by when it has none and takes nobody's place by `target`. `says_units`: whoever sent it said what its quantity is
-    in, else the same amounts stay in the units they are in; `says_day`: and as of which day it is restated.
+    in, else the same amounts stay in the units they are in; `says_day`: and as of which day it is restated;
+    `says_series`: its instrument is the one that is called so now, whoever was on its day.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Incoming:
     fallback: str | None = None
     says_units: bool = False
     says_day: bool = False
+    says_series: bool = False
 
 
 @dataclass(frozen=True, slots=True)

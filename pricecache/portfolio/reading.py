@@ -115,12 +115,14 @@ class LedgerReader:
         self, state: LedgerState, names: int, changes: tuple[int | None, ...], rows: Iterable[Row], rules: Rules
     ) -> LedgerView:
         present = tuple(self._present(row) for row in rows)
+        ledger = ledger_of(present, rules)
+        ledger.instruments(), ledger.currencies()  # which it keeps: of a long one they are no work for the loop
         return LedgerView(
             state,
             names,
             changes,
             present,
-            ledger_of(present, rules),
+            ledger,
             {row.id: row for row in present},
             {row.transaction.external_id: row for row in present if row.transaction.external_id is not None},
         )

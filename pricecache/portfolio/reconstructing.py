@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from pricecache.clock import Clock
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_values import compared
+from pricecache.core.carried_prices import divided
 from pricecache.core.currencies import major
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
@@ -120,6 +122,9 @@ class Reconstructor:
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
         found = await self._walk(connection, portfolio, data, priced, market)
+        if await self._carry(found, market):  # the rows of days behind a split are worth something else now
+            market = await self._market(portfolio, facts, priced)
+            found = await self._walk(connection, portfolio, data, priced, market)
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
         counts = await self._store(attempt, portfolio, connection, found)
@@ -152,7 +157,11 @@ class Reconstructor:
 
         async def mapped() -> dict[str, Mapped]:
             return await self._mapper.map(
-                facts.securities, user=connection.user, prices=facts.latest, used_from=facts.first_uses
+                facts.securities,
+                user=connection.user,
+                prices=facts.latest,
+                used_from=facts.first_uses,
+                since_before=facts.since_before,
             )
 
         found = await mapped()
@@ -213,6 +222,11 @@ class Reconstructor:
             ),
         )
 
+    async def _carry(self, found: Reconstruction, market: MarketView) -> bool:
+        """Whether prices of what only the broker prices were carried through a split."""
+        prices = divided(found.transactions, market.market)
+        return bool(prices) and bool(await self._own_prices.write(prices))
+
     async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketView:
         nothing = Ledger.of((), portfolio.rules)
         more, units = set(priced.instruments.values()), {major(one) for one in facts.currencies}
@@ -247,7 +261,8 @@ class Reconstructor:
         for number in range(RACES):
             change_id = new_id()
             try:
-                return counts_of(await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming)))
+                planned = await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming))
+                return await aside(len(incoming), partial(counts_of, planned))
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)

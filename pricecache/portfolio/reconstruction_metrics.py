@@ -47,7 +47,7 @@ class ReconstructionMetrics:
         reasons = {
             "reconstruction_success_rate": _NONE_ENDED,
             "average_processing_time_seconds": _NONE_ENDED.replace("ended", "been done"),
-            "daily_snapshot_success_rate": "No snapshot was due in this time.",
+            "daily_snapshot_success_rate": "No snapshot was due in this time, or none was ever captured.",
             "api_cost_per_user": "Nobody has asked for a reconstruction yet.",
             "cache_hit_rate": "No reconstruction has needed prices in this time.",
         }

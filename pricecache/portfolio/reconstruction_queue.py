@@ -119,7 +119,7 @@ class ReconstructionQueue:
         self._claiming: set[int] = set()
         self._claimed_all = asyncio.Event()
         self._is_stopping = False
-        self._is_failing = False
+        self._failing: dict[str, str] = {}  # code told last, by connection
         self._is_away = False
         self.pending = 0
         self.retried = 0
@@ -284,9 +284,8 @@ class ReconstructionQueue:
         except Exception as exc:  # one user's fault is not the next one's
             await self._failed(claim, exc)
         else:
-            if self._is_failing:
-                log.info("reconstructions work again")
-            self._is_failing = False
+            if self._failing.pop(claim.connection, None) is not None:
+                log.info("a reconstruction works again", connection=claim.connection)
             self.done += 1
             self.on_done(record)
             self._tell(record)
@@ -328,11 +327,11 @@ class ReconstructionQueue:
             log.exception("a listener to reconstructions failed", connection=record.connection)
 
     def _tell_failure(self, claim: Claim, failure: Failure, exc: Exception) -> None:
-        tell = log.debug if self._is_failing else log.warning
+        tell = log.debug if self._failing.get(claim.connection) == failure.code else log.warning
         fault = None if isinstance(exc, PricecacheError | PyMongoError | TimeoutError) else exc
         tell("a reconstruction failed", connection=claim.connection, code=failure.code, detail=failure.detail,
              attempts=claim.record.attempts, exc_info=fault)  # fmt: skip
-        self._is_failing = True
+        self._failing[claim.connection] = failure.code
 
     def _tell_away(self, exc: PyMongoError) -> None:
         tell = log.debug if self._is_away else log.warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,7 +23,8 @@ from pricecache.core.snapshot_blocks import NEVER, SIZE, Block, Ids, Member, ids
 from pricecache.core.snapshot_values import FIELDS, Gathered
 from pricecache.errors import Unavailable
 from pricecache.portfolio.market import FOR_EVER, Markets
-from pricecache.portfolio.snapshot_market import SnapshotMarket, closed_on
+from pricecache.portfolio.snapshot_days import SnapshotDays
+from pricecache.portfolio.snapshot_market import SnapshotMarket
 from pricecache.portfolio.snapshot_members import Built, MemberBuilder
 from pricecache.stores.runs import RunHandle
 from pricecache.stores.snapshots import (
@@ -46,12 +47,8 @@ from pricecache.stores.snapshots import (
 log = structlog.get_logger(__name__)
 
 SNAPSHOT_JOB = "eod_snapshot"
-SNAPSHOT_CRON, SNAPSHOT_ZONE = "0 4 * * *", "America/New_York"
 GROUP = 128
 """Blocks that are valued at once: 32,768 portfolios."""
-OPEN_DAYS = 10
-"""For so many days rows that are not final are captured again."""
-FIRST_LOOK_BACK = 7
 LOOKED_THROUGH_ON = 4
 """The weekday (Friday) with whose close every ledger is looked at, whether it says that it changed or not."""
 CALENDAR_TRIES = 10
@@ -119,40 +116,24 @@ class SnapshotCapture:
         self._catalog, self._calendars, self._clock = catalog, calendars, clock
         self._database = database
         self._extend = extend
+        self.days = SnapshotDays(store, catalog, calendars, clock)
 
     async def run_job(self, run: RunHandle) -> None:
         """Parameters: `date` for one day again, else every day that closed and is not captured, and those lately
         captured that are not final."""
         asked = run.parameters.get("date")
-        days = await self.days_due() if asked is None else self._day_asked(date.fromisoformat(str(asked)))
+        days = await self.days.due() if asked is None else tuple(self.days.closed([_day(asked)]))
         run.count("days", 0)
         if not days:
-            run.progress(0, 0, "No session closed that is not captured.")
+            what = "that is not captured" if asked is None else f"on {asked}, by now"
+            run.progress(0, 0, f"No session closed {what}.")
             return
         await self._capture(run, days, asked is not None)
+        counts = run.run.counts
+        if asked is not None and not run.stopping and not (counts.get("captured") or counts.get("provisional")):
+            run.progress(0, 0, f"No portfolio had anything on {asked} that closed.")
         if run.run.counts.get("captured") and self._extend is not None and not run.stopping:
             await self._extend()
-
-    # which days
-
-    async def days_due(self) -> tuple[int, ...]:
-        """Ascending, days since 1970-01-01. The last is yesterday where the job's clock is read."""
-        now = self._clock.time()
-        last = day_number(datetime.fromtimestamp(now, ZoneInfo(SNAPSHOT_ZONE)).date() - timedelta(days=1))
-        complete = await self._store.last_complete()
-        if complete is None:
-            new = self._closed(range(last - FIRST_LOOK_BACK, last + 1), now)[-1:]
-        else:
-            new = self._closed(range(complete + 1, last + 1), now)
-        records = await self._store.days(last - OPEN_DAYS, last)
-        still_open = [one.day for one in records if one.counts.open or not one.is_complete]
-        return tuple(sorted({*new, *still_open}))
-
-    def _day_asked(self, asked: date) -> tuple[int, ...]:
-        return tuple(self._closed([day_number(asked)], self._clock.time()))
-
-    def _closed(self, days: Sequence[int] | range, now: float) -> list[int]:
-        return closed_on(self._calendars, (entry.instrument for entry in self._catalog), days, now)
 
     # all blocks
 
@@ -180,10 +161,15 @@ class SnapshotCapture:
             return
         await store.forget(sorted(gone))
         if of.is_whole:
+            is_complete = not is_again or await self._is_next(days[0])
             for day in days:
-                await store.record(DayRecord(day, of.counts[day], True))
+                await store.record(DayRecord(day, of.counts[day], is_complete))
             await store.examine(market.examined(of.examined, of.named))
         run.progress(of.total, of.total)
+
+    async def _is_next(self, day: int) -> bool:
+        """Whether all before `day` is captured: else it would be forgotten if `day` were complete."""
+        return await self.days.new(day - 1) == []
 
     async def _begin(self, of: _Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
@@ -287,9 +273,9 @@ class SnapshotCapture:
         of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
 
     async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
-        series, is_rate = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
+        series = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
         codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
-        await market.learn(codes, series, is_rate)
+        await market.learn(codes, series)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}
@@ -302,6 +288,10 @@ class SnapshotCapture:
         of.run.count("recomputed", group.recomputed)
         of.done += group.size
         of.run.progress(min(of.done, of.total), of.total)
+
+
+def _day(asked: Any) -> int:
+    return day_number(date.fromisoformat(str(asked)))
 
 
 def _missing(ids: Mapping[int, Ids], there: Mapping[str, int]) -> list[str]:
@@ -428,8 +418,7 @@ class _Group:
     def rows(self, old: Mapping[tuple[int, int], DayRows], rosters: Mapping[tuple[int, int], Roster]) -> list[DayRows]:
         """What is to be written, but for days on which nothing closed for anybody of a block."""
         of, prices = self.of, self.of.market.prices
-        values, estimated = self.gathered.valued(prices), self.gathered.estimated(prices)
-        flags = self._flags(estimated)
+        values, flags = self.gathered.valued(prices), self._flags()
         low = scope = 0
         found = []
         for one in self.wanted:
@@ -449,18 +438,18 @@ class _Group:
             low, scope = low + len(block), scope + block.scopes
         return found
 
-    def _flags(self, estimated: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    def _flags(self) -> NDArray[np.uint8]:
         """uint8, shape (days, portfolios), of what only holds."""
         gathered, market = self.gathered, self.of.market
-        signs, days = market.signs, market.days[:, None]
+        signs, prices, days = market.signs, market.prices, market.days[:, None]
+        estimated, waits = gathered.holding(prices.stale, prices), gathered.holding(prices.awaited, prices)
         closed = gathered.by_portfolio(signs.closed, signs.ids, np.logical_or, False)
-        has_any = np.concatenate([block.arrays["has_instrument"] for block in self.blocks.values()])
-        closed[~has_any] = market.home
+        closed[~gathered.by_portfolio(signs.has_sessions, signs.ids, np.logical_or, False)] = market.home
         closed[gathered.accounts == 0] = False
         until = np.minimum(signs.settled, days[-1])
         settled = gathered.by_portfolio(until, signs.ids, np.minimum, FOR_EVER)
         is_known = (gathered.since <= days) & (gathered.accounts > 0)
-        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~estimated
+        is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~waits
         bits = ((KNOWN, is_known), (CLOSED, closed.T), (FINAL, is_final), (ESTIMATED, is_known & estimated))
         return sum((np.where(on, bit, 0) for bit, on in bits), np.zeros(estimated.shape, np.int64)).astype(np.uint8)
 
@@ -485,7 +474,7 @@ class _Group:
                 flags[:, at] &= CLOSED
             elif (one := self.built.get(name)) is not None:
                 values[:, :, scopes] = one.values
-                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.estimated
+                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.waits
                 flags[:, at] &= CLOSED
                 flags[:, at] |= (KNOWN * one.has_row + FINAL * is_final + ESTIMATED * one.estimated).astype(np.uint8)
                 flags[~one.has_row, at] = 0  # it had not begun

@@ -14,8 +14,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
-from pricecache.core.grid import lay_out, rate_row
-from pricecache.core.instruments import Instrument
+from pricecache.core.currencies import major
+from pricecache.core.grid import Grid, Layout, lay_out, rate_row
+from pricecache.core.marketdata import MarketData
 from pricecache.core.sessions import CalendarBook
 from pricecache.core.snapshot_blocks import of_code
 from pricecache.core.snapshot_values import Flags, Numbers, Prices, Signs
@@ -28,10 +29,8 @@ SKEW_SECONDS = 600.0
 """How far apart the clocks of daemons may be before more has to be read."""
 AT_ONCE = 100
 """Instruments that are looked at before the event loop gets its turn."""
-RATES = "FX"
-"""The market of exchange rates, whose days are no sessions of what is valued by them."""
 HOME = "XNYS"
-"""Whose sessions count for a portfolio that names no instrument."""
+"""Whose sessions count for a portfolio that names nothing which has any."""
 
 
 def digest_of(facts: SeriesFacts) -> int:
@@ -71,14 +70,15 @@ class SnapshotMarket:
         self.looked_at: dict[int, tuple[int, int]] = {}
         none = np.empty(0, np.int64)
         shape = (0, len(days))
-        self.prices = Prices(none, np.empty(shape), np.empty(shape, np.bool_))
-        self.signs = Signs(none, none, none, np.empty(shape, np.bool_))
+        no_flags = np.empty(shape, np.bool_)
+        self.prices = Prices(none, np.empty(shape), no_flags, no_flags)
+        self.signs = Signs(none, none, none, np.empty(0, np.bool_), no_flags)
         self._closed_by: dict[str, Flags] = {}
         self.home = self._closed(HOME)
 
-    async def learn(self, codes: Numbers, series: Numbers, is_rate: Flags) -> None:
+    async def learn(self, codes: Numbers, series: Numbers) -> None:
         """Have all of these, which are new, in `prices` and `signs`. Raises `Unavailable` while a calendar is built."""
-        await self._learn_series(series, dict(zip(series.tolist(), is_rate.tolist(), strict=True)))
+        await self._learn_series(series)
         await self._learn_prices(codes)
 
     # prices
@@ -86,7 +86,8 @@ class SnapshotMarket:
     async def _learn_prices(self, codes: Numbers) -> None:
         if not len(codes):
             return
-        prices, stale = np.full((len(codes), len(self.days)), np.nan), np.zeros((len(codes), len(self.days)), np.bool_)
+        shape = (len(codes), len(self.days))
+        new = Prices(codes, np.full(shape, np.nan), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_))
         by_base: dict[str, dict[int | str, int]] = {}
         for place, code in enumerate(codes.tolist()):
             what, base = of_code(code)
@@ -94,13 +95,14 @@ class SnapshotMarket:
         for base, places in by_base.items():
             each = list(places.items())
             for low in range(0, len(each), AT_ONCE):
-                await self._lay(base, dict(each[low : low + AT_ONCE]), prices, stale)
+                await self._lay(base, dict(each[low : low + AT_ONCE]), new)
                 await asyncio.sleep(0)
+        old = self.prices
         self.prices = Prices(
-            *_merged(self.prices.codes, codes, (self.prices.prices, prices), (self.prices.stale, stale))
+            *_merged(old.codes, codes, (old.prices, new.prices), (old.stale, new.stale), (old.awaited, new.awaited))
         )
 
-    async def _lay(self, base: str, places: Mapping[int | str, int], prices: NDArray[np.float64], stale: Flags) -> None:
+    async def _lay(self, base: str, places: Mapping[int | str, int], new: Prices) -> None:
         entries = {place: entry for what, place in places.items() if (entry := self._entry(what)) is not None}
         currencies = {place: what for what, place in places.items() if isinstance(what, str)}
         names = [entry.instrument for entry in entries.values()]
@@ -108,21 +110,23 @@ class SnapshotMarket:
         first, last = int(self.days[0]), int(self.days[-1])
         columns = self.days - first
         grid = lay_out(names, market, base, first, last)
+        is_awaited = awaited(grid, market, base)
         for row, place in enumerate(entries):
-            prices[place], stale[place] = grid.prices[row, columns], grid.stale[row, columns]
+            new.prices[place], new.stale[place] = grid.prices[row, columns], grid.stale[row, columns]
+            new.awaited[place] = is_awaited[row, columns]
         for place, currency in currencies.items():
-            prices[place] = rate_row(market, base, currency, first, last - first + 1)[columns]
+            new.prices[place] = rate_row(market, base, currency, first, last - first + 1)[columns]
 
     def _entry(self, what: int | str) -> Entry | None:
         return None if isinstance(what, str) else self._catalog.by_id(what)
 
     # series
 
-    async def _learn_series(self, series: Numbers, rates: Mapping[int, bool]) -> None:
+    async def _learn_series(self, series: Numbers) -> None:
         if not len(series):
             return
         changed_from = np.full(len(series), ALWAYS)
-        settled = np.full(len(series), FOR_EVER)
+        settled, has_sessions = np.full(len(series), FOR_EVER), np.zeros(len(series), np.bool_)
         closed = np.zeros((len(series), len(self.days)), np.bool_)
         moved: dict[int, tuple[int, int]] = {}
         place = {number: at for at, number in enumerate(series.tolist())}
@@ -131,9 +135,11 @@ class SnapshotMarket:
             there = [(place[one], entry) for one in some if (entry := self._catalog.by_id(one)) is not None]
             found = await self._markets.standings([entry for _, entry in there])
             for (at, entry), (facts, until) in zip(there, found, strict=True):
-                settled[at] = until
-                if not rates[entry.id]:
-                    closed[at] = self._closed_for(entry)
+                place_of = entry.instrument.place
+                if place_of.has_provider:
+                    settled[at] = until
+                if place_of.has_sessions:
+                    has_sessions[at], closed[at] = True, self._closed_for(entry)
                 changed_from[at] = self._compared(entry.id, facts, moved)
             await asyncio.sleep(0)
         spans = await self._doubtful(moved)
@@ -144,8 +150,11 @@ class SnapshotMarket:
                 changed_from[place[number]] = ALWAYS if day is None else day
         old = self.signs
         self.signs = Signs(
-            *_merged(old.ids, series, (old.changed_from, changed_from), (old.settled, settled), (old.closed, closed))
-        )
+            *_merged(
+                old.ids, series, (old.changed_from, changed_from), (old.settled, settled),
+                (old.has_sessions, has_sessions), (old.closed, closed),
+            )
+        )  # fmt: skip
 
     async def _doubtful(self, moved: Mapping[int, tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
         """Those of `moved` of which a revision may have changed what counts; most got the latest session alone."""
@@ -194,19 +203,15 @@ class SnapshotMarket:
         return Examined.of(before.version, {one: known[one] for one in named if one in known}, self._began_at)
 
 
-def closed_on(calendars: CalendarBook, instruments: Iterable[Instrument], days: Iterable[int], now: float) -> list[int]:
-    """Those of `days` on which a session of one of them, or of the home exchange, closed by `now`. Rates have none."""
-    names = {one.place.calendar for one in instruments if one.market != RATES} | {HOME}
-    found = []
-    for day in days:
-        if any(_has_closed(calendars, name, day, now) for name in names):
-            found.append(day)
+def awaited(grid: Grid, market: MarketData, base: str) -> Flags:
+    """bool, shape (instruments, days): as `grid.stale`, but of what is priced by hand only for want of a rate."""
+    found, layout = grid.stale.copy(), Layout(grid.start, grid.days)
+    for row in np.flatnonzero(grid.stale_rows).tolist():
+        if not grid.instruments[row].place.has_provider:
+            currency = major(market.prices[grid.instruments[row]].currency)
+            rates = None if currency == base else market.rates.get(currency)
+            found[row] = False if rates is None else layout.lay(rates).stale
     return found
-
-
-def _has_closed(calendars: CalendarBook, name: str, day: int, now: float) -> bool:
-    close = calendars.get(name).close_of(day)
-    return close is not None and close <= now
 
 
 def _merged(old: Numbers, new: Numbers, *columns: tuple[NDArray[Any], NDArray[Any]]) -> tuple[NDArray[Any], ...]:

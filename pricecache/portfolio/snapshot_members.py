@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from pricecache.core.book import Book, Held
 from pricecache.core.catalog import Catalog
 from pricecache.core.chunks import aligned, between
-from pricecache.core.grid import known_from, priced_from
+from pricecache.core.grid import known_from, lay_out, priced_from
 from pricecache.core.history import History
+from pricecache.core.ledger import Ledger
+from pricecache.core.marketdata import MarketData
 from pricecache.core.materialised import Materialised
 from pricecache.core.portfolios import Portfolio
+from pricecache.core.replay import replay
 from pricecache.core.rows import rounded
 from pricecache.core.snapshot_blocks import NEVER, Member, cash_code, price_code
 from pricecache.core.snapshot_values import FIELDS
@@ -24,7 +27,8 @@ from pricecache.core.stamps import ALWAYS, SeriesFacts
 from pricecache.core.valuation import CASH, COST, VALUE
 from pricecache.errors import Corrupt, NotFound, PricecacheError
 from pricecache.portfolio.ledger import Ledgers
-from pricecache.portfolio.snapshot_market import RATES, digest_of
+from pricecache.portfolio.snapshot_market import awaited, digest_of
+from pricecache.portfolio.threads import aside
 from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.history import HistoryStore
 from pricecache.stores.portfolios import PortfolioStore
@@ -40,14 +44,16 @@ _SHOWN = (VALUE, CASH, COST)
 class Built:
     """A member, and its rows on the days that were asked for.
 
-    `values`: float64, shape (days, FIELDS, scopes), rounded as the history shows it. `has_row`, `estimated`: bool, by
-    day. `settled`: the last day that only a revision changes. `facts`: revision and digest of each series it is of.
+    `values`: float64, shape (days, FIELDS, scopes), rounded as the history shows it. `has_row`, `estimated`, `waits`:
+    bool, by day; the last where a price is missing that is to come. `settled`: the last day that only a revision
+    changes, or a price by hand. `facts`: revision and digest of each series it is of.
     """
 
     member: Member
     values: NDArray[np.float64]
     has_row: NDArray[np.bool_]
     estimated: NDArray[np.bool_]
+    waits: NDArray[np.bool_]
     settled: int
     facts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -90,11 +96,20 @@ class MemberBuilder:
             for portfolio in portfolios:
                 whole = wholes.get(portfolio.id)
                 if isinstance(whole, Whole):
-                    found[portfolio.id] = built_of(whole, days, self._catalog)
+                    found[portfolio.id] = await self._built(whole, days)
                 elif whole is not None:
                     failures.append(whole)
                 await asyncio.sleep(0)
         return found, failures
+
+    async def _built(self, whole: Whole, days: Sequence[int]) -> Built:
+        built = built_of(whole, days, self._catalog)
+        doubtful = [day for day, is_doubtful in zip(days, built.waits.tolist(), strict=True) if is_doubtful]
+        if not doubtful or all(one.place.has_provider for one in whole.market.names):
+            return built
+        ledger = (await self._ledgers.read(whole.portfolio)).ledger
+        waits = await aside(len(ledger.transactions), lambda: waiting(ledger, whole.market.market, doubtful))
+        return replace(built, waits=np.isin(days, waits))
 
     async def _wholes_of(self, portfolios: Sequence[Portfolio], until: int) -> dict[str, Whole | Failure]:
         await self._ledgers.read_many(portfolios)
@@ -137,11 +152,18 @@ def built_of(whole: Whole, days: Sequence[int], catalog: Catalog) -> Built:
             values[at] = rounded(row)[list(_SHOWN), :, 0]
             has_row[at], estimated[at] = True, row.estimated[0, 0]
     facts = {one.series: (one.rev, digest_of(one)) for one in _facts_of(whole).values() if one is not None}
-    return Built(_Maker(whole, catalog).member(), values, has_row, estimated, _settled(whole), facts)
+    settled = min(whole.today - 1, whole.market.awaited_until)
+    return Built(_Maker(whole, catalog).member(), values, has_row, estimated, estimated, settled, facts)
 
 
-def _settled(whole: Whole) -> int:
-    return min(whole.today - 1, whole.market.settled) if whole.kept is None else whole.kept.through
+def waiting(ledger: Ledger, market: MarketData, days: Sequence[int]) -> list[int]:
+    """Those of `days` at whose end something is held without a price of that day that is to come. Pure."""
+    books = replay(ledger, market, max(days), books=days).books
+    held = {day: {one.instrument for one in books[day].positions if one.instrument and one.quantity} for day in days}
+    base = ledger.rules.currency
+    grid = lay_out(sorted(set().union(*held.values())), market, base, min(days), max(days))
+    flags = awaited(grid, market, base)
+    return [day for day in days if any(flags[grid.row_of[one], day - grid.start] for one in held[day])]
 
 
 def _facts_of(whole: Whole) -> Mapping[str, SeriesFacts | None]:
@@ -169,7 +191,6 @@ class _Maker:
                 counts += [len(some), len(cash)]
                 columns += [code for code, _ in (*some, *cash)]
                 quantities += [amount for _, amount in (*some, *cash)]
-        known = [(facts.series, key.endswith(f":{RATES}")) for key, facts in self.facts.items() if facts is not None]
         return Member(
             self.portfolio.id,
             self.whole.state.generation,
@@ -182,8 +203,7 @@ class _Maker:
             np.array(counts if book is not None else [0] * (2 * len(accounts)), np.int64),
             np.array(columns, np.int64),
             np.array(quantities, np.float64),
-            np.array([series for series, _ in known], np.int64),
-            np.array([is_rate for _, is_rate in known], np.bool_),
+            np.array([facts.series for facts in self.facts.values() if facts is not None], np.int64),
         )
 
     def _since(self, book: Book | None) -> int:

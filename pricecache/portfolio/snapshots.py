@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,24 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.clock import Clock
+from pricecache.core.bars import day_of
 from pricecache.core.chunks import aligned, between, joined
 from pricecache.core.history import History
 from pricecache.core.portfolios import Portfolio
-from pricecache.core.rows import rounded
+from pricecache.core.rows import partly_valued, rounded
 from pricecache.core.snapshot_values import TOTAL_VALUE
-from pricecache.core.valuation import CASH, COST, NET_FLOW, VALUE
+from pricecache.core.valuation import CASH, COST, COVERAGE, NET_FLOW, VALUE
+from pricecache.portfolio.snapshot_days import SnapshotDays
 from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.snapshots import CLOSED, ESTIMATED, FINAL, PortfolioRow, SnapshotStore
 
 BEFORE_DAYS = 15
 """The session before a day lies within so many days."""
+SATURDAY = 5
 _CENT = 0.01
 _SHOWN = (VALUE, CASH, COST)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One scope at the close of a day: money in base currency, None is unknown. `base`: what the change is part of."""
+    """One scope at the close of a day: money in base currency, None is unknown. `base`: what the change is part of.
+
+    `coverage`: how much of it has a price of its own, 0 to 1. `incomplete`: "value" where something held counts in
+    none, "change" where something did not all the time.
+    """
 
     value: float | None
     cash: float | None
@@ -34,6 +42,8 @@ class Figures:
     flow: float | None
     change: float | None
     base: float | None
+    coverage: float
+    incomplete: frozenset[str] = frozenset()
 
     @property
     def percent(self) -> float | None:
@@ -90,16 +100,29 @@ class Snapshots:
 class SnapshotStats:
     """How the days of late went. Loop-only."""
 
-    def __init__(self, store: SnapshotStore, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: SnapshotStore, clock: Clock, days: SnapshotDays) -> None:
+        self._store, self._clock, self._days = store, clock, days
 
     async def success_rate(self, days: int = 30) -> float | None:
         """Portfolios captured, of those that a session closed for, over the last `days` days; in percent, None where
-        there was none."""
+        there was none. A day that was missed is one for as many as the last of its kind. Raises `Unavailable` while a
+        calendar is built."""
         today = int(self._clock.time() // 86400)
+        missed = [day for day in await self._days.missed() if day >= today - days]
         records = await self._store.days(today - days, today)
         due = sum(one.counts.due for one in records)
+        if missed:
+            due += await self._due_on(missed)
         return 100 * sum(one.counts.captured for one in records) / due if due else None
+
+    async def _due_on(self, missed: Sequence[int]) -> int:
+        """For how many portfolios in all: on a week-end those that hold what trades then."""
+        complete = await self._store.last_complete()
+        assert complete is not None
+        last = {
+            _is_weekend(one.day): one.counts.due for one in await self._store.days(complete - BEFORE_DAYS, complete)
+        }
+        return sum(last.get(_is_weekend(day), 0) for day in missed)
 
 
 class _Shown:
@@ -126,12 +149,18 @@ class _Shown:
         last = self.values[:, place, -1]
         before = float(self.values[VALUE, place, 0]) if has_before else 0.0
         assert self.history.gross is not None
-        inflow, _ = self.history.gross.of(place, self.history.start, self.history.days)
+        inflow, outflow = self.history.gross.of(place, self.history.start, self.history.days)
         flow = float(self.values[NET_FLOW, place, after:].sum())
+        partly = partly_valued(self.values[:, place], self.history.estimated[place])
+        if partly.any() and flow == flow:  # what gets its first price comes in at its worth: it is no gain
+            flow = float((inflow - outflow)[after:].sum())
         change = float(last[VALUE]) - before - flow
+        incomplete = {"value"} if partly[-1] else set()
+        incomplete |= {"change"} if partly.any() else set()
         return Figures(
             _known(last[VALUE]), _known(last[CASH]), _known(last[COST]), _known(round(flow, 8)),
-            _known(round(change, 8)), _known(before + float(inflow[after:].sum())),
+            _known(round(change, 8)), _known(before + float(inflow[after:].sum())), float(last[COVERAGE]),
+            frozenset(incomplete),
         )  # fmt: skip
 
     def _is_restated(self) -> bool:
@@ -141,6 +170,10 @@ class _Shown:
             return True
         now: NDArray[np.float64] = self.values[list(_SHOWN), :, -1]
         return not np.allclose(now, self.row.values, rtol=0, atol=_CENT / 2, equal_nan=True)
+
+
+def _is_weekend(day: int) -> bool:
+    return day_of(day).weekday() >= SATURDAY
 
 
 def _days(whole: Whole, first: int, last: int) -> History:

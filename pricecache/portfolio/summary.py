@@ -55,8 +55,8 @@ class Asked:
 
     @property
     def rows(self) -> int:
-        """Transactions that are looked at, or 0 where those of late alone are."""
-        return len(self.ledger.transactions) if self.since is None else 0
+        """Transactions that are looked at: those after the book that is gone on from."""
+        return self.ledger.count_after(None if self.since is None else self.since.day)
 
 
 class Summaries:

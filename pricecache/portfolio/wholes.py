@@ -20,7 +20,7 @@ from pricecache.core.chunks import joined
 from pricecache.core.grid import Grid, lay_out
 from pricecache.core.history import ENGINE_VERSION, History, history
 from pricecache.core.ledger import Ledger
-from pricecache.core.materialised import Materialised, brought_up, gone_on
+from pricecache.core.materialised import Materialised, brought_up, goes_on_from, gone_on
 from pricecache.core.portfolios import BEGINNING, LedgerState, Portfolio
 from pricecache.core.scopes import Scope
 from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts, Stamp, changed_series, doubtful_from
@@ -37,7 +37,8 @@ log = structlog.get_logger(__name__)
 
 IN_THREAD_FROM = 150_000
 """Prices (days × instruments) from which on a computation leaves the event loop: below, it takes a few ms."""
-ROWS_IN_THREAD_FROM = 3000
+ROWS_IN_THREAD_FROM = 1000
+"""The same in transactions that are replayed."""
 ROW_BYTES = 900
 """About what a transaction takes in memory."""
 
@@ -305,7 +306,8 @@ class Wholes:
             settled = brought_up(kept, stamp, ledger, market.market, through, doubtful)
             return settled, _after(settled, ledger, market, today) if rest else None
 
-        is_long = _is_long(ledger, market, today, None if kept is None else min(doubtful - 1, kept.through))
+        point = goes_on_from(kept, ledger, through, doubtful)  # which may lie long before what is doubtful
+        is_long = _is_long(ledger, market, today, None if point is None else point.day)
         try:
             settled, tail = await computed(compute, is_long)
         except Corrupt as exc:
@@ -362,8 +364,7 @@ def _is_news(settled: Materialised) -> bool:
 
 
 def _is_long(ledger: Ledger, market: MarketView, today: int, known: int | None = None) -> bool:
+    """Whether the days after `known` take long, None for all there are."""
     first = ledger.first_day if ledger.first_day is not None else today
-    if known is not None and known >= first:
-        return (today - known) * len(market.market.prices) >= IN_THREAD_FROM
-    prices = (today - first + 1) * len(market.market.prices)
-    return prices >= IN_THREAD_FROM or len(ledger.transactions) >= ROWS_IN_THREAD_FROM
+    days = today - max(first - 1, first - 1 if known is None else known)
+    return days * len(market.market.prices) >= IN_THREAD_FROM or ledger.count_after(known) >= ROWS_IN_THREAD_FROM

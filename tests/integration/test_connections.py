@@ -558,6 +558,17 @@ async def test_what_was_lost_here_is_fetched_anew(daemon: ApiDaemon, plaid: Fake
     assert (await kept(daemon, connection)).first_day == TODAY + 1 - 730
 
 
+async def test_what_cannot_be_read_here_any_more_is_fetched_anew(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    connection = (await connect(daemon))["id"]
+    await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
+    daemon.clock.advance(28 * 3600)
+    assert await due(daemon) == {"fetched": 1}
+    data = await kept(daemon, connection)
+    assert (data.first_day, len(data.transactions)) == (TODAY + 1 - 730, 1203)
+
+
 async def test_one_that_is_deleted_while_it_is_fetched_is_ended_soon(
     daemon: ApiDaemon, plaid: FakePlaid, database: Any
 ) -> None:
@@ -852,3 +863,37 @@ async def test_what_is_connected_has_a_history_by_itself(daemon: ApiDaemon, plai
     _, answer = await daemon.get("/api/portfolios", headers=ANN)
     assert [(one["id"], one["name"]) for one in answer["portfolios"]] == [(record.portfolio, "Old age")]
     assert (await one(daemon, connection["id"]))["portfolioId"] == record.portfolio
+
+
+async def test_one_whose_portfolio_was_deleted_is_not_fetched_until_it_is_to_have_another(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    queue = daemon.parts.reconstructions.queue
+    working = asyncio.create_task(queue.run(), name="queue")
+
+    async def ended() -> Any:
+        async with asyncio.timeout(20):
+            while (record := await queue.store.find(connection)) is None or record.state not in ("done", "failed"):
+                await asyncio.sleep(0.01)
+        return record
+
+    connection = (await connect(daemon))["id"]
+    portfolio = (await ended()).portfolio
+    assert (await daemon.call("DELETE", f"/api/portfolios/{portfolio}", headers=ANN))[0] < 300
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    now = await one(daemon, connection)
+    assert (now["failure"]["code"], now["nextFetchAt"]) == ("portfolio_gone", None)
+    record = await queue.store.find(connection)
+    assert record is None or record.state not in ("waiting", "failed")  # nothing has failed of what was meant
+    target = "/api/portfolio/reconstruction/request"
+    status, answer = await daemon.call("POST", target, json={"connectionId": connection}, headers=ANN)
+    assert status == 202, answer
+    record = await ended()
+    assert record.state == "done"
+    assert record.portfolio != portfolio
+    assert await due(daemon) == {"fetched": 1}
+    now = await one(daemon, connection)
+    assert (now["failure"], now["portfolioId"]) == (None, record.portfolio)
+    await queue.stop()
+    await cancelled([working])

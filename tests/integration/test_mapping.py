@@ -77,7 +77,11 @@ async def one(mapper: Mapper, security: BrokerSecurity, user: str = "alice", **f
     price, used = facts.get("price"), facts.get("used_from")
     prices = {} if price is None else {security.id: (facts.get("day", TODAY - 1), Decimal(price))}
     found = await mapper.map(
-        [security], user=user, prices=prices, used_from={} if used is None else {security.id: used}
+        [security],
+        user=user,
+        prices=prices,
+        used_from={} if used is None else {security.id: used},
+        since_before={security.id} if facts.get("is_since_before") else (),
     )
     return found[security.id]
 
@@ -155,6 +159,74 @@ async def test_a_ticker_used_again_does_not_borrow_the_history_of_another(
     assert (await one(mapper, new, used_from=TODAY - 100)).instrument == FB
     unknown = BrokerSecurity("u", "etf", "Fantastic Bonds", "FB", "BATS", scope="x")
     found = await one(mapper, unknown, used_from=TODAY - 100)
+    assert (found.state, found.is_brokers_own) == ("review", True)
+
+
+RENAMED_ON = TODAY - 170
+LATER, BEFORE = RENAMED_ON + 150, RENAMED_ON - 400
+NEW_HOLDER = BrokerSecurity("n", "equity", "Totally Different Mining Ltd", "FB", "XNAS", scope="x")
+
+
+async def used_again(daemon: ApiDaemon, close: float | None = None, **names: str | None) -> None:
+    """FB became META, and another company has the ticker by now; both close at 107.25 unless the new one's is said."""
+    await named(daemon, FB, names.get("old"))
+    body = {"to": "META", "on": day_of(RENAMED_ON).isoformat()}
+    assert (await daemon.call("POST", "/cache/symbols/FB/rename", json=body))[0] == 200
+    await named(daemon, FB, names.get("new"))
+    if close is not None:
+        bars = [{"date": day_of(TODAY - 1).isoformat(), "close": close}]
+        status, answer = await daemon.call("PUT", "/cache/historical/FB", json={"bars": bars})
+        assert status == 200, answer
+
+
+async def test_what_was_bought_after_the_ticker_was_used_again_is_the_new_holders_at_whatever_price(
+    mapper: Mapper, daemon: ApiDaemon
+) -> None:
+    await used_again(daemon)
+    found = await one(mapper, NEW_HOLDER, used_from=LATER, price="107.25")
+    assert (found.instrument, found.state) == (FB, "mapped")
+
+
+@pytest.mark.parametrize("price", [None, "107.25"])
+async def test_what_is_held_since_before_the_first_row_may_be_either_holders_of_its_ticker(
+    mapper: Mapper, daemon: ApiDaemon, price: str | None
+) -> None:
+    await used_again(daemon)
+    found = await one(mapper, NEW_HOLDER, used_from=BEFORE, is_since_before=True, price=price)
+    assert (found.state, found.is_brokers_own) == ("review", True)
+    assert any(reason.startswith("ambiguous") for reason in found.reasons)
+
+
+async def test_a_name_or_a_price_tells_the_holders_of_a_ticker_apart(
+    mapper: Mapper, daemon: ApiDaemon, database: Any, providers: Providers
+) -> None:
+    await used_again(daemon, close=54.0, old="Facebook", new="Totally Different Mining")
+    facts = {"used_from": BEFORE, "is_since_before": True}
+    assert (await one(mapper, NEW_HOLDER, **facts)).instrument == FB
+    nameless = replace(NEW_HOLDER, id="m", name=None)
+    assert (await one(mapper, nameless, price="54.20", **facts)).instrument == FB
+    late = replace(NEW_HOLDER, id="o", name=None)  # whose broker goes on with the ticker that it had
+    assert (await one(mapper, late, price="107.00", **facts)).instrument == META
+
+
+async def test_a_number_tells_the_holders_of_a_ticker_apart(
+    mapper: Mapper, daemon: ApiDaemon, providers: Providers
+) -> None:
+    await used_again(daemon)
+    providers.found.append(Found(FB, "Totally Different Mining", "equity", "USD", "US30303M1027"))
+    numbered = replace(NEW_HOLDER, name=None, isin="US30303M1027")
+    found = await one(mapper, numbered, used_from=BEFORE, is_since_before=True)
+    assert (found.instrument, found.state) == (FB, "mapped"), found.reasons
+    assert any(reason.startswith("number_agrees (+0.20)") for reason in found.reasons)
+
+
+async def test_the_days_of_one_user_do_not_decide_for_the_others_who_has_a_ticker(
+    mapper: Mapper, daemon: ApiDaemon
+) -> None:
+    await used_again(daemon)
+    assert (await one(mapper, NEW_HOLDER, used_from=LATER)).instrument == FB
+    other = replace(NEW_HOLDER, scope="y")
+    found = await one(mapper, other, "bob", used_from=BEFORE, is_since_before=True)
     assert (found.state, found.is_brokers_own) == ("review", True)
 
 

@@ -39,7 +39,10 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def verifier(client: PlaidClient, clock: ManualClock) -> WebhookVerifier:
-    return WebhookVerifier(client.verification_key, clock)
+    async def is_ours(item: str) -> bool:
+        return item == "item-1"
+
+    return WebhookVerifier(client.verification_key, is_ours, clock)
 
 
 async def refused(verifier: WebhookVerifier, signed: str | None, body: bytes) -> None:
@@ -137,6 +140,19 @@ async def test_strangers_cannot_make_us_ask_plaid_without_end(
     await verifier.verified(headers["Plaid-Verification"], body)  # a known one is not held up
     clock.advance(61)
     await refused(verifier, signed[10], body)
+
+
+async def test_strangers_keep_nothing_out_that_plaid_says_of_ours(
+    verifier: WebhookVerifier, plaid: FakePlaid, clock: ManualClock
+) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    for number in range(30):
+        signed = jwt.encode({"iat": 1}, private, "ES256", headers={"kid": f"stranger-{number}"})
+        with pytest.raises((Unauthorized, BrokerUnavailable)):
+            await verifier.verified(signed, b'{"item_id": "guessed"}')
+    assert plaid.requests()["webhook_verification_key/get"] == 10
+    headers, body = plaid.webhook(EVENT, clock.time())
+    assert (await verifier.verified(headers["Plaid-Verification"], body)).item == "item-1"
 
 
 async def test_while_plaid_does_not_tell_its_keys_it_is_told_to_come_again(

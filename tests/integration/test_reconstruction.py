@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from pricecache.api.uploads import UploadGate
 from pricecache.background import cancelled
 from pricecache.core.actions import Action
-from pricecache.core.bars import day_number
+from pricecache.core.bars import Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError
 from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
+from tests.fakes.provider import Truth
 from tests.integration.api_daemon import ApiDaemon, api_daemon
 
 KEYS = ("operator:ops:ops-key", "reader:read:read-key")
@@ -345,6 +347,23 @@ async def test_a_security_that_no_provider_knows_keeps_the_brokers_price(daemon:
     status, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
     assert status == 200
     assert all(one["price"] is not None for one in answer["holdings"])
+
+
+async def test_a_split_between_two_of_the_brokers_prices_is_no_return(daemon: ApiDaemon) -> None:
+    of = {"accountId": "p", "securityId": "f"}
+    body = {
+        "source": "P", "asOf": "2026-11-20", "accounts": [{"id": "p", "cash": [{"currency": "USD", "amount": 100}]}],
+        "securities": [{"id": "f", "name": "A private fund", "type": "mutual_fund"}],
+        "holdings": [{**of, "quantity": 20, "price": 50}],
+        "transactions": [
+            {**of, "id": "1", "date": "2026-10-02", "type": "buy", "quantity": 10, "price": 100},
+            {**of, "id": "2", "date": "2026-10-20", "type": "split", "ratio": 2},
+        ],
+    }  # fmt: skip
+    found = await done(daemon, {"broker": body})
+    query = f"portfolioId={found['portfolioId']}&start=2026-10-02&end=2026-11-19"
+    _, history = await daemon.get(f"/api/portfolio/history?{query}", headers=ANN)
+    assert {one["totalValue"] for one in history["history"]} == {1100}
 
 
 async def test_prices_that_are_here_are_not_fetched_again_for_the_next_user(daemon: ApiDaemon) -> None:
@@ -697,3 +716,48 @@ async def test_a_row_of_the_users_own_that_cannot_be_any_more_is_named_and_nothi
     await post(daemon, {"connectionId": connection})
     assert (await ended(daemon, connection))["state"] == "done"
     assert await quantity_of(daemon, portfolio, "AAPL") == held_now
+
+
+async def test_what_is_uploaded_at_a_time_is_bounded_and_given_back(daemon: ApiDaemon) -> None:
+    body = json.dumps(PLAID).encode()
+    daemon.services.uploads = UploadGate(len(body) - 1)
+    headers = {**ANN, "Content-Type": "application/json"}
+    status, problem = await daemon.call("POST", BASE + "/request", data=body, headers=headers)
+    assert (status, problem["code"], problem["retryAfter"]) == (503, "uploads_busy", 10)
+    gate = daemon.services.uploads = UploadGate(len(body))
+    for sent, expected in ((body, 202), (b"{" * 100, 400), (body, 200)):
+        status, answer = await daemon.call("POST", BASE + "/request", data=sent, headers=headers)
+        assert status == expected, answer
+        if status == 202:
+            await ended(daemon, answer["connectionId"])
+    gate.take("ann", len(body))
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_damaged_payload_is_healed_by_posting_it_again(daemon: ApiDaemon, database: Any, force: bool) -> None:
+    first = await done(daemon, PLAID)
+    connection = first["connectionId"]
+    await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
+    await daemon.call("POST", BASE + "/request", json={"connectionId": connection}, headers=ANN)
+    assert (await ended(daemon, connection))["state"] == "failed"
+    status, _ = await post(daemon, PLAID, query=f"?force={str(force).lower()}")
+    assert status == 202
+    assert (await ended(daemon, connection))["state"] == "done"
+    assert await daemon.parts.broker_data.load(connection) is not None
+
+
+async def test_rows_from_before_the_ticker_was_used_again_are_of_what_the_security_is_now(daemon: ApiDaemon) -> None:
+    ops, aapl = {"X-API-Key": "ops-key"}, Instrument("AAPL")
+    body = {"symbol": "AAPL", "market": "US"}
+    assert (await daemon.call("POST", "/cache/backfill-symbol", json=body, headers=ops))[0] in (200, 202)
+    renamed = {"to": "OLDA", "on": "2026-11-10"}
+    assert (await daemon.call("POST", "/cache/symbols/AAPL/rename", json=renamed, headers=ops))[0] == 200
+    bars = daemon.provider.truth[aapl].bars
+    daemon.provider.truth[aapl] = Truth(Bars(bars.sessions, bars.values / 2))
+    assert (await daemon.call("POST", "/cache/symbols", json={"symbols": [body]}, headers=ops))[0] in (200, 201, 202)
+    given = deepcopy(NEUTRAL)
+    given["holdings"][0]["price"] = 39.75
+    found = await done(daemon, given)
+    assert found["result"]["securities"]["mapped"] == 1
+    assert {one["symbol"] for one in await rows_of(daemon, found["portfolioId"]) if one.get("symbol")} == {"AAPL"}
+    assert list((await holdings(daemon, found["portfolioId"])).values()) == [3]

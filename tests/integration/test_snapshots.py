@@ -19,6 +19,7 @@ from pricecache.stores.bars import Change
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 
 MSFT, PAIR, GONE = Instrument("MSFT"), Instrument("USDEUR=X", "FX"), Instrument("GONE")
+FUND = Instrument("FUND", "CUSTOM")
 NEW_YORK = ZoneInfo("America/New_York")
 KEY = {"X-API-Key": "ops-key"}
 FIRST = TODAY - 60
@@ -113,7 +114,11 @@ class World:
         for row in found:
             now = computed[row["date"]]
             assert row["totalValue"] == pytest.approx(now["totalValue"], abs=0.001), row["date"]
-            assert (row["cash"], row["totalCost"]) == (now["cash"], now["totalCost"]), row["date"]
+            for name in ("cash", "totalCost", "coverage"):
+                assert row[name] == now[name], (name, row["date"])
+            said, expected = row.get("reasons", {}), now.get("reasons", {})
+            assert said.get("totalValue") == expected.get("totalValue"), row["date"]
+            assert row["cash"] is None or said.get("cash") == expected.get("cash"), row["date"]
             assert row["isRestated"] is False or restated, row
             if not row["isRestated"]:
                 assert row["capturedValue"] == row["totalValue"]
@@ -283,6 +288,61 @@ async def test_a_row_is_provisional_until_its_day_is_over_and_its_prices_are_in(
     assert again[missing]["totalValue"] != last[missing]["totalValue"]
 
 
+async def test_what_is_priced_by_hand_makes_no_session_and_holds_no_row_open(world: World) -> None:
+    """Its last price counts until another comes, on days when an exchange closed."""
+    await world.price(FUND, {FIRST: 10.0, TODAY - 1: 11.0})
+    alone, mixed, traded = [await world.portfolio() for _ in range(3)]
+    for one in (alone, mixed, traded):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="FUND:CUSTOM", quantity=30, price=10)
+    for one in (mixed, traded):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    for day in range(TODAY + 1, TODAY + 16):
+        has_closed = bool(world.sessions(AAPL, day - 1, day - 1))
+        if has_closed:
+            await world.add(traded, date=iso(day - 1), type="buy", symbol="FUND:CUSTOM", quantity=1, price=11)
+        counts = (await world.morning(day))["counts"]
+        want = {"days": 1, "captured": 3, "provisional": 0, "documents": 1, "recomputed": 1}
+        assert counts == (want if has_closed else {"days": 0}), iso(day - 1)
+    days = [iso(day) for day in world.sessions(AAPL, TODAY - 1, TODAY + 14)]
+    for one in (alone, mixed, traded):
+        rows = await world.agrees(one)
+        assert [row["date"] for row in rows] == days
+        assert {row["isFinal"] for row in rows} == {True}
+        assert [row["estimated"] for row in rows] == [False, *(True for _ in days[1:])], "nobody priced it"
+    await world.price(FUND, {TODAY: 12.0})
+    rows = await world.agrees(mixed, restated=True)
+    assert [row["isRestated"] for row in rows] == [False, *(True for _ in days[1:])]
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["it only holds", "its ledger moved"])
+async def test_a_price_or_rate_that_is_to_come_is_awaited_beside_what_is_priced_by_hand(
+    world: World, is_moved: bool
+) -> None:
+    await world.price(FUND, {FIRST: 10.0})
+    stock, rate = await world.portfolio(), await world.portfolio(baseCurrency="EUR")
+    for one in (stock, rate):
+        await world.add(one, date=iso(FIRST), type="buy", symbol="FUND:CUSTOM", quantity=30, price=10, currency="USD")
+    await world.add(stock, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    for kind, on in (("buy", FIRST + 1), ("sell", FIRST + 9)):  # of what was sold nobody waits for a price
+        await world.add(rate, date=iso(on), type=kind, symbol="GONE", quantity=2, price=100, currency="USD")
+    await world.capture()
+    if is_moved:
+        for one in (stock, rate):
+            await world.add(one, date=iso(TODAY), type="buy", symbol="FUND:CUSTOM", quantity=1, price=10)
+    world.at(TODAY + 1)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (2, 2)
+    await world.trade(AAPL, TODAY, TODAY)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (2, 1)
+    await world.trade(PAIR, TODAY, TODAY)
+    assert (await world.capture())["counts"]["provisional"] == 0
+    assert (await world.capture())["counts"] == {"days": 0}
+    for one in (stock, rate):
+        assert [row["isFinal"] for row in await world.agrees(one)] == [True, True]
+
+
 async def test_what_closed_is_what_the_next_day_is_measured_from(world: World) -> None:
     one = await world.portfolio(cashTracking=True)
     await world.add(one, date=iso(FIRST), type="deposit", amount=5000)
@@ -335,6 +395,36 @@ async def test_portfolios_come_and_go_and_get_accounts(world: World, database: A
     (first, last) = await world.shown(two)
     assert {len(row["accounts"]) for row in (first, last)} == {2}, "the history has both accounts on every day"
     assert (first["isRestated"], last["isRestated"]) == (True, False)
+
+
+async def test_what_has_no_price_is_told_of_beside_the_value(world: World) -> None:
+    """Its portfolio is captured without it, and says so; with its first price it comes in, which is no gain."""
+    one = await world.portfolio(cashTracking=True)
+    await world.add(one, date=iso(FIRST), type="deposit", amount=500)
+    for symbol in ("AAPL", "NEW"):
+        await world.add(one, date=iso(FIRST), type="buy", symbol=symbol, quantity=3, price=100)
+    counts = (await world.capture())["counts"]
+    assert (counts["captured"], counts["provisional"]) == (1, 0)
+    (row,) = await world.agrees(one)
+    share = row["coverage"]
+    assert (0 < share < 1, row["estimated"]) == (True, False)
+    said = {"totalValue": "some_values_unknown", "dayChange": "some_values_unknown", "cash": "overdrawn"}
+    assert row["reasons"] == said
+    assert row["accounts"][0]["coverage"] == share
+    assert row["accounts"][0]["reasons"] == said
+    await world.price(Instrument("NEW"), {TODAY: 100.0})
+    await world.morning(TODAY + 1)
+    first, last = await world.agrees(one)
+    assert (first, last["coverage"]) == (row, 1.0)
+    assert last["reasons"] == {"dayChange": "some_values_unknown", "cash": "overdrawn"}
+    assert last["netFlow"] == 300.0
+    assert last["dayChange"] == pytest.approx(3 * (world.closes[AAPL][TODAY] - world.closes[AAPL][TODAY - 1]), abs=0.01)
+    two = await world.portfolio()
+    await world.add(two, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    total = (await world.send("GET", "/api/portfolio/daily-snapshots"))["total"]["snapshots"]
+    assert [(one["coverage"] < 1, one["reasons"]["totalValue"] if one["coverage"] < 1 else None) for one in total] == [
+        (True, "some_values_unknown"), (False, None),
+    ]  # fmt: skip
 
 
 async def test_several_portfolios_are_shown_with_their_total(world: World) -> None:
@@ -435,6 +525,67 @@ async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) 
     await store.record(DayRecord(TODAY - 1, Counts(4, 4, 0), True))
     assert await stats.success_rate() == pytest.approx(87.5)
     assert await stats.success_rate(1) == 100.0
+
+
+async def test_days_that_no_run_began_count_as_missed_until_they_are_caught_up(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    stats = world.daemon.parts.snapshot_stats
+    await world.capture()
+    world.at(TODAY + 1, 4, 59)  # the job of this morning may be at it
+    assert await stats.success_rate() == 100.0
+    world.at(TODAY + 1, 5)
+    assert await stats.success_rate() == 50.0
+    world.at(TODAY + 14, 12)
+    sessions = len(world.sessions(AAPL, TODAY, TODAY + 13))
+    assert await stats.success_rate() == pytest.approx(100 / (1 + sessions))
+    assert await stats.success_rate(7) == 0.0
+    metrics = await world.send("GET", "/api/portfolio/reconstruction/metrics")
+    assert metrics["daily_snapshot_success_rate"] == pytest.approx(100 / (1 + sessions), abs=1e-5)
+    await world.trade(AAPL, TODAY, TODAY + 13)
+    assert (await world.capture())["counts"]["captured"] == sessions
+    assert await stats.success_rate() == 100.0
+
+
+@pytest.mark.parametrize(
+    ("day", "message"),
+    [
+        ("2026-11-14", "No session closed on 2026-11-14, by now."),  # a Saturday
+        (iso(TODAY), f"No session closed on {iso(TODAY)}, by now."),
+        ("1998-11-20", "No portfolio had anything on 1998-11-20 that closed."),
+        ("1902-11-20", "No session closed on 1902-11-20, by now."),
+    ],
+)
+async def test_a_day_of_which_there_is_nothing_to_capture_is_told_so(world: World, day: str, message: str) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    report = await world.capture({"date": day})
+    assert (report["message"], report["counts"].get("captured", 0), report["failures"]) == (message, 0, [])
+    assert await world.shown(one, start=-20_000) == []
+    assert (await world.capture())["counts"]["days"] == 1, "it is no day that others are due since"
+    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+
+
+async def test_a_day_that_has_not_come_is_refused(world: World) -> None:
+    path = "/api/portfolio/daily-snapshots/capture"
+    for day in ("2026-11-22", "2031-01-01"):
+        status, answer = await world.daemon.call("POST", path, headers=KEY, json={"date": day})
+        assert (status, answer["code"]) == (422, "date_in_the_future"), day
+    status, _ = await world.daemon.call("POST", path + "?wait=30", headers=KEY, json={"date": iso(TODAY)})
+    assert status == 200
+
+
+async def test_a_day_that_is_asked_for_takes_none_before_it_from_the_days_that_are_due(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    days = world.sessions(AAPL, TODAY, TODAY + 7)
+    await world.trade(AAPL, TODAY, TODAY + 7)
+    world.at(TODAY + 8)
+    assert (await world.capture({"date": iso(days[-1])}))["counts"]["captured"] == 1
+    assert (await world.capture())["counts"]["days"] == len(days)
+    assert [row["date"] for row in await world.agrees(one)] == [iso(TODAY - 1), *map(iso, days)]
+    assert (await world.capture())["counts"] == {"days": 0}
 
 
 async def test_a_stop_keeps_what_was_computed_and_the_next_run_goes_on_from_it(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from pricecache.core.breakdown import (
 )
 from pricecache.core.daychange import Session
 from pricecache.core.history import history
+from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.rows import rounded
@@ -31,11 +33,17 @@ from pricecache.core.valuation import CASH, COST, DIVIDENDS, NET_FLOW, REALIZED,
 from tests.ledgers import FIRST, INSTRUMENTS, LAST, ledgers, markets
 
 days = st.integers(FIRST, LAST)
+closes = st.tuples(*(st.integers(1, 4) for _ in INSTRUMENTS))
+"""How many days ago the close before was, by instrument."""
 IN_ROWS = {"value": VALUE, "cost": COST, "realized": REALIZED, "dividends": DIVIDENDS, "cash": CASH}
 
 
 def same(one: float | None, other: float) -> bool:
     return math.isnan(other) if one is None else one == pytest.approx(other, abs=1e-6)
+
+
+def sessions_of(end: int, ago: Sequence[int]) -> dict[Instrument, Session]:
+    return {one: Session(end - each + 1, end - each, 50.0) for one, each in zip(INSTRUMENTS, ago, strict=True)}
 
 
 def sum_of(found: Breakdown, name: str) -> float | None:
@@ -44,9 +52,11 @@ def sum_of(found: Breakdown, name: str) -> float | None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(ledgers(), markets(), days)
-def test_one_pass_gives_each_account_the_summary_it_has_by_itself(ledger: Ledger, market: MarketData, end: int) -> None:
-    sessions = {instrument: Session(end, end - 1, 50.0) for instrument in INSTRUMENTS}
+@given(ledgers(), markets(), days, closes)
+def test_one_pass_gives_each_account_the_summary_it_has_by_itself(
+    ledger: Ledger, market: MarketData, end: int, ago: Sequence[int]
+) -> None:
+    sessions = sessions_of(end, ago)
     whole, accounts = summaries_by_account(ledger, market, sessions, end)
     assert asdict(whole) == asdict(summary(ledger, market, sessions, end))
     for name, found in accounts.items():
@@ -54,15 +64,17 @@ def test_one_pass_gives_each_account_the_summary_it_has_by_itself(ledger: Ledger
 
 
 @settings(max_examples=120, deadline=None)
-@given(ledgers(), markets(), days)
-def test_the_accounts_of_now_add_up_to_the_summary(ledger: Ledger, market: MarketData, end: int) -> None:
-    sessions = {instrument: Session(end, end - 1, 50.0) for instrument in INSTRUMENTS}
+@given(ledgers(), markets(), days, closes)
+def test_the_accounts_of_now_add_up_to_the_summary(
+    ledger: Ledger, market: MarketData, end: int, ago: Sequence[int]
+) -> None:
+    sessions = sessions_of(end, ago)
     whole, accounts = summaries_by_account(ledger, market, sessions, end)
     found = breakdown_now(whole, accounts, frozenset())
-    for name in ("value", "change", "before", "cost", "realized", "dividends"):
+    for name in ("value", "change", "before", "flow", "cost", "realized", "dividends"):
         total = getattr(found.whole, name)
         assert sum_of(found, name) in (None, total)
-        own = getattr(whole.worth if name in ("value", "change", "before") else whole.gains, name)
+        own = getattr(whole.worth if name in ("value", "change", "before", "flow") else whole.gains, name)
         if sum_of(found, name) is not None and own is not None and not whole.incomplete:
             assert total == pytest.approx(own, abs=0.0051 * (2 * len(accounts) + 2))  # cents of cash, by account
     if whole.worth.value is not None and None not in [one.value for one in found.accounts.values()]:

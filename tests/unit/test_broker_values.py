@@ -110,6 +110,11 @@ def test_an_account_that_nothing_was_said_of_since_a_split_has_it_and_its_price_
     assert (one.broker_price, one.broker_day, one.share) == (20, LAST - 9, D("-0.5"))
 
 
+def test_amounts_as_large_as_a_payload_may_have_are_added_up() -> None:
+    found = of(said(held("a", 10**15 - 1, 10**15 - 1), held("a", "1E-12", "0.01", "y")))
+    assert found.total.broker_value == (10**15 - 1) ** 2
+
+
 def test_so_many_prices_are_told_at_most() -> None:
     names = [f"s{number}" for number in range(MOST_TOLD + 5)]
     instruments = {name: Instrument(name.upper()) for name in names}

@@ -478,6 +478,21 @@ def test_a_run_is_followed_and_then_reported(daemon: FakeDaemon, capsys: pytest.
     assert capsys.readouterr().out.strip() == "historical_sync succeeded in 1.2 s: 251 stored"
 
 
+def test_a_run_that_had_nothing_to_do_says_why(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    why = "No session closed on 2026-11-14, by now."
+    path = "POST /api/portfolio/daily-snapshots/capture?wait=0"
+    daemon.put(path, RUN | {"job": "eod_snapshot", "counts": {"days": 0}, "done": 0, "total": 0, "message": why})
+    assert main(["capture-snapshots", "--date", "2026-11-14"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["eod_snapshot succeeded in 1.2 s: 0 days", why]
+
+
+def test_one_of_something_is_counted_as_one(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"days": 1, "captured": 2, "documents": 1}
+    daemon.put("POST /api/portfolio/daily-snapshots/capture?wait=0", RUN | {"job": "eod_snapshot", "counts": counts})
+    main(["capture-snapshots"])
+    assert capsys.readouterr().out.strip() == "eod_snapshot succeeded in 1.2 s: 1 day, 2 captured, 1 document"
+
+
 def test_a_run_is_not_waited_for_when_told_so(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.put("POST /cache/sync-historical?wait=0", {"run": RUN | {"state": "queued"}})
     assert main(["sync", "--no-wait", "--json"]) == 0

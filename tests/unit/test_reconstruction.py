@@ -128,6 +128,11 @@ def test_an_opening_costs_its_close_where_the_basis_does_not_tell_or_cannot_be(c
     assert "close" in (opening.note or "")
 
 
+def test_what_is_left_of_an_opening_may_be_too_little_to_tell_its_cost() -> None:
+    data = said(row(5, "sell", "-9.9999999999", 100), held={"a": "1E-10"}, cost=D(500))
+    assert only(made(data), "opening").price == 10
+
+
 def test_lots_that_moved_between_accounts_are_among_those_whose_cost_is_looked_for() -> None:
     move = row(5, "transfer", -10), row(6, "transfer", 10, account="y")
     found = made(said(*move, held={("y", "a"): 10}, cost=D(70)))
@@ -185,6 +190,22 @@ def test_shares_sold_between_are_old_ones_where_the_count_says_that() -> None:
     rows = row(11, "sell", -2, 20), row(13, "split", 24)
     found = made(said(*rows, held={"a": 32}), market((FIRST + 10, 4.0)))
     assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 13)
+
+
+def test_a_ratio_that_is_not_the_markets_is_of_the_brokers_day() -> None:
+    """4 shares came two days before the market's split; the broker's row states another ratio."""
+    rows = row(8, "split", 0, ratio=D("0.1")), row(9, "buy", 4, -40)
+    found = made(said(*rows, held={"a": 5}), market((FIRST + 10, 4.0)))
+    assert (only(found, "opening").quantity, only(found, "split").day) == (10, FIRST + 8)
+
+
+def test_the_markets_ratio_divides_where_the_brokers_count_is_another() -> None:
+    """15 became 45; the row counts 15 new ones."""
+    rows = row(5, "buy", 5, -50), row(10, "split", 15), row(20, "sell", -7, 70)
+    found = made(said(*rows, held={"a": 38}), market((FIRST + 10, 3.0)))
+    assert (only(found, "opening").quantity, only(found, "split").ratio) == (10, 3)
+    assert "split_differs" in codes(found)
+    assert not [one for one in found.findings if one.external_id]
 
 
 def test_a_brokers_row_weeks_late_is_the_same_split_and_no_second_one() -> None:
@@ -301,6 +322,13 @@ def test_rows_posted_days_late_or_early_agree_with_a_balance(day: int) -> None:
     assert not [one for one in found.findings if one.external_id]
 
 
+def test_a_balance_of_the_day_of_a_split_may_still_be_in_old_shares() -> None:
+    points = (Waypoint(FIRST + 10, "x", D(20), "a"),)
+    found = made(said(row(3, "buy", 8, -80), held={"a": 40}, waypoints=points), market((FIRST + 10, 2.0)))
+    assert only(found, "opening").quantity == 12
+    assert not [one for one in found.findings if one.external_id]
+
+
 def test_a_difference_comes_before_more_would_go_than_there_is() -> None:
     points = (Waypoint(FIRST + 2, "x", D(5), "a"),)
     found = made(said(row(15, "sell", -10, 100), row(30, "buy", 4, -40), held={"a": 4}, waypoints=points))
@@ -388,6 +416,61 @@ def test_a_short_position_may_be_opened_before_the_first_row() -> None:
     assert brief(found)[:2] == [(-1, "opening", 944), (-1, "sell", "AAA", 10)]
     assert found.needs_short
     assert not found.findings
+
+
+def test_what_is_bought_and_gone_is_no_short_position_because_there_was_one_once() -> None:
+    """A short of 3 was covered; 50 that were bought a month later are gone."""
+    rows = row(3, "short", -3, 30), row(6, "cover", 3, -33), row(30, "buy", 50, -500)
+    found = made(said(*rows))
+    assert [one for one in brief(found) if "AAA" in one][2:] == [(30, "buy", "AAA", 50), (30, "adjustment", "AAA", -50)]
+    (finding,) = [one for one in found.findings if one.external_id and one.quantity]
+    assert (finding.code, finding.quantity, finding.rows) == ("quantity_unexplained", -50, ("r2",))
+
+
+def test_what_was_sold_short_and_is_owed_no_more_was_bought_back() -> None:
+    found = made(said(row(3, "short", -3, 30)))
+    assert [one for one in brief(found) if "AAA" in one] == [(3, "adjustment", "AAA", 3), (3, "sell", "AAA", 3)]
+    assert not found.needs_short
+    late = made(said(row(3, "cover", 3, -33), row(5, "short", -3, 30)))
+    assert [one.code for one in late.findings if one.quantity] == []
+
+
+def test_a_purchase_closes_what_was_sold_short_before() -> None:
+    found = made(said(row(3, "short", -3, 30), row(9, "buy", 1, -9), row(12, "buy", 2, -20)))
+    assert [one for one in brief(found) if "AAA" in one] == [
+        (3, "sell", "AAA", 3),
+        (9, "buy", "AAA", 1),
+        (12, "buy", "AAA", 2),
+    ]
+    assert found.needs_short
+
+
+def test_an_option_whose_expiry_nobody_tells_leaves_at_nothing_on_its_day() -> None:
+    found = made(said(row(5, "buy", 100, -500, "o"), row(8, "sell", -40, 300, "o"), money={"x": 800}))
+    (gone,) = [t for t in found.transactions if t.day == FIRST + 30]
+    assert (gone.type, gone.quantity, gone.price) == ("sell", 60, 0)
+    (finding,) = [one for one in found.findings if one.external_id]
+    assert (finding.code, finding.quantity, finding.external_id) == ("expiry_missing", -60, gone.external_id)
+    assert not found.needs_short
+    written = made(said(row(5, "short", -100, 500, "o"), money={"x": 1500}))
+    assert brief(written)[1:] == [(5, "sell", "OPT", 100), (30, "buy", "OPT", 100)]
+    assert written.needs_short
+
+
+def test_an_option_that_is_sold_before_it_is_bought_was_written() -> None:
+    found = made(said(row(5, "sell", -100, 500, "o"), row(9, "buy", 100, -200, "o"), money={"x": 800}))
+    assert brief(found) == [(-1, "opening", 500), (5, "sell", "OPT", 100), (9, "buy", "OPT", 100)]
+    assert not [one for one in found.findings if one.external_id]
+    assert found.needs_short
+
+
+def test_an_option_that_is_gone_before_its_expiry_is_told() -> None:
+    points = (Waypoint(FIRST + 20, "x", D(0), "o"),)
+    found = made(said(row(5, "buy", 100, -500, "o"), money={"x": 500}, waypoints=points))
+    assert brief(found)[1:] == [(5, "buy", "OPT", 100), (5, "adjustment", "OPT", -100)]
+    held = (Waypoint(FIRST + 20, "x", D(100), "o"),)
+    found = made(said(row(5, "buy", 100, -500, "o"), money={"x": 500}, waypoints=held))
+    assert brief(found)[1:] == [(5, "buy", "OPT", 100), (30, "sell", "OPT", 100)]
 
 
 def test_an_option_that_expires_leaves_at_nothing() -> None:

@@ -161,8 +161,8 @@ ACTIONS |= {"opening": "transfer", "adjustment": "adjustment"}
 
 
 def said_by_a_broker(data: BrokerData, found: Reconstruction, market: MarketData) -> BrokerData:
-    """The same holdings, with the rows that were made as the broker's own: one for each side of a transfer, and what
-    came with a split counted."""
+    """The same holdings, with the rows that were made as the broker's own: one for each side of a transfer, what came
+    with a split counted, and what was owed before the first row."""
     accounts = {ours: theirs for theirs, ours in ACCOUNTS.items()}
     names = {instrument: name for name, instrument in INSTRUMENTS.items() if name != "a-old"}
     rules = Rules("USD", cash_tracking=True, allow_short=found.needs_short)
@@ -190,4 +190,9 @@ def said_by_a_broker(data: BrokerData, found: Reconstruction, market: MarketData
             )  # fmt: skip
     shortable = {name: replace(one, kind="derivative") for name, one in data.securities.items()}
     securities = shortable if found.needs_short else data.securities
-    return replace(data, securities=securities, transactions=tuple(rows), waypoints=())
+    owed = [
+        Waypoint(data.first_day - 1, accounts[account], opening, names[instrument])
+        for (account, instrument), opening in opened(found).items()
+        if opening < 0
+    ]
+    return replace(data, securities=securities, transactions=tuple(rows), waypoints=tuple(owed))

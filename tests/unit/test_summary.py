@@ -19,7 +19,7 @@ from pricecache.core.ledger import Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.present import PositionNow, SummaryNow
 from pricecache.core.summaries import Turned, together
-from pricecache.core.summary import summary
+from pricecache.core.summary import summaries_by_account, summary
 from pricecache.core.valuation import CASH, COST, DIVIDENDS, FEES, NET_FLOW, REALIZED, UNREALIZED, VALUE
 from tests.ledgers import INSTRUMENTS, LAST, ledgers, markets
 
@@ -256,3 +256,29 @@ def test_going_on_from_a_book_tells_the_same(ledger: Ledger, market: MarketData,
         return
     since = book_at(ledger, market, end - back)
     assert summary(ledger, market, whole_days(end), end, since=since) == summary(ledger, market, whole_days(end), end)
+
+
+def test_what_was_bought_between_two_closes_of_the_week_end_is_no_flow_where_cash_is_kept() -> None:
+    """On Saturday: shares changed from Thursday's close, the coin and cash from Friday's; nothing came from outside."""
+    data = MarketData({
+        A: PriceColumn(column({1: 90.0, THURSDAY: 100.0, FRIDAY: 110.0}), "USD"),
+        C: PriceColumn(column({1: 5.0, FRIDAY: 6.0, SATURDAY: 8.0}), "USD"),
+    })  # fmt: skip
+    sessions = {A: Session(FRIDAY, THURSDAY), C: Session(SATURDAY, FRIDAY)}
+    rows = [
+        Transaction(1, "deposit", amount=D(1000)),
+        row(1, "buy", 1, 5, instrument=C, account="coins"),
+        row(1, "buy", 2, 90),
+        row(FRIDAY, "buy", 1, 104),
+        Transaction(FRIDAY, "dividend", A, amount=D(3)),
+        Transaction(SATURDAY, "withdrawal", amount=D(7)),
+    ]
+    ledger = Ledger.of(rows, Rules(cash_tracking=True))
+    found, accounts = summaries_by_account(ledger, data, sessions, SATURDAY)
+    # 2 shares at 100, a coin at 6, and the cash without the purchase and the dividend of Friday
+    assert (found.worth.before, found.worth.flow) == (200 + 6 + 815, -7)
+    assert found.worth.change == (330 - 200 - 104 + 3) + 2
+    assert found.worth.value == found.worth.before + found.worth.change - 7
+    assert {one.previous for one in accounts.values()} == {found.previous} == {FRIDAY}
+    assert [one.worth.flow for one in accounts.values()] == [-7, 0]
+    assert sum(one.worth.before or 0 for one in accounts.values()) == found.worth.before

@@ -1,0 +1,51 @@
+"""What somebody posts is let go of once it is read, or refused before it takes more memory than it may."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+import pytest
+
+from pricecache.api import broker_payloads
+from pricecache.api.broker_payloads import read_request
+from pricecache.api.uploads import Upload, UploadGate
+from pricecache.errors import Invalid, Unavailable
+from tests.clock import START
+
+
+def upload(body: Any) -> Upload:
+    return Upload(json.dumps(body).encode(), "json")
+
+
+def test_a_refusal_holds_nothing_of_what_it_refused() -> None:
+    rows = [{"a": [number]} for number in range(10)]
+    body = {"accounts": [{"account_id": "a"}], "holdings": [], "investment_transactions": rows}
+    with pytest.raises(Invalid) as raised:
+        read_request(upload(body), START)
+    frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
+    (own,) = [frame for frame in frames if frame.f_code is read_request.__code__]
+    assert own.f_locals["body"] == {}
+    inner = frames[frames.index(own) + 1 :]
+    assert inner
+    assert [frame.f_locals for frame in inner] == [{}] * len(inner)
+
+
+def test_more_values_than_a_payload_can_need_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_payloads, "MOST_VALUES", 20)
+    with pytest.raises(Invalid) as raised:
+        read_request(upload({"accounts": [[]] * 20}), START)
+    assert (raised.value.code, raised.value.rows) == ("too_many", [])
+
+
+def test_one_user_takes_no_more_than_their_share_of_what_all_may() -> None:
+    gate = UploadGate(100, 60)
+    gate.take("ann", 60)
+    for who, size in (("ann", 1), ("bob", 41)):
+        with pytest.raises(Unavailable) as raised:
+            gate.take(who, size)
+        assert raised.value.code == "uploads_busy"
+    gate.take("bob", 40)
+    gate.give_back("ann", 60)
+    gate.take("bob", 20)
