@@ -70,15 +70,17 @@ def broker_data(draw: st.DrawFn, last: st.SearchStrategy[int] = _DAY) -> BrokerD
     held = draw(st.lists(_HOLDINGS, max_size=4, unique_by=lambda one: (one.account, one.security)))
     money = draw(st.dictionaries(st.tuples(_ACCOUNT, _CURRENCY), _AMOUNT, max_size=3))
     points = draw(st.lists(_WAYPOINTS, max_size=5))
+    named_securities = {name: draw(securities(name)) for name in ("s", "t", "u", "v")}
+    sweeps = {name for name, one in named_securities.items() if one.is_money}
     return BrokerData(
         day=day,
         first_day=min([draw(_DAY), day, *(row.day for row in rows)]),
         accounts={name: draw(accounts(name)) for name in sorted(named)},
-        securities={name: draw(securities(name)) for name in ("s", "t", "u", "v")},
-        holdings=tuple(one for one in held if one.account in named),
+        securities=named_securities,
+        holdings=tuple(one for one in held if one.account in named and one.security not in sweeps),
         money={key: amount for key, amount in money.items() if key[0] in named},
         transactions=tuple(rows),
-        waypoints=tuple(one for one in points if one.day < day and one.account in named),
+        waypoints=tuple(one for one in points if one.day < day and one.account in named and one.security not in sweeps),
         remarks=tuple(draw(st.lists(_REMARKS, max_size=2))),
     )
 

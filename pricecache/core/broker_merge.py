@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from pricecache.core.bars import day_of
 from pricecache.core.broker import ZERO, BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Remark, Waypoint
+from pricecache.core.broker_sweeps import with_sweeps_as_money
 from pricecache.core.currencies import major, unit
 from pricecache.core.option_units import in_same_units
 
@@ -34,6 +35,7 @@ def merged(before: BrokerData, after: BrokerData) -> BrokerData:
     if after.day < before.day:
         before, after = after, before
     before, after = in_same_units(before, after)
+    before = with_sweeps_as_money(before, {**before.securities, **after.securities})
     return _Joining(before, after).joined()
 
 

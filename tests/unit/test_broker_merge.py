@@ -90,6 +90,17 @@ def test_money_that_there_was_and_that_is_not_listed_any_more_is_nothing() -> No
     assert merged(after, replace(after, day=110)).money == {}
 
 
+def test_what_shows_to_be_a_sweep_fund_later_was_money_before() -> None:
+    fund, sweep = BrokerSecurity("s", "mutual_fund"), BrokerSecurity("s", "mutual_fund", is_money=True)
+    before = replace(
+        said(100, 10), securities={"s": fund}, waypoints=(Waypoint(90, "a", D(3), "s"), Waypoint(90, "a", D(4)))
+    )
+    after = replace(said(110, 50, quantity=0, account="b"), securities={"s": sweep})
+    joined = merged(before, after)
+    assert (joined.holdings, joined.money) == ((), {("a", "USD"): 12, ("b", "USD"): 7})
+    assert joined.waypoints == (Waypoint(90, "a", D(7)),)
+
+
 def test_a_balance_knows_the_rows_up_to_its_day_that_came_after_it() -> None:
     known, late = row("1", 60), row("late", 80)
     joined = merged(said(100, 50, known), said(104, 50, known, late, row("new", 102), row("old", 40)))
@@ -156,7 +167,8 @@ def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData)
     of_after = {key: amount for key, amount in joined.money.items() if key[0] in after.accounts}
     assert after.money.items() <= of_after.items()
     assert not any(amount for key, amount in of_after.items() if key not in after.money)
-    of_before = [replace(one, price_day=None) for one in before.holdings if one.account not in after.accounts]
+    kept = (one for one in before.holdings if not joined.securities[one.security].is_money)
+    of_before = [replace(one, price_day=None) for one in kept if one.account not in after.accounts]
     carried = [replace(one, price_day=None) for one in joined.holdings if one.account not in after.accounts]
     assert carried == of_before
     ids = [row.id for row in joined.transactions]
