@@ -347,6 +347,7 @@ def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any
         **{name: result.get(name) for name in ("from", "to", "transactions", "openings", "adjustments")},
         "securities": securities.get("total"),
         "byBroker": securities.get("brokersOwn"),
+        **{name: (result.get("worth") or {}).get(name) for name in ("brokerValue", "value")},
     }
 
 

@@ -71,6 +71,43 @@ class FindingOut(Output):
     path: str | None = Field(None, description="Where in the payload.")
 
 
+class ValuesOut(Output):
+    broker_value: float | None = Field(description="Σ broker's price × quantity, and money.")
+    value: float | None = Field(description="The same by the prices that value it here.")
+    difference: float | None = Field(description="value less brokerValue.")
+    reasons: dict[str, str] = Field(description="Why a value is null: no_broker_price, no_price, rate_unknown.")
+
+
+class AccountWorthOut(ValuesOut):
+    account_id: str
+    name: str
+    as_of: str = Field(description="The day of what the broker said last of it.")
+    balance: float | None = Field(description="What the broker says that all of it is worth.")
+    balance_currency: str
+
+
+class PriceDifferenceOut(Output):
+    symbol: str
+    market: str
+    broker_price: float
+    broker_price_date: str
+    broker_currency: str
+    price: float
+    price_date: str
+    currency: str
+    difference_percent: float = Field(description="How much higher price is.")
+
+
+class WorthOut(ValuesOut):
+    day: str
+    currency: str = Field(description="The portfolio's, of all values.")
+    accounts: list[AccountWorthOut]
+    prices: list[PriceDifferenceOut] = Field(
+        description="Those more than 1 % apart, the most different first, at most 50."
+    )
+    prices_total: int
+
+
 class ResultOut(Output):
     from_: str | None = Field(alias="from")
     to: str
@@ -84,6 +121,7 @@ class ResultOut(Output):
     adjustments: int
     short_allowed: bool
     securities: SecuritiesOut
+    worth: WorthOut | None = Field(None, description="What the broker says it is worth, beside what it is worth here.")
     seconds: dict[str, Any] = Field(description="Of each stage.")
     findings: list[FindingOut]
     findings_total: int

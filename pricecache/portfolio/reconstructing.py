@@ -15,15 +15,18 @@ from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
+from pricecache.core.broker_values import compared
 from pricecache.core.carried_prices import divided
 from pricecache.core.currencies import major
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
+from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
+from pricecache.portfolio.broker_comparison import comparison_fields
 from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_prices import BrokerPriceWriter
@@ -130,7 +133,8 @@ class Reconstructor:
         teller.end()
         seconds = teller.seconds
         outcome = await aside(rows, lambda: _outcome(connection, portfolio, data, priced, found, counts, seconds))
-        return replace(outcome, walked=walked)
+        worth = await aside(len(data.holdings), lambda: _worth(connection, portfolio, data, priced, market.market))
+        return replace(outcome, result={**outcome.result, "worth": worth}, walked=walked)
 
     async def _read(self, connection_id: str) -> tuple[Connection, Portfolio, BrokerData]:
         connection = await self._sources.connections.find(connection_id)
@@ -330,6 +334,13 @@ def _result(
         "securities": _securities(priced),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _worth(
+    connection: Connection, portfolio: Portfolio, data: BrokerData, priced: _Priced, market: MarketData
+) -> dict[str, Any]:
+    beside = compared(data, priced.instruments, market, portfolio.rules.currency)
+    return comparison_fields(beside, connection.accounts)
 
 
 def _securities(priced: _Priced) -> dict[str, Any]:

@@ -508,6 +508,30 @@ def cash_of(payload: dict[str, Any]) -> set[str]:
     return {one["security_id"] for one in payload["securities"] if one["type"] == "cash" or one["is_cash_equivalent"]}
 
 
+async def test_what_the_broker_says_it_is_worth_stands_beside_what_it_is_worth(daemon: ApiDaemon) -> None:
+    payload = deepcopy(PLAID)
+    payload["accounts"][0]["balances"]["current"] = 1495.0
+    payload["holdings"][1] = held("a1", "MSFT", 5, 90.0)
+    found = await done(daemon, {"plaid": payload})
+    worth, portfolio = found["result"]["worth"], found["portfolioId"]
+    assert (worth["day"], worth["currency"], worth["reasons"]) == ("2026-11-20", "USD", {})
+    brokerage, pension = worth["accounts"]
+    assert (brokerage["brokerValue"], brokerage["balance"], pension["brokerValue"]) == (1495, 1495, 1200)
+    assert (pension["value"], pension["difference"]) == (1200, 0)
+    target = f"/api/portfolio/history?portfolioId={portfolio}&start={worth['day']}&end={worth['day']}"
+    _, history = await daemon.get(target, headers=ANN)
+    assert worth["value"] == history["history"][0]["totalValue"]
+    assert worth["difference"] == pytest.approx(worth["value"] - worth["brokerValue"], abs=0.001)
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    prices = {one["symbol"]: (one["price"], one["priceDate"]) for one in answer["holdings"]}
+    (differing,) = worth["prices"]
+    price, day = prices["MSFT"]
+    assert differing == {
+        "symbol": "MSFT", "market": "US", "brokerPrice": 90, "brokerPriceDate": "2026-11-20", "brokerCurrency": "USD",
+        "price": price, "priceDate": day, "currency": "USD", "differencePercent": round((price / 90 - 1) * 100, 2),
+    }  # fmt: skip
+
+
 async def test_accounts_that_a_later_payload_says_nothing_of_are_as_they_were(daemon: ApiDaemon) -> None:
     found = await done(daemon, {"plaid": PLAID})
     later = deepcopy(PLAID)
