@@ -82,7 +82,8 @@ class Gathered:
         """`of_series` (by series, as `ids` are) of all the series of each portfolio taken together; `nothing` where it
         names none."""
         entries, named = _joined(self.blocks, "entries"), _joined(self.blocks, "named")
-        if len(of_series) and (of_series == of_series[:1]).all():  # as mostly: what they are the same of is soon told
+        is_each = all((_places(b.held, ids) < len(ids)).all() for b in self.blocks)  # none is cash
+        if is_each and len(of_series) and (of_series == of_series[:1]).all():  # as mostly: soon told
             names_any = (entries > 0) | (named > 0)
             shape = (len(names_any), *(1 for _ in of_series.shape[1:]))
             return np.where(names_any.reshape(shape), of_series[:1], nothing)

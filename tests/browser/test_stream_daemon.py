@@ -86,11 +86,12 @@ def test_without_any_stream_a_page_polls_values_and_events(
 def test_a_page_gets_a_snapshot_and_then_values_that_move(
     daemon: DaemonProcess, follower: Follower, portfolio: str
 ) -> None:
-    buy(daemon, portfolio, 1000, "AAPLX-USD", "CRYPTO")  # whose market never closes
+    for symbol in ("AAPLX-USD", "IBMX-USD", "AIMX-USD"):  # whose market never closes; one alone may stand still
+        buy(daemon, portfolio, 1000, symbol, "CRYPTO")
     follower.follow(portfolioIds=[portfolio])
     follower.until(SNAPSHOT)
     first = follower.value(portfolio)
-    follower.until(f"stream.portfolio(id).account.totalValue !== {first}", seconds=20, id=portfolio)
+    follower.until(f"stream.portfolio(id).account.totalValue !== {first}", seconds=40, id=portfolio)
     assert follower.page.evaluate("[stream.state, stream.transport]") == ["live", "websocket"]
     assert follower.page.evaluate("(id) => stream.portfolio(id).positions.get('AAPL:US').quantity", portfolio) == 10
     assert follower.errors == []
