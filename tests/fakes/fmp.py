@@ -19,7 +19,6 @@ list), `words` (not JSON), `disconnect`, `another` (rows of another symbol), `re
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ import numpy as np
 from aiohttp import web
 
 from pricecache.clock import SystemClock
+from tests.fakes.vendor_server import VendorServer
 
 Row = Sequence[float | None]
 """Open, high, low, close, volume."""
@@ -63,32 +63,17 @@ class _Failure:
     options: dict[str, Any]
 
 
-class FakeFmp:
+class FakeFmp(VendorServer):
     """Use it as a context manager. Settable from any thread while it serves."""
 
     def __init__(self, key: str, clock: HasTime | None = None) -> None:
+        super().__init__("fake-fmp")
         self.key = key
         self.clock: HasTime = clock or SystemClock()
-        self.url = ""
         self.log: list[tuple[str, dict[str, str]]] = []
         """Endpoint and query of every request."""
         self._listed: dict[str, Listed] = {}
         self._failures: list[_Failure] = []
-        self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._stopped: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="fake-fmp", daemon=True)
-        self._ready = threading.Event()
-
-    def __enter__(self) -> FakeFmp:
-        self._thread.start()
-        self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(10)
 
     def put(self, symbol: str, bars: Mapping[date, Row], **facts: Any) -> Listed:
         """List `symbol` (in the vendor's spelling) with as-traded bars; `facts` are fields of `Listed`."""
@@ -112,23 +97,6 @@ class FakeFmp:
     def reset_counts(self) -> None:
         with self._lock:
             self.log.clear()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        self._stopped = asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        await self._stopped.wait()
-        await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         endpoint, query = request.path.removeprefix("/stable/"), dict(request.query)

@@ -22,7 +22,6 @@ import base64
 import hashlib
 import itertools
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,8 @@ from typing import Any
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.fakes.vendor_server import VendorServer
 
 Json = dict[str, Any]
 
@@ -73,13 +74,13 @@ class _Failure:
     options: Json
 
 
-class FakePlaid:
+class FakePlaid(VendorServer):
     """Use it as a context manager. Settable from any thread while it serves."""
 
     def __init__(self, client_id: str = "client", secret: str = "the-secret") -> None:
+        super().__init__("fake-plaid")
         self.client_id = client_id
         self.secret = secret
-        self.url = ""
         self.log: list[tuple[str, Json]] = []
         """Endpoint and body of every request."""
         self.keys: dict[str, tuple[ec.EllipticCurvePrivateKey, int | None]] = {}
@@ -88,21 +89,6 @@ class FakePlaid:
         self._public: dict[str, Item] = {}
         self._failures: list[_Failure] = []
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._stopped: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="fake-plaid", daemon=True)
-        self._ready = threading.Event()
-
-    def __enter__(self) -> FakePlaid:
-        self._thread.start()
-        self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(10)
 
     def add(
         self,
@@ -150,23 +136,6 @@ class FakePlaid:
         return {"Content-Type": "application/json", "Plaid-Verification": signed}, body
 
     # ---- the server
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        self._stopped = asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        await self._stopped.wait()
-        await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         endpoint, body = request.path.removeprefix("/"), json.loads(await request.read() or b"{}")

@@ -21,7 +21,6 @@ and no prices), `split_not_applied` (splits listed, prices of before as traded).
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from aiohttp import web
 
 from pricecache.clock import SystemClock
 from pricecache.core.bars import Bars, day_of
+from tests.fakes.vendor_server import VendorServer
 
 Row = Sequence[float | None]
 """Open, high, low, close, volume."""
@@ -77,40 +77,17 @@ class _Failure:
     options: dict[str, Any]
 
 
-class FakeYahoo:
+class FakeYahoo(VendorServer):
     """Start and stop it, or use it as a context manager. Settable from any thread while it serves."""
 
     def __init__(self, clock: HasTime | None = None, *, float32: bool = True) -> None:
+        super().__init__("fake-yahoo")
         self.clock: HasTime = clock or SystemClock()
         self.float32 = float32
-        self.url = ""
         self.log: list[tuple[str, dict[str, str]]] = []
         """Path and query of every request, charts or not."""
         self._listed: dict[str, Listed] = {}
         self._failures: list[_Failure] = []
-        self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._stopped: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="fake-yahoo", daemon=True)
-        self._ready = threading.Event()
-
-    def __enter__(self) -> FakeYahoo:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> str:
-        """Serve on a free port of 127.0.0.1; gives the base URL."""
-        self._thread.start()
-        self._ready.wait(10)
-        return self.url
-
-    def stop(self) -> None:
-        if self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(10)
 
     def put(self, symbol: str, bars: Mapping[date, Row] | Bars, **facts: Any) -> Listed:
         """List `symbol` (in Yahoo's spelling) with as-traded bars; `facts` are fields of `Listed`."""
@@ -155,24 +132,6 @@ class FakeYahoo:
     def reset_counts(self) -> None:
         with self._lock:
             self.log.clear()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        self._stopped = asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        await self._stopped.wait()
-        await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         with self._lock:

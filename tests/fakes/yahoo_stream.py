@@ -26,6 +26,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from tests.fakes.vendor_server import VendorServer
+
 REGULAR = 1
 
 
@@ -38,11 +40,11 @@ def frame(symbol: str, price: float, at: float, **fields: Any) -> str:
     return json.dumps({"message": b64encode(pricing.SerializeToString()).decode()})
 
 
-class FakeYahooStream:
+class FakeYahooStream(VendorServer):
     """Start and stop it, or use it as a context manager."""
 
     def __init__(self) -> None:
-        self.url = ""
+        super().__init__("fake-yahoo-stream")
         self.refusing = False
         self.handshakes = 0
         """Connections asked for, refused ones too."""
@@ -51,28 +53,6 @@ class FakeYahooStream:
         self._connections: dict[ServerConnection, set[str]] = {}
         self._frozen: set[ServerConnection] = set()
         self._changed = threading.Condition()
-        self._loop = asyncio.new_event_loop()
-        self._stopped: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="fake-yahoo-stream", daemon=True)
-        self._ready = threading.Event()
-
-    def __enter__(self) -> FakeYahooStream:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> str:
-        """Serve on a free port of 127.0.0.1; gives the URL."""
-        self._thread.start()
-        self._ready.wait(10)
-        return self.url
-
-    def stop(self) -> None:
-        if self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(10)
 
     @property
     def connections(self) -> int:
@@ -151,13 +131,6 @@ class FakeYahooStream:
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
 
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
