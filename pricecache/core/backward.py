@@ -16,10 +16,9 @@ from itertools import accumulate
 from math import prod
 from typing import NamedTuple
 
-from pricecache.core.broker_prices import FINEST
 from pricecache.core.broker_splits import Decided, SplitRow, by_themselves, decide
 from pricecache.core.ledger import ZERO
-from pricecache.core.lots import scaled
+from pricecache.core.lots import FINEST, scaled
 from pricecache.core.marketdata import NEVER
 from pricecache.core.short_evidence import Point, ShortEvidence, unexplained
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 from pricecache.core.broker import BrokerData
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
+from pricecache.core.lots import FINEST
 from pricecache.core.marketdata import MarketData
-
-FINEST = Decimal("1E-12")
 
 
 class Worth(NamedTuple):

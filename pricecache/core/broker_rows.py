@@ -9,9 +9,10 @@ from typing import Any
 
 from pricecache.core.broker import BrokerSecurity
 from pricecache.core.broker_pairs import BrokerRow, Pairs, spent, worth_of
-from pricecache.core.broker_prices import FINEST, BrokerPrices, fitted
+from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.ledger import ZERO, Transaction, TransactionType
+from pricecache.core.lots import FINEST
 
 _LONGEST = 200
 _DEAREST = Decimal(10) ** 14

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.broker_pairs import SplitRows
-from pricecache.core.broker_prices import FINEST
 from pricecache.core.ledger import SPLIT_DAYS, SPLIT_SESSIONS, ZERO
-from pricecache.core.lots import ratio_of, scaled
+from pricecache.core.lots import FINEST, ratio_of, scaled
 from pricecache.core.splits import sessions_between
 
 _ROUNDED = Decimal("0.001")

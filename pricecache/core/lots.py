@@ -9,10 +9,10 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
-from pricecache.core.ledger import CostBasis
+from pricecache.core.ledger import ZERO, CostBasis
 
-ZERO = Decimal(0)
-_FINEST = Decimal("1E-12")
+FINEST = Decimal("1E-12")
+"""What quantities are rounded to where a ratio leaves more digits; a ledger takes no finer amounts."""
 _LARGEST_DENOMINATOR = 10_000
 
 
@@ -97,7 +97,7 @@ def ratio_of(value: float | Decimal) -> Fraction:
 def scaled(quantity: Decimal, ratio: Fraction) -> Decimal:
     """`quantity` × `ratio`, to twelve decimals, so that sums of quantities stay exact."""
     product = quantity * ratio.numerator
-    return product if ratio.denominator == 1 else (product / ratio.denominator).quantize(_FINEST)
+    return product if ratio.denominator == 1 else (product / ratio.denominator).quantize(FINEST)
 
 
 def split(lots: list[Lot], ratio: Fraction) -> None:
