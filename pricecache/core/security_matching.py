@@ -92,13 +92,14 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What is thought of a security: `instrument` is the likeliest candidate, None without any. `is_checked`: its
-    price was held against the broker's."""
+    price was held against the broker's; `is_off`: and is another."""
 
     instrument: Instrument | None
     confidence: float
     state: MappingState
     reasons: tuple[str, ...]
     is_checked: bool = False
+    is_off: bool = False
 
 
 def judged_of(
@@ -126,7 +127,8 @@ def judged_of(
         evidence = [*evidence, Reason("ambiguous", 0.0, f"{rival.instrument} is as likely", is_conflict=True)]
         confidence = _confidence(evidence)
     is_checked = price is not None and best.close is not None
-    return Judged(best.instrument, confidence, _state(confidence), tuple(map(str, evidence)), is_checked)
+    is_off = any(reason.code == "price_differs" for reason in evidence)
+    return Judged(best.instrument, confidence, _state(confidence), tuple(map(str, evidence)), is_checked, is_off)
 
 
 def _state(confidence: float) -> MappingState:

@@ -234,7 +234,7 @@ class Mapper:
         if judged is None:
             return verdict
         reasons = (*verdict.reasons, judged.reasons[-1])
-        if "price_differs" in judged.reasons[-1]:
+        if judged.is_off:
             return replace(verdict, state="review", confidence=min(verdict.confidence, CONFLICTED), reasons=reasons)
         return replace(verdict, is_checked=True, reasons=reasons)
 
