@@ -103,7 +103,6 @@ class _Reading:
             self._securities(part)
         parts = list(self._holdings(held))
         rows = self._rows(pages)
-        self.faults.raise_any()
         self._settle_money()
         self._settle_options(parts, rows)
         held_now, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)

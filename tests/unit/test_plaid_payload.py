@@ -526,6 +526,13 @@ def test_only_what_can_be_sold_short_may_be_held_below_nothing(name: str, fits: 
         assert refused(given) == [("holdings[0].quantity", "negative_holding")]
 
 
+def test_less_than_nothing_is_told_with_all_that_is_wrong_elsewhere() -> None:
+    given = payload(row(date="2099-01-01"), holdings=[holding(security_id="fund", quantity=-5)])
+    assert sorted(refused(given)) == [
+        ("holdings[0].quantity", "negative_holding"), ("investment_transactions[0].date", "date_in_the_future")
+    ]  # fmt: skip
+
+
 def test_owed_money_is_money_below_nothing() -> None:
     assert read(holdings=[holding("usd", -250.5, 1)]).money == {("a", "USD"): D("-250.5")}
 
