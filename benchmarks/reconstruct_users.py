@@ -31,7 +31,7 @@ from pricecache.core.history import history
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook, every_day
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts
+from pricecache.parts.whole import Parts
 from pricecache.providers.chain import ProviderChain
 from pricecache.settings import Settings
 from pricecache.stores.bars import Change
@@ -141,9 +141,9 @@ class Daemon:
         parts, market = self.parts, self.market
         names = [Instrument(market.symbol(number)) for number in range(market.count)]
         first = int(market.sessions[0])
-        entries = await parts.instruments.add(names, wanted_from=first, tracked=True, by="bench", now=0.0)
+        entries = await parts.prices.instruments.add(names, wanted_from=first, tracked=True, by="bench", now=0.0)
         split = (Action(market.split_day, "split", 2.0),)
-        await parts.bars.commit([
+        await parts.prices.bars.commit([
             Change(entry, Bars(market.sessions, np.tile(closes, (5, 1))), "bench", self.clock.time(),
                    actions=() if number else split)
             for number, (entry, closes) in enumerate(zip(entries, market.closes, strict=True))
@@ -180,9 +180,9 @@ class Daemon:
         assert stored is not None, "the history is not stored"
 
     async def _beside(self, user: str, body: bytes, data: BrokerData, record: ReconstructionRecord) -> dict[str, float]:
-        portfolio = await self.parts.portfolios.get(user, record.portfolio or "")
-        view = await self.parts.ledgers.read(portfolio)
-        market = (await self.parts.markets.view(view.ledger)).market
+        portfolio = await self.parts.portfolio.store.get(user, record.portfolio or "")
+        view = await self.parts.portfolio.ledgers.read(portfolio)
+        market = (await self.parts.portfolio.markets.view(view.ledger)).market
         times = {
             "read": _timed(lambda: json.loads(body)),
             "walking": _timed(lambda: bare_walk(data)),

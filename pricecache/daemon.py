@@ -23,7 +23,7 @@ from pricecache.core.updates import QueueStats
 from pricecache.errors import Invalid, Misconfigured, PricecacheError
 from pricecache.loopwatch import LoopWatch
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts
+from pricecache.parts.whole import Parts
 from pricecache.providers.pool import ProviderPool
 from pricecache.settings import Settings, named_settings, unknown_settings
 from pricecache.stores.client import connect, prepare, wait_until_writable
@@ -99,7 +99,13 @@ class Daemon:
         parts = Parts(self._settings, database, self.clock, self.book, self.chain, self.metrics, self.background)
         ending.push_async_callback(parts.realtime.ranges.save)
         for part in (
-            *(parts.calendars, parts.columns, parts.identity, parts.samples, parts.publisher),
+            *(
+                parts.prices.calendars,
+                parts.prices.columns,
+                parts.api.identity,
+                parts.prices.samples,
+                parts.prices.publisher,
+            ),
             parts.connections,
         ):
             ending.push_async_callback(part.close)
@@ -108,11 +114,13 @@ class Daemon:
         self._read_metrics(parts)
         garbage.exempt_what_is_there()
         await self._open_door(parts, ending)
-        log.info("daemon is ready", url=self.url, symbols=len(parts.catalog), version=__version__)
+        log.info("daemon is ready", url=self.url, symbols=len(parts.prices.catalog), version=__version__)
         self._start_background(parts)
-        await parts.jobs.start()
+        await parts.prices.jobs.start()
         if self._symbols:
-            await parts.tracker.track([parts.catalog.present(symbol) for symbol in self._symbols], "settings")
+            await parts.prices.tracker.track(
+                [parts.prices.catalog.present(symbol) for symbol in self._symbols], "settings"
+            )
 
     async def _database(self, ending: AsyncExitStack) -> AsyncDatabase[dict[str, Any]]:
         self._door.checks = {"mongodb": "starting"}
@@ -130,24 +138,24 @@ class Daemon:
         return database
 
     async def _open_door(self, parts: Parts, ending: AsyncExitStack) -> None:
-        ending.push_async_callback(parts.bars.drain)
-        ending.push_async_callback(parts.dispatcher.close)
+        ending.push_async_callback(parts.prices.bars.drain)
+        ending.push_async_callback(parts.api.dispatcher.close)
         ending.push_async_callback(self._door.stop, self._settings.request_seconds)
-        ending.push_async_callback(parts.jobs.stop)
+        ending.push_async_callback(parts.prices.jobs.stop)
         ending.push_async_callback(parts.reconstructions.queue.stop)  # before the jobs, which it waits for
-        ending.push_async_callback(parts.streams.close)  # else the door would wait for streams, which never end
-        self._door.open(parts.dispatcher)
+        ending.push_async_callback(parts.api.streams.close)  # else the door would wait for streams, which never end
+        self._door.open(parts.api.dispatcher)
         if not self._door.is_listening:
-            check_exposure(self._settings.host, bool(await parts.keys.load_keys()))
+            check_exposure(self._settings.host, bool(await parts.api.keys.load_keys()))
             await self._door.start()
 
     def _start_background(self, parts: Parts) -> None:
         self.background.start(parts.health.keep_pinging(), "ping")
-        self.background.start(parts.calendars.maintain(), "calendars")
+        self.background.start(parts.prices.calendars.maintain(), "calendars")
         self.background.start(self.accounts.keep(), "accounts")
-        self.background.start(parts.samples.run(), "samples")
-        if parts.stream is not None:
-            self.background.start(parts.stream.run(), "stream")
+        self.background.start(parts.prices.samples.run(), "samples")
+        if parts.prices.stream is not None:
+            self.background.start(parts.prices.stream.run(), "stream")
         if self._settings.enable_realtime_portfolio:
             self.background.start(parts.realtime.follower.run(), "live-values")
             self.background.start(parts.realtime.ranges.run(), "day-ranges")
@@ -155,35 +163,38 @@ class Daemon:
             self.background.start(parts.realtime.tracking.run(), "live-tracking")
             self.background.start(parts.realtime.hub.run(), "realtime")
             self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
-            self.background.start(parts.streams.keep_checking(), "realtime-access")
-        self.background.start(_keep_looking(parts.wholeness, parts.quarantine, self.clock), "coverage")
+            self.background.start(parts.api.streams.keep_checking(), "realtime-access")
+        self.background.start(_keep_looking(parts.prices.wholeness, parts.prices.quarantine, self.clock), "coverage")
         self.background.start(parts.reconstructions.queue.run(), "reconstructions")
         self.background.start(parts.reconstructions.remapping.run(), "remapping")
         self.background.start(parts.reconstructions.rewalking.run(), "rewalking")
         if self._settings.use_materialized:
-            self.background.start(parts.materialiser.run(), "histories")
-            self.background.start(parts.sampler.run(), "sampler")
+            self.background.start(parts.portfolio.materialiser.run(), "histories")
+            self.background.start(parts.portfolio.sampler.run(), "sampler")
         if self._mongod is None:
-            self.background.start(parts.watcher.run(), "watch")
+            self.background.start(parts.prices.watcher.run(), "watch")
 
     def _read_metrics(self, parts: Parts) -> None:
         read = self.metrics.read
         read("pricecache_ready", lambda: float(parts.health.is_ready))
-        read("pricecache_coverage_ratio", lambda: _nan_if_none(parts.wholeness.total.ratio))
-        read("pricecache_quarantine_parked", lambda: float(parts.quarantine.parked))
-        read("pricecache_divergences", lambda: float(sum(len(e.state.divergences) for e in parts.catalog.tracked())))
-        read("pricecache_symbols_tracked", lambda: float(len(parts.catalog.tracked())))
-        read("pricecache_live_cache_quotes", lambda: float(len(parts.live)))
-        read("pricecache_column_cache_bytes", lambda: float(parts.columns.nbytes))
-        read("pricecache_column_cache_hits_total", lambda: float(parts.columns.hits))
-        read("pricecache_column_cache_misses_total", lambda: float(parts.columns.misses))
-        read("pricecache_historical_hits_total", lambda: float(parts.reader.hits))
-        read("pricecache_historical_misses_total", lambda: float(parts.reader.misses))
-        read("pricecache_samples_stored_total", lambda: float(parts.samples.stored))
-        read("pricecache_samples_dropped_total", lambda: float(parts.samples.dropped))
-        read("pricecache_samples_pending", lambda: float(parts.samples.pending))
+        read("pricecache_coverage_ratio", lambda: _nan_if_none(parts.prices.wholeness.total.ratio))
+        read("pricecache_quarantine_parked", lambda: float(parts.prices.quarantine.parked))
+        read(
+            "pricecache_divergences",
+            lambda: float(sum(len(e.state.divergences) for e in parts.prices.catalog.tracked())),
+        )
+        read("pricecache_symbols_tracked", lambda: float(len(parts.prices.catalog.tracked())))
+        read("pricecache_live_cache_quotes", lambda: float(len(parts.prices.live)))
+        read("pricecache_column_cache_bytes", lambda: float(parts.prices.columns.nbytes))
+        read("pricecache_column_cache_hits_total", lambda: float(parts.prices.columns.hits))
+        read("pricecache_column_cache_misses_total", lambda: float(parts.prices.columns.misses))
+        read("pricecache_historical_hits_total", lambda: float(parts.prices.reader.hits))
+        read("pricecache_historical_misses_total", lambda: float(parts.prices.reader.misses))
+        read("pricecache_samples_stored_total", lambda: float(parts.prices.samples.stored))
+        read("pricecache_samples_dropped_total", lambda: float(parts.prices.samples.dropped))
+        read("pricecache_samples_pending", lambda: float(parts.prices.samples.pending))
         read("pricecache_mongod_restarts_total", lambda: float(self._mongod.restarts if self._mongod else 0))
-        if (stream := parts.stream) is not None:
+        if (stream := parts.prices.stream) is not None:
             read("pricecache_stream_connected", lambda: float(stream.connected))
             read("pricecache_stream_messages_total", lambda: float(stream.messages))
             read("pricecache_stream_reconnects_total", lambda: float(stream.reconnects))
@@ -195,12 +206,12 @@ class Daemon:
         read("pricecache_reconstructions_retried_total", lambda: float(queue.retried))
         self._read_update_metrics(parts)
         self._read_stream_metrics(parts)
-        read("pricecache_history_cache_bytes", lambda: float(parts.wholes.nbytes))
-        read("pricecache_history_days_computed_total", lambda: float(parts.wholes.computed_days))
-        read("pricecache_history_stored_total", lambda: float(parts.materialiser.stats.stored))
-        read("pricecache_history_store_failures_total", lambda: float(parts.materialiser.stats.failed))
-        read("pricecache_history_sampled_total", lambda: float(parts.sampler.sampled))
-        read("pricecache_history_drift_total", lambda: float(parts.sampler.drifted))
+        read("pricecache_history_cache_bytes", lambda: float(parts.portfolio.wholes.nbytes))
+        read("pricecache_history_days_computed_total", lambda: float(parts.portfolio.wholes.computed_days))
+        read("pricecache_history_stored_total", lambda: float(parts.portfolio.materialiser.stats.stored))
+        read("pricecache_history_store_failures_total", lambda: float(parts.portfolio.materialiser.stats.failed))
+        read("pricecache_history_sampled_total", lambda: float(parts.portfolio.sampler.sampled))
+        read("pricecache_history_drift_total", lambda: float(parts.portfolio.sampler.drifted))
         read("pricecache_event_loop_lag_max_seconds", self.loop_watch.recent_worst)
         pools, now = self.chain.pools, self.clock.time
         by_provider = self.metrics.read_by_provider
@@ -225,8 +236,13 @@ class Daemon:
         read("pricecache_realtime_followed_portfolios", lambda: float(len(follower)))
 
     def _read_stream_metrics(self, parts: Parts) -> None:
-        read, hub, stats, limit = self.metrics.read, parts.realtime.hub, parts.realtime.hub.stats, parts.streams.most
-        read("pricecache_realtime_enabled", lambda: float(parts.streams.enabled))
+        read, hub, stats, limit = (
+            self.metrics.read,
+            parts.realtime.hub,
+            parts.realtime.hub.stats,
+            parts.api.streams.most,
+        )
+        read("pricecache_realtime_enabled", lambda: float(parts.api.streams.enabled))
         read("pricecache_realtime_connections", lambda: float(stats.connections))
         read("pricecache_realtime_connections_limit", lambda: float(limit))
         read("pricecache_realtime_connections_behind", lambda: float(hub.behind))

@@ -18,7 +18,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook, SessionCalendar
 from pricecache.jobs import RunTicket
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts
+from pricecache.parts.whole import Parts
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from pricecache.settings import Settings
@@ -58,13 +58,13 @@ class Simulation:
         return await self._run(REFRESH_JOB)
 
     async def _run(self, job: str) -> RunTicket:
-        ticket = await self.parts.jobs.run(job, {}, "schedule")
+        ticket = await self.parts.prices.jobs.run(job, {}, "schedule")
         assert await ticket.finished(PATIENCE), f"{job} did not end"
         return ticket
 
     async def track(self, instruments: Sequence[Instrument]) -> None:
         """Track without filling."""
-        await self.parts.tracker.admit(instruments, "test")
+        await self.parts.prices.tracker.admit(instruments, "test")
 
 
 @asynccontextmanager
@@ -86,15 +86,15 @@ async def simulation(
     await parts.load()
     door = FrontDoor("127.0.0.1", 0, max_body_bytes=1 << 20)
     await door.start()
-    door.open(parts.dispatcher)
+    door.open(parts.api.dispatcher)
     try:
         async with aiohttp.ClientSession() as session:
             yield Simulation(parts, clock, book, session, f"http://127.0.0.1:{door.port}")
     finally:
-        await parts.jobs.stop()
+        await parts.prices.jobs.stop()
         await door.stop(1)
-        await parts.dispatcher.close()
-        await parts.bars.drain()
+        await parts.api.dispatcher.close()
+        await parts.prices.bars.drain()
         await background.end()
         await pool.close()
 

@@ -64,7 +64,7 @@ async def test_ten_years_of_500_symbols_with_holes_and_splits_converge_to_the_tr
     async with simulation(database, clock, [provider], tmp_path, backfill_days=TODAY - FIRST) as daemon:
         truth = await store_full_of_holes(daemon, provider)
         cycles = 0
-        while any(entry.sessions is None or not whole(entry, truth) for entry in daemon.parts.catalog.tracked()):
+        while any(entry.sessions is None or not whole(entry, truth) for entry in daemon.parts.prices.catalog.tracked()):
             assert (cycles := cycles + 1) <= 16, "two days of cycles were not enough"
             await daemon.sync()
             clock.advance(3 * HOUR)
@@ -94,14 +94,14 @@ async def store_full_of_holes(daemon: Simulation, provider: ScriptedProvider) ->
         truth[instrument] = bars
         provider.truth[instrument] = Truth(bars, actions)
         kept = (chance.random(len(bars)) >= HOLES) & (bars.sessions < TODAY)
-        entry = daemon.parts.catalog.require(instrument)
+        entry = daemon.parts.prices.catalog.require(instrument)
         changes.append(Change(entry, Bars(bars.sessions[kept], bars.values[:, kept]), provider.name, NOW - 86400))
     for first in range(0, SERIES, 25):
-        await daemon.parts.bars.commit(changes[first : first + 25])
+        await daemon.parts.prices.bars.commit(changes[first : first + 25])
     for instrument in instruments:
-        entry = daemon.parts.catalog.require(instrument)
+        entry = daemon.parts.prices.catalog.require(instrument)
         state = replace(entry.state, answered_from=FIRST, answered_to=TODAY - 1, last_update=NOW - 86400)
-        await daemon.parts.states.save(entry, replace(state, wanted_from=FIRST, audited_at=NOW - 86400))
+        await daemon.parts.prices.states.save(entry, replace(state, wanted_from=FIRST, audited_at=NOW - 86400))
     return truth
 
 
@@ -111,9 +111,11 @@ def whole(entry: Any, truth: dict[Instrument, Bars]) -> bool:
 
 async def same_as(daemon: Simulation, truth: dict[Instrument, Bars]) -> None:
     for instrument, bars in truth.items():
-        entry = daemon.parts.catalog.require(instrument)
-        held = await daemon.parts.bars.read(entry)
+        entry = daemon.parts.prices.catalog.require(instrument)
+        held = await daemon.parts.prices.bars.read(entry)
         assert np.array_equal(held.sessions, bars.sessions), instrument
         assert same_values(held.values, bars.values).all(), instrument
-    splits = [a.value for n in range(len(SPLITS)) for a in daemon.parts.catalog.require(Instrument(f"S{n:03}")).actions]
+    splits = [
+        a.value for n in range(len(SPLITS)) for a in daemon.parts.prices.catalog.require(Instrument(f"S{n:03}")).actions
+    ]
     assert splits == list(SPLITS)

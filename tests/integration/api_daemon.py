@@ -23,7 +23,7 @@ from pricecache.core.catalog import Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch
 from pricecache.metrics import Metrics
-from pricecache.parts import Parts
+from pricecache.parts.whole import Parts
 from pricecache.providers.chain import ProviderChain
 from pricecache.providers.pool import ProviderPool
 from pricecache.settings import Settings
@@ -52,6 +52,7 @@ class ApiDaemon:
     dispatcher: Dispatcher
     checks_now: dict[str, str]
     parts: Parts
+    feeds: MemoryFeeds | None = None
 
     @property
     def base(self) -> str:
@@ -171,12 +172,12 @@ async def api_daemon(
         feeds.hub = parts.realtime.hub
         background.start(parts.realtime.hub.run(), "realtime")
         background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
-        background.start(parts.streams.keep_checking(), "realtime-access")
+        background.start(parts.api.streams.keep_checking(), "realtime-access")
     status = _Status()
     services = replace(
-        parts.services,
+        parts.api.services,
         status=status,
-        search=ProviderSearch(search, SearchStore(database, clock)) if search else parts.services.search,
+        search=ProviderSearch(search, SearchStore(database, clock)) if search else parts.api.services.search,
     )
     door = FrontDoor("127.0.0.1", 0, max_body_bytes=max_body_bytes)
     await door.start()
@@ -189,9 +190,9 @@ async def api_daemon(
     )
     door.open(dispatcher)
     async with aiohttp.ClientSession() as session:
-        yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts)
-    await parts.streams.close()
-    await parts.jobs.stop()
+        yield ApiDaemon(clock, provider, services, door, session, dispatcher, status.checks_now, parts, feeds)
+    await parts.api.streams.close()
+    await parts.prices.jobs.stop()
     await door.stop(1)
     await dispatcher.close()
     await background.end()

@@ -32,7 +32,7 @@ async def daemons(database: Any) -> AsyncIterator[Pair]:
             shared = {"mongodb_uri": "mongodb://the.same", "debounce_seconds": 0, "max_updates_per_minute": 0}
             daemon = await stack.enter_async_context(api_daemon(database, keys=KEYS, clock=clock, settings=shared))
             opened = asyncio.Event()
-            background.start(daemon.parts.watcher.run(opened.set), f"watch-{number}")
+            background.start(daemon.parts.prices.watcher.run(opened.set), f"watch-{number}")
             background.start(daemon.parts.realtime.follower.run(), f"live-values-{number}")
             background.start(daemon.parts.realtime.hub.run(), f"realtime-{number}")
             async with asyncio.timeout(PATIENCE):
@@ -81,7 +81,7 @@ async def test_a_price_accepted_by_one_reaches_the_clients_of_the_other(daemons:
     await one.parts.realtime.follower.work()
     socket = await listening(other, portfolio)
     await tick(one, 123.0)
-    await one.parts.publisher.save_pushed()
+    await one.parts.prices.publisher.save_pushed()
     price, value = has("price:updated", symbol="AAPL", price=123.0), has("account:updated", totalValue=1230.0)
     await until_all(socket, price, value)
     await socket.close()
@@ -92,7 +92,7 @@ async def test_a_change_of_a_ledger_by_one_reaches_the_clients_of_the_other_with
     portfolio = await holding_ten(one)
     socket = await listening(other, portfolio)
     await tick(one, 120.0)
-    await one.parts.publisher.save_pushed()
+    await one.parts.prices.publisher.save_pushed()
     await until(socket, has("account:updated", totalValue=1200.0))
     assert (await add(one, portfolio, {**BUY, "quantity": 5}))[0] == 201
     await until_all(socket, has("trade:executed", quantity=5, seq=2), has("account:updated", totalValue=1800.0))
@@ -147,7 +147,7 @@ async def test_listeners_hear_of_a_deletion_that_went_unseen_when_all_is_looked_
         background.start(daemon.parts.realtime.hub.run(), "realtime")
         portfolio = await holding_ten(daemon)
         socket = await listening(daemon, portfolio)
-        await daemon.parts.portfolios.delete("ann", portfolio)
+        await daemon.parts.portfolio.store.delete("ann", portfolio)
         daemon.parts.realtime.on_reopened()
         last = await until(socket, lambda message: message["type"] == "unsubscribed")
         assert last["reason"] == "portfolio_deleted"

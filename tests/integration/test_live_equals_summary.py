@@ -50,7 +50,7 @@ class Case:
         opened = {"open": round(before * 1.01, 2), "previous_close": before} if self.chance.random() < 0.8 else {}
         currency = "EUR" if instrument in (SAP, DOLLAR) else "USD"
         quote = Quote(instrument, price, currency, now, now, "scripted", session=day, **opened)
-        await self.daemon.parts.publisher.publish([quote], way="stream")
+        await self.daemon.parts.prices.publisher.publish([quote], way="stream")
 
     async def transaction(self) -> None:
         self.rows += 1
@@ -133,7 +133,9 @@ async def test_listeners_know_what_a_summary_says(daemon: ApiDaemon, seed: int) 
             for portfolio in case.portfolios:
                 found = realtime.follower._followed.get(portfolio)
                 assert found is not None
-                summarised = await daemon.parts.summaries.of(await daemon.parts.portfolios.find(portfolio))
+                summarised = await daemon.parts.portfolio.summaries.of(
+                    await daemon.parts.portfolio.store.find(portfolio)
+                )
                 now = values_of(summary_fields(summarised, realtime.follower.valuer.noted(summarised)))
                 wrong = differences(found.values, now)
                 account = found.values["account"]

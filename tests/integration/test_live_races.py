@@ -89,16 +89,16 @@ async def test_a_price_while_a_row_is_made_counts_though_its_column_had_gone(dae
     book.merge()
     portfolio = await made(daemon)
     await add(daemon, portfolio, {**BUY, "price": 90})
-    computed = daemon.parts.summaries.computed
+    computed = daemon.parts.portfolio.summaries.computed
 
     async def meanwhile(asked: Any, account: str | None = None) -> Any:
         found = await computed(asked, account)
         await tick(daemon, 130.0)
         return found
 
-    daemon.parts.summaries.computed = meanwhile  # type: ignore[method-assign]
+    daemon.parts.portfolio.summaries.computed = meanwhile  # type: ignore[method-assign]
     await settled(daemon, 1)
-    daemon.parts.summaries.computed = computed  # type: ignore[method-assign]
+    daemon.parts.portfolio.summaries.computed = computed  # type: ignore[method-assign]
     realtime.follower.look([portfolio])
     await settled(daemon)
     assert value_of(daemon, portfolio).value == 1300
@@ -161,7 +161,7 @@ async def test_a_portfolio_found_gone_takes_nothing_from_who_has_its_slot_now(
     await tick(daemon, 120.0)
     await settled(daemon)
     follower = daemon.parts.realtime.follower
-    gone, find = follower.touch("gone"), daemon.parts.portfolios.find
+    gone, find = follower.touch("gone"), daemon.parts.portfolio.store.find
     other = await made(daemon)
 
     async def meanwhile(portfolio_id: str) -> Any:
@@ -170,7 +170,7 @@ async def test_a_portfolio_found_gone_takes_nothing_from_who_has_its_slot_now(
             assert follower.touch(other).slot == gone.slot
         return await find(portfolio_id)
 
-    monkeypatch.setattr(daemon.parts.portfolios, "find", meanwhile)
+    monkeypatch.setattr(daemon.parts.portfolio.store, "find", meanwhile)
     await settled(daemon, 3)
     assert value_of(daemon, "gone") is None
     assert value_of(daemon, other).value == 0
@@ -211,7 +211,7 @@ async def test_no_fault_of_one_instrument_ends_the_updates_of_the_others(
     now = daemon.clock.time()
     rate = Quote(EURO, 0.9, "EUR", now, now, "scripted", session=TODAY)
     price = Quote(AAPL, 130.0, "USD", now, now, "scripted", session=TODAY, open=112.0, previous_close=110.0)
-    published = await daemon.parts.publisher.publish([rate, price], way="stream")
+    published = await daemon.parts.prices.publisher.publish([rate, price], way="stream")
     assert not published.refused
     monkeypatch.setattr(prices, "_told", None)  # a fault of ours
     prices.doubt([(AAPL, "USD")])
@@ -251,7 +251,7 @@ async def test_a_snapshot_tells_the_whole_range_though_others_took_its_place_mea
     for price in (120.0, 130.0, 125.0):
         await tick(daemon, price)
         await settled(daemon, 3)
-    realtime, of = daemon.parts.realtime, daemon.parts.summaries.of
+    realtime, of = daemon.parts.realtime, daemon.parts.portfolio.summaries.of
     await realtime.ranges.save()
 
     async def meanwhile(asked: Any, account: str | None = None) -> Any:
@@ -259,6 +259,6 @@ async def test_a_snapshot_tells_the_whole_range_though_others_took_its_place_mea
         realtime.follower.drop(realtime.follower.touch(portfolio))
         return found
 
-    monkeypatch.setattr(daemon.parts.summaries, "of", meanwhile)
+    monkeypatch.setattr(daemon.parts.portfolio.summaries, "of", meanwhile)
     state = await realtime.hub._register._feeds.snapshot(portfolio)
     assert state.values["account"]["dayHigh"] == 1300

@@ -43,7 +43,7 @@ async def tick(daemon: ApiDaemon, price: float, instrument: Instrument = AAPL, *
     now = daemon.clock.time()
     known = {"session": TODAY, "open": 112.0, "previous_close": 110.0, **facts}
     quote = Quote(instrument, price, "USD", now, now, "scripted", **known)
-    published = await daemon.parts.publisher.publish([quote], way="stream")
+    published = await daemon.parts.prices.publisher.publish([quote], way="stream")
     assert not published.refused
 
 
@@ -101,7 +101,7 @@ async def test_the_day_range_is_of_the_prices_seen_and_survives_a_restart(databa
         assert (got["dayHigh"], got["dayLow"], got["totalValue"]) == (1300, 1150, 1250)
         assert got["dayRangeSince"] == "2026-11-20T16:00:02Z"
         await daemon.parts.realtime.ranges.save()
-        await daemon.parts.publisher.save_pushed()
+        await daemon.parts.prices.publisher.save_pushed()
     async with live_daemon(database) as daemon:
         daemon.clock.advance(6 * HOUR + 60)
         await daemon.parts.load()

@@ -14,6 +14,7 @@ from pricecache.core.bars import day_number, day_of
 from pricecache.core.broker import BrokerSecurity
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError, RateLimited
+from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
 from pricecache.stores.searches import SearchStore
@@ -68,9 +69,9 @@ def mapper(daemon: ApiDaemon, database: Any, providers: Providers) -> Mapper:
 
 def mapper_on(daemon: ApiDaemon, database: Any, providers: Providers) -> Mapper:
     parts, search = daemon.parts, ProviderSearch(providers, SearchStore(database, daemon.clock))
-    assessor = Assessor(parts.catalog, parts.columns, search, lambda: True)
+    assessor = Assessor(parts.prices.catalog, parts.prices.columns, search, lambda: True)
     store = SymbolMappingStore(database, daemon.clock)
-    return Mapper(store, parts.catalog, parts.instruments, assessor, daemon.clock)
+    return Mapper(store, parts.prices.catalog, parts.prices.instruments, assessor, daemon.clock)
 
 
 async def one(mapper: Mapper, security: BrokerSecurity, user: str = "alice", **facts: Any) -> Mapped:
@@ -410,7 +411,7 @@ async def test_a_mapping_of_another_user_is_not_there(daemon: ApiDaemon) -> None
 
 async def test_a_brokers_prices_are_bars_that_give_way_to_the_users(mapper: Mapper, daemon: ApiDaemon) -> None:
     own = (await one(mapper, FUND, "local")).instrument
-    prices = daemon.parts.broker_prices
+    prices = BrokerPriceWriter(daemon.services.catalog, daemon.services.bars, daemon.clock)
     days = {TODAY - 3: Decimal("10.5"), TODAY - 1: Decimal("10.75"), TODAY + 9: Decimal(11), TODAY - 2: Decimal(0)}
     assert await prices.write({own: days}) == 2
     entry = daemon.services.catalog.require(own)

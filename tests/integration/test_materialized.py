@@ -83,14 +83,14 @@ class World:
 
     async def read(self, **options: Any) -> History | None:
         await self.fresh()
-        return (await self.daemon.parts.wholes.of(self.portfolio, **options)).history
+        return (await self.daemon.parts.portfolio.wholes.of(self.portfolio, **options)).history
 
     async def store(self) -> None:
         await self.fresh()
-        await self.daemon.parts.materialiser.materialise(self.portfolio)
+        await self.daemon.parts.portfolio.materialiser.materialise(self.portfolio)
 
     def forget(self) -> None:
-        self.daemon.parts.wholes.forget(self.portfolio.id)
+        self.daemon.parts.portfolio.wholes.forget(self.portfolio.id)
 
     async def agree(self) -> None:
         """Kept in memory, loaded from what was stored before the change, stored after it: all are what is computed,
@@ -102,7 +102,7 @@ class World:
         await self.store()
         self.forget()
         same(computed, await self.read())
-        assert await self.daemon.parts.sampler.sample(self.portfolio) is None
+        assert await self.daemon.parts.portfolio.sampler.sample(self.portfolio) is None
         await self.equals_reference(computed)
 
     async def equals_reference(self, computed: History | None) -> None:
@@ -110,7 +110,7 @@ class World:
         if computed is None:
             assert not view.rows
             return
-        market = (await self.daemon.parts.wholes.of(self.portfolio, use_materialized=False)).market.market
+        market = (await self.daemon.parts.portfolio.wholes.of(self.portfolio, use_materialized=False)).market.market
         wanted = reference(view.ledger, market, TODAY)
         for day, scopes in wanted.items():
             for scope, row in scopes.items():
@@ -250,7 +250,7 @@ async def test_whatever_becomes_known_of_the_market_stored_rows_follow(world: Wo
 async def test_nothing_clean_is_computed_again(world: World) -> None:
     """A transaction of today costs today, one of a day the days from its month on, a dividend of the market none."""
     await filled(world)
-    wholes = world.daemon.parts.wholes
+    wholes = world.daemon.parts.portfolio.wholes
 
     async def computed() -> int:
         before = wholes.computed_days
@@ -296,7 +296,9 @@ async def test_two_daemons_on_one_database_never_serve_what_the_other_made_stale
     await filled(world)
     async with api_daemon(database, keys=("operator:ops:ops-key",)) as other:
         await other.parts.load()
-        other.parts.catalog.trusted = other.parts.heads.trusted = False  # as while the change stream is down
+        other.parts.prices.catalog.trusted = other.parts.prices.heads.trusted = (
+            False  # as while the change stream is down
+        )
         target = f"/api/portfolio/history?portfolioId={world.portfolio.id}"
         for number in itertools.count():
             _, mine = await world.daemon.get(target, headers=USER)
@@ -307,7 +309,7 @@ async def test_two_daemons_on_one_database_never_serve_what_the_other_made_stale
             elif number == 1:
                 await world.price(AAPL, {session(world, WHEN): 130.0})
             elif number == 2:
-                await other.parts.materialiser.materialise(world.portfolio)
+                await other.parts.portfolio.materialiser.materialise(world.portfolio)
             else:
                 break
 
@@ -323,7 +325,7 @@ async def test_a_split_that_was_announced_before_rows_were_stored_takes_effect_a
     async with api_daemon(database, keys=("operator:ops:ops-key",)) as other:
         await other.parts.load()
         portfolio = await other.services.portfolios.get("ann", world.portfolio.id)
-        whole = await other.parts.wholes.of(portfolio)
+        whole = await other.parts.portfolio.wholes.of(portfolio)
         assert not whole.is_complete
         same(computed, whole.history)
 
@@ -338,11 +340,11 @@ async def test_rows_in_memory_do_not_outlive_what_another_daemon_stored(world: W
             await other.get(target, headers=USER)
         await world.add("x", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
         await world.store()
-        other.parts.heads.forget(world.portfolio.id)  # as the change stream tells it to
+        other.parts.prices.heads.forget(world.portfolio.id)  # as the change stream tells it to
         _, theirs = await other.get(target, headers=USER)
         _, mine = await world.daemon.get(target + "&useMaterialized=false", headers=USER)
         assert theirs["history"] == mine["history"]
-        assert await other.parts.sampler.sample(world.portfolio) is None
+        assert await other.parts.portfolio.sampler.sample(world.portfolio) is None
 
 
 async def test_rows_in_memory_do_not_outlive_a_ledger_that_was_forgotten(world: World) -> None:
@@ -350,7 +352,7 @@ async def test_rows_in_memory_do_not_outlive_a_ledger_that_was_forgotten(world: 
     await world.read()
     await world.add("x", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
     await world.store()
-    world.daemon.parts.ledgers._kept.clear()
+    world.daemon.parts.portfolio.ledgers._kept.clear()
     same(await world.read(use_materialized=False), await world.read())
 
 
@@ -360,11 +362,11 @@ async def test_rows_by_former_rules_are_nobodys_truth(world: World) -> None:
     await world.add("x", date=iso(WHEN), type="sell", symbol="AAPL", quantity=4, price=97, accountId=world.accounts[0])
     old = world.portfolio
     await world.send("PATCH", "", {"costBasis": "lifo", "feesInCost": False})
-    await world.daemon.parts.wholes.of(old)
-    await world.daemon.parts.materialiser.materialise(old)
+    await world.daemon.parts.portfolio.wholes.of(old)
+    await world.daemon.parts.portfolio.materialiser.materialise(old)
     await world.agree()
     run = Run("r", "materialize_history", "running", "test", {}, 0.0)
-    await world.daemon.parts.materialiser.run_job(RunHandle(run))
+    await world.daemon.parts.portfolio.materialiser.run_job(RunHandle(run))
     assert run.counts == {"upToDate": 1}
 
 
@@ -375,18 +377,18 @@ async def test_one_portfolio_s_fault_stops_no_other(world: World, monkeypatch: p
     await world.daemon.call("POST", f"/api/portfolios/{second['id']}/transactions", json=row, headers=USER)
     await world.add("y", date=iso(WHEN), type="buy", symbol="MSFT", quantity=1, price=100)
     parts, broken = world.daemon.parts, world.portfolio.id
-    settled = type(parts.wholes).settled
+    settled = type(parts.portfolio.wholes).settled
 
     async def breaks(self: Any, portfolio: Portfolio, *given: Any) -> Any:
         if portfolio.id == broken:
             raise ZeroDivisionError
         return await settled(self, portfolio, *given)
 
-    monkeypatch.setattr(type(parts.wholes), "settled", breaks)
+    monkeypatch.setattr(type(parts.portfolio.wholes), "settled", breaks)
     run = Run("r", "materialize_history", "running", "test", {}, 0.0)
-    await parts.materialiser.run_job(RunHandle(run))
+    await parts.portfolio.materialiser.run_job(RunHandle(run))
     assert (run.counts["stored"], run.failures_total, run.failures[0]["code"]) == (1, 1, "internal_error")
-    assert await parts.stored_histories.head(second["id"]) is not None
+    assert await parts.portfolio.stored_histories.head(second["id"]) is not None
 
 
 async def test_several_portfolios_add_up_where_their_days_differ(world: World) -> None:
@@ -415,12 +417,12 @@ async def test_a_write_that_came_too_late_leaves_what_is_newer(world: World) -> 
     await filled(world)
     parts = world.daemon.parts
     await world.add("a", date=iso(WHEN), type="buy", symbol="AAPL", quantity=1, price=100)
-    old = await parts.wholes.of(await parts.portfolios.get("ann", world.portfolio.id))
-    head = await parts.stored_histories.head(world.portfolio.id)
+    old = await parts.portfolio.wholes.of(await parts.portfolio.store.get("ann", world.portfolio.id))
+    head = await parts.portfolio.stored_histories.head(world.portfolio.id)
     await world.add("b", date=iso(WHEN - 10), type="buy", symbol="AAPL", quantity=1, price=100)
     assert old.kept is not None
     with pytest.raises(LedgerMoved):
-        await parts.stored_histories.write(world.portfolio.id, head, old.kept, 0.0)
+        await parts.portfolio.stored_histories.write(world.portfolio.id, head, old.kept, 0.0)
     await world.agree()
 
 
@@ -446,14 +448,14 @@ async def test_drift_is_found_told_and_mended(world: World, database: Any) -> No
     rows = packed_history.pack_rows(values, part.estimated)
     check = zlib.crc32(chunk["point"], zlib.crc32(rows))
     await database["history"].update_one({"_id": chunk["_id"]}, {"$set": {"rows": rows, "check": check}})
-    drift = await world.daemon.parts.sampler.sample(world.portfolio)
+    drift = await world.daemon.parts.portfolio.sampler.sample(world.portfolio)
     assert drift is not None
     assert (drift.day, drift.field, drift.account) == (FIRST + 3, "total_value", None)
     status, stats = await world.daemon.get("/api/admin/history/stats", headers={"X-API-Key": "ops-key"})
     assert (status, stats["drift"], stats["lastDrift"]["field"]) == (200, 1, "totalValue")
     await world.store()
-    assert await world.daemon.parts.sampler.sample(world.portfolio) is None
-    assert world.daemon.parts.sampler.drifted == 1
+    assert await world.daemon.parts.portfolio.sampler.sample(world.portfolio) is None
+    assert world.daemon.parts.portfolio.sampler.drifted == 1
 
 
 async def test_deleting_a_portfolio_takes_its_rows_along(world: World, database: Any) -> None:

@@ -657,7 +657,7 @@ async def test_a_split_that_nobody_lived_to_ask_for_is_seen_at_the_next_start(da
         await parts.queue.stop()
         await cancelled([working])
     async with api_daemon(database, keys=KEYS) as daemon:
-        await daemon.parts.instruments.load_all()
+        await daemon.parts.prices.instruments.load_all()
         parts = daemon.parts.reconstructions
         tasks = [asyncio.create_task(work, name="beside") for work in (parts.queue.run(), parts.rewalking.run())]
         await until(daemon, found["connectionId"])

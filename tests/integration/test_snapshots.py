@@ -461,7 +461,7 @@ async def test_a_run_that_ends_anywhere_is_finished_by_the_next(world: World, wh
     await world.trade(AAPL, TODAY, TODAY)
     await world.trade(MSFT, TODAY, TODAY)
     world.at(TODAY + 1)
-    capture = world.daemon.parts.snapshot_capture
+    capture = world.daemon.parts.portfolio.snapshot_capture
     store = capture._store
     method = getattr(type(store), where)
 
@@ -487,7 +487,7 @@ async def test_a_run_that_ends_anywhere_is_finished_by_the_next(world: World, wh
     third = handle()
     await capture.run_job(third)
     assert third.run.counts == {"days": 0}
-    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+    assert await world.daemon.parts.portfolio.snapshot_stats.success_rate() == 100.0
 
 
 async def test_daemons_that_capture_at_once_capture_the_same(world: World, database: Any) -> None:
@@ -498,7 +498,7 @@ async def test_daemons_that_capture_at_once_capture_the_same(world: World, datab
         await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
     async with api_daemon(database, keys=("operator:ops:ops-key",), clock=world.daemon.clock) as other:
         await other.parts.load()
-        other.parts.catalog.trusted = other.parts.heads.trusted = False
+        other.parts.prices.catalog.trusted = other.parts.prices.heads.trusted = False
         path = "/api/portfolio/daily-snapshots/capture?wait=30"
         for day in (TODAY, TODAY + 1, TODAY + 4):
             world.at(day, 6)
@@ -518,9 +518,9 @@ async def test_daemons_that_capture_at_once_capture_the_same(world: World, datab
 async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) -> None:
     from pricecache.stores.snapshots import Counts, DayRecord, SnapshotStore
 
-    stats = world.daemon.parts.snapshot_stats
+    stats = world.daemon.parts.portfolio.snapshot_stats
     assert await stats.success_rate() is None
-    store = SnapshotStore(world.daemon.parts.snapshot_capture._store._rows.database)
+    store = SnapshotStore(world.daemon.parts.portfolio.snapshot_capture._store._rows.database)
     await store.record(DayRecord(TODAY - 2, Counts(4, 3, 1), True))
     await store.record(DayRecord(TODAY - 1, Counts(4, 4, 0), True))
     assert await stats.success_rate() == pytest.approx(87.5)
@@ -530,7 +530,7 @@ async def test_a_day_nobody_captured_counts_as_missed_until_it_is(world: World) 
 async def test_days_that_no_run_began_count_as_missed_until_they_are_caught_up(world: World) -> None:
     one = await world.portfolio()
     await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
-    stats = world.daemon.parts.snapshot_stats
+    stats = world.daemon.parts.portfolio.snapshot_stats
     await world.capture()
     world.at(TODAY + 1, 4, 59)  # the job of this morning may be at it
     assert await stats.success_rate() == 100.0
@@ -563,7 +563,7 @@ async def test_a_day_of_which_there_is_nothing_to_capture_is_told_so(world: Worl
     assert (report["message"], report["counts"].get("captured", 0), report["failures"]) == (message, 0, [])
     assert await world.shown(one, start=-20_000) == []
     assert (await world.capture())["counts"]["days"] == 1, "it is no day that others are due since"
-    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+    assert await world.daemon.parts.portfolio.snapshot_stats.success_rate() == 100.0
 
 
 async def test_a_day_that_has_not_come_is_refused(world: World) -> None:
@@ -595,9 +595,9 @@ async def test_a_stop_keeps_what_was_computed_and_the_next_run_goes_on_from_it(w
     made = [await world.portfolio() for _ in range(5)]
     for one in made:
         await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
-    capture = world.daemon.parts.snapshot_capture
+    capture = world.daemon.parts.portfolio.snapshot_capture
     first = RunHandle(Run("x", SNAPSHOT_JOB, "running", "test", {}, world.daemon.clock.time()))
-    wholes = world.daemon.parts.wholes
+    wholes = world.daemon.parts.portfolio.wholes
     asked = wholes.settled
 
     async def stopping(portfolio: Any, stored: Any = None) -> Any:
@@ -622,7 +622,7 @@ async def test_one_that_fails_is_told_and_counted_and_tried_again(world: World) 
     made = [await world.portfolio() for _ in range(4)]
     for one in made:
         await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
-    wholes = world.daemon.parts.wholes
+    wholes = world.daemon.parts.portfolio.wholes
     asked = wholes.settled
 
     async def failing(portfolio: Any, stored: Any = None) -> Any:
@@ -635,11 +635,11 @@ async def test_one_that_fails_is_told_and_counted_and_tried_again(world: World) 
     wholes.settled = asked  # type: ignore[method-assign]
     assert [failure["portfolioId"] for failure in report["failures"]] == [made[2]]
     assert (report["counts"]["captured"], report["counts"]["provisional"]) == (3, 1)
-    assert await world.daemon.parts.snapshot_stats.success_rate() == 75.0
+    assert await world.daemon.parts.portfolio.snapshot_stats.success_rate() == 75.0
     assert await world.shown(made[2]) == []
     report = await world.capture()
     assert (report["counts"]["provisional"], report["failures"]) == (0, [])
-    assert await world.daemon.parts.snapshot_stats.success_rate() == 100.0
+    assert await world.daemon.parts.portfolio.snapshot_stats.success_rate() == 100.0
     for one in made:
         await world.agrees(one)
 

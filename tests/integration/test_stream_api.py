@@ -47,8 +47,8 @@ async def guarded(database: Any) -> AsyncIterator[ApiDaemon]:
 
 
 def feeds_of(daemon: ApiDaemon) -> MemoryFeeds:
-    assert daemon.parts._feeds is not None
-    return daemon.parts._feeds  # type: ignore[return-value]
+    assert daemon.feeds is not None
+    return daemon.feeds
 
 
 def bearer(daemon: ApiDaemon, user: str = "alice", seconds: float = 600) -> dict[str, str]:
@@ -351,7 +351,7 @@ async def test_who_hears_all_portfolios_hears_those_made_later_and_others_do_not
         for websocket in (everything, one):
             await websocket.send_json({"type": "ping"})
             assert await said(websocket) == {"type": "pong"}
-    newcomers = open_daemon.parts.streams.newcomers
+    newcomers = open_daemon.parts.api.streams.newcomers
     await until(lambda: not newcomers._by_user)
 
 
@@ -367,7 +367,7 @@ async def test_a_portfolio_of_another_user_is_no_newcomer(guarded: ApiDaemon) ->
 async def test_a_portfolio_that_is_made_while_the_list_is_read_is_heard_once(
     open_daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, made = open_daemon.parts.portfolios, list[str]()
+    store, made = open_daemon.parts.portfolio.store, list[str]()
     all_of = store.all_of
 
     async def slow(owner: str) -> Any:
@@ -380,7 +380,7 @@ async def test_a_portfolio_that_is_made_while_the_list_is_read_is_heard_once(
     async with socket_of(open_daemon) as websocket:
         await websocket.send_json({"type": "subscribe"})
         assert await named(websocket, 3) == [("subscribed", None), ("subscribed", made[0]), ("snapshot", made[0])]
-        open_daemon.parts.streams.newcomers.created("local", made[0])
+        open_daemon.parts.api.streams.newcomers.created("local", made[0])
         await websocket.send_json({"type": "ping"})
         assert await said(websocket) == {"type": "pong"}
 
@@ -392,9 +392,9 @@ async def test_portfolios_that_were_made_unseen_are_found_when_all_is_looked_at(
         await websocket.send_json({"type": "subscribe"})
         assert (await said(websocket))["portfolioId"] is None
         with monkeypatch.context() as patched:
-            patched.setattr(open_daemon.parts.streams.newcomers, "created", lambda user, portfolio_id: None)
+            patched.setattr(open_daemon.parts.api.streams.newcomers, "created", lambda user, portfolio_id: None)
             unseen = await portfolio(open_daemon)
-        open_daemon.parts.watcher.on_reopened()
+        open_daemon.parts.prices.watcher.on_reopened()
         assert await named(websocket, 2) == [("subscribed", unseen), ("snapshot", unseen)]
 
 
@@ -669,7 +669,7 @@ async def test_streams_of_an_ended_session_and_of_an_expired_token_end(guarded: 
 async def test_when_the_first_key_is_made_the_streams_of_everybody_end(open_daemon: ApiDaemon) -> None:
     async with socket_of(open_daemon) as websocket:
         await open_daemon.call("POST", "/api/admin/keys", json={"name": "k", "scopes": ["admin"]})
-        await open_daemon.parts.streams.check()
+        await open_daemon.parts.api.streams.check()
         assert await closed_with(websocket) == 4401
 
 
@@ -739,7 +739,7 @@ async def test_a_storm_of_connections_leaves_the_figures_right(open_daemon: ApiD
     hub = open_daemon.parts.realtime.hub
     await until(lambda: not hub.connections())
     assert sum(hub.stats.opened.values()) == sum(hub.stats.closed.values()) == 150
-    assert open_daemon.parts.streams.status()["users"] == 0
+    assert open_daemon.parts.api.streams.status()["users"] == 0
 
 
 async def test_streams_can_be_switched_off(database: Any) -> None:
@@ -780,7 +780,7 @@ async def test_a_handshake_that_is_none_is_refused(open_daemon: ApiDaemon) -> No
     writer.write(b"GET /api/stream HTTP/1.0\r\nHost: localhost\r\n\r\n")
     assert b"http_1_1_needed" in await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
-    assert open_daemon.parts.streams.status()["users"] == 0
+    assert open_daemon.parts.api.streams.status()["users"] == 0
 
 
 # ---- raw frames
@@ -899,7 +899,7 @@ async def test_a_bad_frame_ends_its_connection_with_the_reason_and_no_other(
         await other.send_json({"type": "ping"})
         assert await said(other) == {"type": "pong"}
     await until(lambda: not open_daemon.parts.realtime.hub.connections())
-    assert open_daemon.parts.streams.status()["users"] == 0
+    assert open_daemon.parts.api.streams.status()["users"] == 0
 
 
 async def test_fragments_of_nothing_without_end_are_not_even_looked_at(open_daemon: ApiDaemon) -> None:

@@ -259,7 +259,7 @@ async def test_every_change_of_a_ledger_or_of_its_rules_is_told(daemon: ApiDaemo
 
 @asynccontextmanager
 async def watched(daemon: ApiDaemon) -> AsyncIterator[ChangeWatcher]:
-    watcher, following = daemon.parts.watcher, asyncio.Event()
+    watcher, following = daemon.parts.prices.watcher, asyncio.Event()
     watcher.on_reopened = following.set
     task = asyncio.create_task(watcher.run())
     async with asyncio.timeout(10):

@@ -81,7 +81,7 @@ async def test_a_company_that_gets_a_former_symbol_never_shows_the_other_ones_pr
     daemon: ApiDaemon, database: Any
 ) -> None:
     old = await daemon.stored(FB)
-    publisher = daemon.parts.publisher
+    publisher = daemon.parts.prices.publisher
     now = daemon.clock.time()
     await publisher.publish([Quote(FB, 100.0, "USD", now, now, "scripted")], way="poll")
     await publisher.publish([Quote(FB, 101.0, "USD", now + 1, now, "scripted")], way="stream")

@@ -102,13 +102,13 @@ def events() -> list[str]:
 
 
 def job_ids() -> list[str]:
-    parts = import_module("pricecache.parts")
-    calls = [
-        node.args[0]
-        for node in nodes(ROOT / "pricecache" / "parts.py")
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "JobDefinition"
-    ]
-    return [text_of(first) or getattr(parts, ast.unparse(first)) for first in calls]
+    found = []
+    for file in sorted((ROOT / "pricecache" / "parts").glob("*.py")):
+        module = import_module(f"pricecache.parts.{file.stem}" if file.stem != "__init__" else "pricecache.parts")
+        for node in nodes(file):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "JobDefinition":
+                found.append(text_of(node.args[0]) or getattr(module, ast.unparse(node.args[0])))
+    return found
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

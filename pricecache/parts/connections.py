@@ -1,59 +1,64 @@
-"""What connects users' accounts at brokers, put together from the settings; nothing here is started."""
+"""The parts that connect users' accounts at brokers and fetch what is new there."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from pricecache.brokers.plaid_client import PlaidClient
 from pricecache.brokers.plaid_webhooks import WebhookVerifier
 from pricecache.brokers.secrets import SecretBox, Vault, check_keys, key_in
 from pricecache.errors import Misconfigured, Unavailable
-from pricecache.portfolio.connections import Connections, StartRun
-from pricecache.portfolio.fetching import Fetcher, Plaid
-
-if TYPE_CHECKING:
-    from pricecache.clock import Clock
-    from pricecache.portfolio.ledger import Ledgers
-    from pricecache.settings import Settings
-    from pricecache.stores.broker_data import BrokerDataStore
-    from pricecache.stores.connections import ConnectionStore
-    from pricecache.stores.leases import LeaseStore
-    from pricecache.stores.portfolios import PortfolioStore
+from pricecache.jobs import JobDefinition
+from pricecache.parts.ground import UNEVENTFUL_RUNS_KEPT, Ground
+from pricecache.parts.portfolios import PortfolioParts
+from pricecache.parts.prices import PriceParts
+from pricecache.portfolio.connections import Connections
+from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
+from pricecache.settings import Settings
+from pricecache.stores.broker_data import BrokerDataStore
+from pricecache.stores.connections import ConnectionStore
+from pricecache.stores.leases import LeaseStore
 
 PLAID_URLS = {"sandbox": "https://sandbox.plaid.com", "production": "https://production.plaid.com"}
 
 
-def connections_of(
-    settings: Settings,
-    clock: Clock,
-    *,
-    store: ConnectionStore,
-    data: BrokerDataStore,
-    portfolios: PortfolioStore,
-    ledgers: Ledgers,
-    leases: LeaseStore,
-    start_run: StartRun,
-) -> Connections:
+FETCH_SECONDS = 60.0
+"""How often it is looked which connections are due; each is fetched by its own time."""
+FETCH_AFTER_SECONDS = 5.0
+
+
+def connections_of(ground: Ground, prices: PriceParts, portfolio: PortfolioParts, data: BrokerDataStore) -> Connections:
     """Raises `Misconfigured` with code `plaid_keys_incomplete` or `secrets_key_bad`."""
-    plaid = _plaid(settings)
+    settings, clock = ground.settings, ground.clock
+    store, plaid, start_run = ConnectionStore(ground.database), _plaid(settings), prices.jobs.run
     if plaid is None:
-        return Connections(store, data, portfolios, ledgers, clock, start_run)
-    interval = settings.broker_fetch_hours * 3600
+        return Connections(store, data, portfolio.store, portfolio.ledgers, clock, start_run)
 
     async def is_ours(item: str) -> bool:
         return await store.by_item(item) is not None
 
+    leases, interval = LeaseStore(ground.database, ground.owner), settings.broker_fetch_hours * 3600
+    fetcher = Fetcher(plaid, store, data, leases, clock, random.Random(), interval=interval)
+    prices.jobs.define(
+        JobDefinition(
+            FETCH_JOB,
+            fetcher.run,
+            every=FETCH_SECONDS,
+            first_after=FETCH_AFTER_SECONDS,
+            concurrency=4,
+            uneventful_kept_seconds=UNEVENTFUL_RUNS_KEPT * FETCH_SECONDS,
+        )
+    )
     return Connections(
         store,
         data,
-        portfolios,
-        ledgers,
+        portfolio.store,
+        portfolio.ledgers,
         clock,
         start_run,
         plaid=plaid,
         verifier=WebhookVerifier(plaid.client.verification_key, is_ours, clock),
-        fetcher=Fetcher(plaid, store, data, leases, clock, random.Random(), interval=interval),
+        fetcher=fetcher,
         client_name=settings.plaid_client_name,
         webhook_url=settings.plaid_webhook_url,
     )

@@ -1,24 +1,19 @@
-"""The parts of reconstructions, named and put together for `parts`."""
+"""The parts that make ledgers of what brokers say: what securities are, the queue, and what follows decisions."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from pymongo.asynchronous.database import AsyncDatabase
-
-from pricecache.clock import Clock
-from pricecache.core.catalog import Catalog
+from pricecache.parts.ground import Ground
+from pricecache.parts.portfolios import PortfolioParts
+from pricecache.parts.prices import PriceParts
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_intake import BrokerIntake
 from pricecache.portfolio.broker_prices import BrokerPriceWriter
+from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.connections import Connections
-from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapper
-from pricecache.portfolio.market import Markets
-from pricecache.portfolio.materialiser import Materialiser
 from pricecache.portfolio.reconstructing import Reconstructor, Sources
 from pricecache.portfolio.reconstruction_metrics import ReconstructionMetrics
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
@@ -27,11 +22,9 @@ from pricecache.portfolio.rewalking import Footings, Rewalking
 from pricecache.portfolio.security_prices import SecurityPrices
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import Connection
-from pricecache.stores.instruments import InstrumentStore
-from pricecache.stores.portfolios import PortfolioStore
 from pricecache.stores.reconstruction_days import ReconstructionDays
 from pricecache.stores.reconstructions import ReconstructionStore
-from pricecache.sync.backfill import Tracker
+from pricecache.stores.symbol_mappings import SymbolMappingStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +40,32 @@ class Reconstructions:
     rewalking: Rewalking
 
 
+def mapper_of(ground: Ground, prices: PriceParts) -> Mapper:
+    """Says what brokers' securities are."""
+    assessor = Assessor(prices.catalog, prices.columns, prices.search, lambda: bool(ground.chain.able("search")))
+    mappings = SymbolMappingStore(ground.database, ground.clock)
+    return Mapper(mappings, prices.catalog, prices.instruments, assessor, ground.clock)
+
+
 def reconstructions_of(
-    database: AsyncDatabase[dict[str, Any]],
-    clock: Clock,
-    owner: str,
-    *,
-    concurrency: int,
+    ground: Ground,
+    prices: PriceParts,
+    portfolio: PortfolioParts,
     connections: Connections,
     data: BrokerDataStore,
     mapper: Mapper,
-    own_prices: BrokerPriceWriter,
-    tracker: Tracker[Any],
-    start_run: Callable[[str, Mapping[str, Any], str], Awaitable[Any]],
-    catalog: Catalog,
-    instruments: InstrumentStore,
-    markets: Markets,
-    ledgers: Ledgers,
-    portfolios: PortfolioStore,
-    materialiser: Materialiser | None,
-    dollars: Callable[[], float],
 ) -> Reconstructions:
     """Reconstructions on these parts of a daemon; nothing is started. What is fetched of `connections` asks for one
-    from now on. `dollars`: what providers have cost so far."""
-    homes = BrokerHomes(connections.store, portfolios, clock)
-    reconstructor = Reconstructor(
-        Sources(connections.store, data, homes),
-        mapper,
-        SecurityPrices(tracker, catalog, markets, start_run),
-        own_prices,
-        instruments,
-        markets,
-        ledgers,
-        portfolios,
-        materialiser,
-        clock,
-    )
+    from now on."""
+    database, clock = ground.database, ground.clock
+    homes = BrokerHomes(connections.store, portfolio.store, clock)
+    reconstructor = _reconstructor(ground, prices, portfolio, Sources(connections.store, data, homes), mapper)
     store, days = ReconstructionStore(database), ReconstructionDays(database)
-    queue = ReconstructionQueue(store, days, reconstructor, clock, owner, random.Random(), concurrency=concurrency)
-    footings = Footings(catalog, markets)
+    concurrency = ground.settings.reconstruction_concurrency
+    queue = ReconstructionQueue(
+        store, days, reconstructor, clock, ground.owner, random.Random(), concurrency=concurrency
+    )
+    footings = Footings(prices.catalog, portfolio.markets)
     intake = BrokerIntake(connections.store, data, homes, queue, footings, clock)
 
     async def fetched(connection: Connection) -> None:
@@ -100,5 +81,26 @@ def reconstructions_of(
     connections.on_deleted = deleted
     if connections.fetcher is not None:
         connections.fetcher.on_fetched = fetched
-    metrics = ReconstructionMetrics(store, days, clock, dollars)
+    prices.bars.announcer.subscribe(rewalking.on_bars)
+    metrics = ReconstructionMetrics(
+        store, days, clock, lambda: sum(pool.account.dollars for pool in ground.chain.pools)
+    )
+    metrics.snapshots = portfolio.snapshot_stats.success_rate
     return Reconstructions(queue, intake, homes, metrics, remapping, rewalking)
+
+
+def _reconstructor(
+    ground: Ground, prices: PriceParts, portfolio: PortfolioParts, sources: Sources, mapper: Mapper
+) -> Reconstructor:
+    return Reconstructor(
+        sources,
+        mapper,
+        SecurityPrices(prices.tracker, prices.catalog, portfolio.markets, prices.jobs.run),
+        BrokerPriceWriter(prices.catalog, prices.bars, ground.clock),
+        prices.instruments,
+        portfolio.markets,
+        portfolio.ledgers,
+        portfolio.store,
+        portfolio.materialiser if ground.settings.use_materialized else None,
+        ground.clock,
+    )

@@ -1,0 +1,1 @@
+"""The concrete parts of a daemon, by what they are for."""
