@@ -270,7 +270,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     def command(options: argparse.Namespace) -> int:
         from pricecache.client import NoDaemon
-        from pricecache.commands import run
+        from pricecache.commands.run import run
         from pricecache.errors import Invalid
 
         try:

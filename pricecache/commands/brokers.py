@@ -1,0 +1,130 @@
+"""Commands on brokers: histories made of what they say, and what their securities are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from pricecache import display
+from pricecache.client import Daemon, path
+from pricecache.commands.dialogue import (
+    DONE,
+    FAILED,
+    MEDIA,
+    MOST_LISTED,
+    content_of,
+    instrument_named,
+    named,
+    print_json,
+)
+
+_RECONSTRUCTION = "/api/portfolio/reconstruction"
+_FINDING_COLUMNS = ("code", "date", "symbol", "quantity", "amount", "currency", "detail")
+_MAPPING_COLUMNS = (
+    *("id", "name", "ticker", "exchange", "currency", "state", "symbol", "market", "isBrokersOwn", "confidence"),
+    "candidate",
+)
+
+
+def reconstruct(daemon: Daemon, options: argparse.Namespace) -> int:
+    query = {"portfolioId": options.portfolio, "portfolioName": options.portfolio_name}
+    force = "true" if options.force else None
+    content = b"{}" if options.file is None else content_of(options.file)
+    answer = daemon.upload(f"{_RECONSTRUCTION}/request", content, MEDIA["json"], force=force, **query)
+    asked = answer["reconstructions"]
+    if options.no_wait:
+        listed = asked
+    else:
+        with display.progress() as follower:
+            listed = [_reconstructed(daemon, one, follower) for one in asked]
+    if options.json:
+        print_json({"reconstructions": listed})
+    else:
+        _show_reconstructions(listed, "unchanged" if answer["unchanged"] else None)
+    return max(FAILED if one["state"] in ("failed", "waiting") else DONE for one in listed)
+
+
+def _reconstructed(daemon: Daemon, one: dict[str, Any], follower: display.Follower) -> dict[str, Any]:
+    """Follow it until it has ended, or is put off."""
+    found = one
+    for found in daemon.poll(f"{_RECONSTRUCTION}/status", "reconstructions", connectionId=one["connectionId"]):
+        follower("reconstruction", {"total": 100, "done": found["percent"], "message": found["message"]})
+        if found["state"] not in ("queued", "running"):
+            break
+    return found
+
+
+def reconstruction_status(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get(f"{_RECONSTRUCTION}/status", portfolioId=options.portfolio)
+    if options.json:
+        return print_json(answer)
+    if answer["reconstructions"]:
+        _show_reconstructions(answer["reconstructions"])
+    else:
+        display.say("Nothing was reconstructed yet. Begin with `pricecache reconstruct FILE`.")
+    return DONE
+
+
+def _show_reconstructions(listed: Sequence[dict[str, Any]], state: str | None = None) -> None:
+    display.show_rows([_reconstruction_row(one, state) for one in listed])
+    for one in listed:
+        result = one.get("result")
+        if result is not None:
+            display.show_rows(result["findings"], _FINDING_COLUMNS, f"findings ({result['findingsTotal']})")
+        if one["error"]:
+            display.complain(f"{one['error']['detail']} [{one['error']['code']}]")
+
+
+def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any]:
+    result = one.get("result") or {}
+    securities = result.get("securities") or {}
+    return {
+        **{name: one[name] for name in ("portfolioId", "connectionId")},
+        "state": state or one["state"],
+        **{name: one[name] for name in ("percent", "message", "attempts", "nextAttempt")},
+        **{name: result.get(name) for name in ("from", "to", "transactions", "openings", "adjustments")},
+        "securities": securities.get("total"),
+        "byBroker": securities.get("brokersOwn"),
+        **{name: (result.get("worth") or {}).get(name) for name in ("brokerValue", "value")},
+    }
+
+
+def mappings(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.get(path(*_mappings_path(options)), state=options.state, limit=MOST_LISTED)
+    if options.json:
+        return print_json(answer)
+    _show_mappings(answer["mappings"])
+    display.say(", ".join(f"{number} {state}" for state, number in answer["counts"].items()))
+    return DONE
+
+
+def map_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    body: dict[str, Any] = {"symbol": None}
+    if options.symbol is not None:
+        body = named([instrument_named(options.symbol, options.market)])[0]
+    return _show_mapping(daemon.put(path(*_mappings_path(options), options.mapping), body), options)
+
+
+def unmap_security(daemon: Daemon, options: argparse.Namespace) -> int:
+    return _show_mapping(daemon.delete(path(*_mappings_path(options), options.mapping)), options)
+
+
+def _mappings_path(options: argparse.Namespace) -> tuple[str, ...]:
+    return "api", "admin" if options.all else "portfolio", "mappings"
+
+
+def _show_mapping(answer: dict[str, Any], options: argparse.Namespace) -> int:
+    if options.json:
+        return print_json(answer)
+    _show_mappings([answer])
+    return DONE
+
+
+def _show_mappings(mappings: list[dict[str, Any]]) -> None:
+    rows = [{**row["security"], **row, "candidate": _plainly(row["candidate"])} for row in mappings]
+    display.show_rows(rows, _MAPPING_COLUMNS)
+
+
+def _plainly(named: dict[str, Any] | None) -> str | None:
+    return None if named is None else f"{named['symbol']}:{named['market']}"
