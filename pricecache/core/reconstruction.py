@@ -18,7 +18,8 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import EXACT, CostBasis, Transaction
 from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import MoneyWalk
-from pricecache.core.share_walk import Given, SharesWalked, ShareWalk
+from pricecache.core.share_draft import Given, SharesWalked
+from pricecache.core.shares import shares_of
 
 _MOST_ATTEMPTS = 8
 _CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
@@ -169,7 +170,7 @@ class _Runs:
         given = Given(
             self.data, self.instruments, self.accounts, self.market, self.prices, names, self.base, self.cost_basis
         )
-        shares = ShareWalk(given, self.rows, pairs, twins).run(reader.rows, reader.sources)
+        shares = shares_of(given, self.rows, pairs, twins, reader.rows, reader.sources)
         twins -= shares.left_out
         borrowers = frozenset(account for (account, _), walked in shares.walks.items() if walked.is_short)
         money = MoneyWalk(self.data, self.accounts, names, twins=twins, borrowers=borrowers)
