@@ -14,15 +14,15 @@ from pricecache.core.broker_prices import BrokerPrices
 from pricecache.core.broker_rows import Names
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import CostBasis, Transaction
+from pricecache.core.ledger import Rules, Transaction
 from pricecache.core.marketdata import MarketData
 from pricecache.core.opening_costs import OpeningCost
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a walk is given: `instruments` and `accounts` by the broker's ids; the market; how to name rows. `base`,
-    `cost_basis`: of the portfolio."""
+    """What a walk is given: `instruments` and `accounts` by the broker's ids; the market; how to name rows. `rules`:
+    of the portfolio."""
 
     data: BrokerData
     instruments: Mapping[str, Instrument]
@@ -30,8 +30,7 @@ class Given:
     market: MarketData
     prices: BrokerPrices
     names: Names
-    base: str
-    cost_basis: CostBasis
+    rules: Rules
 
     @property
     def opening_day(self) -> int:
@@ -64,16 +63,16 @@ class SharesWalked:
     def tell(self, code: str, key: Key, day: int, detail: str, **facts: Any) -> None:
         self.findings.append(Finding(code, day, key[0], detail, key[1], **facts))
 
-    def correction(self, key: Key, correction: Correction) -> Transaction:
-        """The row of it, which is told and not added."""
+    def correction(self, key: Key, correction: Correction, names: Names) -> tuple[Transaction, Finding]:
+        """The row of it and what is told of it; neither is added."""
         account, instrument = key
         day, quantity = correction.day, correction.quantity
         worth = self.given.prices.on(instrument, day)
         ids = (self.said[correction.source].row.id,) if correction.source >= 0 else ()
         detail = REASONS[correction.code] + (f" (row {ids[0]})" if ids else "")
-        name = self.given.names.name("c", account, instrument, day, correction.code)
-        self.tell(correction.code, key, day, detail, quantity=quantity, rows=ids, external_id=name)
-        return Transaction(
+        name = names.name("c", account, instrument, day, correction.code)
+        row = Transaction(
             day, "adjustment", instrument, quantity, worth.price, currency=worth.currency, account=account,
             external_id=name, note=detail,
         )  # fmt: skip
+        return row, Finding(correction.code, day, account, detail, instrument, quantity, rows=ids, external_id=name)

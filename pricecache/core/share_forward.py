@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
 
-from pricecache.core.backward import Correction, Walked
+from pricecache.core.backward import Walked
 from pricecache.core.broker_pairs import Key, SplitRows
-from pricecache.core.broker_prices import fitted
+from pricecache.core.cost_differences import told_of
 from pricecache.core.forward_lots import ForwardLots
+from pricecache.core.forward_pass import ForwardPass, PassFacts
+from pricecache.core.forward_pools import ForwardPools
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
 from pricecache.core.lots import ratio_of
-from pricecache.core.opening_costs import Basis, solve, worth_on
+from pricecache.core.opening_costs import Basis, CostParts, Equation, OpeningCost, solve, worth_on
 from pricecache.core.share_draft import Given, SharesWalked
-from pricecache.core.splits import LedgerSplit, events
+from pricecache.core.split_fixes import SplitFixes
+from pricecache.core.splits import LedgerSplit, SplitEvent, events
 
-_ONE = Decimal(1)
-_LEAST_PAID = Decimal("0.000001")
-"""Nobody pays for less of a share: it is what lots are rounded to."""
+_MOST_PASSES = 16
+"""Under HIFO, where the price of an opening says which lots go: each pass settles at least one more lot's place."""
 
 _COSTS = {
     "broker": "held before the first row; at the cost that the broker's cost basis of today leaves for it",
@@ -29,6 +31,25 @@ _COSTS = {
     "broker_price": "held before the first row; at a price of the broker's",
     None: "held before the first row; nobody knows at what price",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One instrument: `openings`: by external id; `sizes` of them; `bases` and `targets` by account; `worth`: of one on
+    the opening day."""
+
+    instrument: Instrument
+    rows: Sequence[Transaction]
+    splits: Sequence[SplitEvent]
+    targets: Mapping[str, Mapping[int, Decimal]]
+    openings: Mapping[str, str]
+    sizes: Mapping[str, Decimal]
+    bases: Mapping[str, Basis]
+    worth: OpeningCost
+
+    @property
+    def currencies(self) -> list[str]:
+        return list(dict.fromkeys(basis.currency for basis in self.bases.values()))
 
 
 class ShareForward:
@@ -43,60 +64,125 @@ class ShareForward:
         walks: dict[Instrument, dict[str, Walked]] = defaultdict(dict)
         for (account, instrument), walked in self._found.walks.items():
             walks[instrument][account] = walked
+        told = {instrument for (_, instrument), basis in self._bases.items() if basis is not None}
         wanted = {
             instrument
             for instrument, by_account in walks.items()
-            if instrument in self._found.openings or any(one.targets for one in by_account.values())
+            if instrument in told
+            or instrument in self._found.openings
+            or any(one.targets for one in by_account.values())
         }
         rows: dict[Instrument, list[Transaction]] = defaultdict(list)
         for row in sorted(self._found.rows, key=attrgetter("order")):
             if row.instrument in wanted:
                 rows[row.instrument].append(row)
         for instrument in sorted(wanted):
-            self._forward(instrument, rows[instrument], walks[instrument])
+            self._forward(self._task(instrument, rows[instrument], walks[instrument]))
         for (account, instrument, day), said in self._found.cash_in_lieu.items():
             self._pay(account, instrument, day, said)
         self._price()
 
-    def _forward(self, instrument: Instrument, rows: Sequence[Transaction], walks: Mapping[str, Walked]) -> None:
-        given = self._given
-        openings = self._found.openings.get(instrument, {})
-        bases = {account: basis for account in walks if (basis := self._bases.get((account, instrument))) is not None}
-        currency = next((basis.currency for basis in bases.values()), given.market.currency_of(instrument))
+    def _task(self, instrument: Instrument, rows: Sequence[Transaction], walks: Mapping[str, Walked]) -> _Task:
+        given, found = self._given, self._found
+        openings = found.openings.get(instrument, {})
         stated = [
             LedgerSplit(row.day, instrument, row.account, ratio_of(row.ratio))
             for row in rows
             if row.type == "split" and row.ratio is not None
         ]
-        splits = events(stated, [instrument], given.market, given.opening_day, given.data.day)
-        forward = ForwardLots(given.market, given.base, currency, frozenset(openings), given.cost_basis)
-        targets = {account: walked.targets for account, walked in walks.items() if walked.targets}
-        forward.run(rows, splits, targets, lambda *facts: self._fix(instrument, *facts))
-        for row in forward.fixes:
+        return _Task(
+            instrument,
+            rows,
+            events(stated, [instrument], given.market, given.opening_day, given.data.day),
+            {account: walked.targets for account, walked in walks.items() if walked.targets},
+            openings,
+            {name: abs(walks[account].opening) for name, account in openings.items()},
+            {account: basis for account in walks if (basis := self._bases.get((account, instrument))) is not None},
+            worth_on(given.prices, instrument, given.opening_day),
+        )
+
+    def _forward(self, task: _Task) -> None:
+        costs = dict.fromkeys(task.openings, task.worth)
+        currencies = task.currencies or [self._given.market.currency_of(task.instrument)]
+        is_hifo = self._given.rules.cost_basis == "hifo" and bool(task.openings)
+        fixes = SplitFixes(self._found, task.instrument, self._given.names)
+        passes: list[ForwardPass] = []
+        for currency in currencies:
+            if is_hifo:
+                costs = self._ranked(task, currency, costs)
+            else:
+                passes.append(self._pass(task, currency, costs, fixes if not passes else fixes.trial()))
+                costs = self._solved(task, currency, passes[-1], costs)
+        if is_hifo:
+            passes = [
+                self._pass(task, currency, costs, fixes.trial() if number else fixes)
+                for number, currency in enumerate(currencies)
+            ]
+        for row in passes[0].fixes:
             self._found.add(row)
-        self._cost(instrument, openings, forward, bases, currency)
+        fixes.keep()
+        self._settle(task, costs)
+        for currency, forward in zip(currencies, passes, strict=True):
+            self._compare(task, currency, forward, costs)
 
-    def _fix(
-        self, instrument: Instrument, account: str, day: int, missing: Decimal, held: Decimal
-    ) -> Sequence[Transaction]:
-        key, code = (account, instrument), "fractional_shares" if abs(missing) < _ONE else "balance_differs"
-        is_short = self._found.walks[key].end_of(day) < 0
-        paid = self._found.cash_in_lieu.get((account, instrument, day))
-        if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
-            del self._found.cash_in_lieu[account, instrument, day]
-            return [self._paid(key, day, -missing, paid)]
-        row = self._found.correction(key, Correction(day, missing, code))
-        if missing > 0 or not is_short:
-            return [row]
-        return [replace(row, type="sell", quantity=-missing, price=ZERO)]
+    def _ranked(self, task: _Task, currency: str, costs: Mapping[str, OpeningCost]) -> dict[str, OpeningCost]:
+        """Today's cost grows with the price of an opening, ever less as more of it goes: so what the equation of one
+        pass gives comes nearer from below until no lot changes its place."""
+        known = {name: one for name, one in costs.items() if one.source == "broker"}
+        costs = {name: OpeningCost(ZERO, currency, "broker") for name in costs} | known
+        for _ in range(_MOST_PASSES):
+            forward = self._pass(
+                task, currency, costs, SplitFixes(self._found, task.instrument, self._given.names).trial()
+            )
+            before, costs = costs, self._solved(task, currency, forward, {**dict.fromkeys(costs, task.worth), **known})
+            if costs == before:
+                break
+        return costs
 
-    def _paid(self, key: Key, day: int, quantity: Decimal, paid: SplitRows) -> Transaction:
-        price = fitted(paid.cash / quantity)
-        name = self._given.names.name("f", self._found.said[paid.sources[0]].row.id)
-        return Transaction(
-            day, "sell", key[1], quantity, price, currency=paid.currency, account=key[0], external_id=name,
-            note="the fraction that a split left",
-        )  # fmt: skip
+    def _pass(self, task: _Task, currency: str, costs: Mapping[str, OpeningCost], fixes: SplitFixes) -> ForwardPass:
+        rules = self._given.rules
+        facts = PassFacts(task.instrument, self._given.market, rules, currency, frozenset(task.openings))
+        forward = ForwardPools(facts) if rules.cost_basis == "average" else ForwardLots(facts, costs)
+        forward.run(task.rows, task.splits, task.targets, fixes)
+        return forward
+
+    def _solved(
+        self, task: _Task, currency: str, forward: ForwardPass, costs: Mapping[str, OpeningCost]
+    ) -> dict[str, OpeningCost]:
+        """`costs` with those that the bases in `currency` tell, where no basis told them yet."""
+        settled = {name: self._turned(forward, one) for name, one in costs.items() if one.source == "broker"}
+        found = solve(task.sizes, list(_equations(task, currency, forward)), settled, self._turned(forward, task.worth))
+        return {**costs, **{name: OpeningCost(price, currency, "broker") for name, price in found.items()}}
+
+    def _turned(self, forward: ForwardPass, cost: OpeningCost) -> Decimal:
+        return cost.price * forward.turned(cost.currency, self._given.opening_day)
+
+    def _settle(self, task: _Task, costs: Mapping[str, OpeningCost]) -> None:
+        for name, cost in costs.items():
+            key = task.openings[name], task.instrument
+            self._found.costs[key] = cost
+            if cost.source is None:
+                day = self._given.opening_day
+                self._found.tell("no_price", key, day, "Nobody knows what it was worth; it counts as 0.")
+
+    def _compare(self, task: _Task, currency: str, forward: ForwardPass, costs: Mapping[str, OpeningCost]) -> None:
+        prices = {name: self._turned(forward, one) for name, one in costs.items()}
+        for account, basis in task.bases.items():
+            if basis.currency == currency:
+                parts, held = forward.cost(account), forward.held[account]
+                told = told_of(parts, prices, _signed(basis, held), currency)
+                if told is not None:
+                    amount, detail = told
+                    detail += self._why(parts, costs, len(task.bases))
+                    key, day = (account, task.instrument), self._given.data.day
+                    self._found.tell("cost_differs", key, day, detail, amount=amount, currency=currency)
+
+    def _why(self, parts: CostParts, costs: Mapping[str, OpeningCost], accounts: int) -> str:
+        if any(costs[name].source != "broker" for name in parts.units):
+            return " No price of what was held before the first row leads there; it counts as what it was worth."
+        if accounts > 1 and self._given.rules.cost_basis == "average":
+            return " Average cost is of all accounts together."
+        return ""
 
     def _pay(self, account: str, instrument: Instrument, day: int, said: SplitRows) -> None:
         name = self._given.names.name("f", self._found.said[said.sources[0]].row.id)
@@ -108,26 +194,6 @@ class ShareForward:
             said.sources[0],
         )  # fmt: skip
 
-    def _cost(
-        self,
-        instrument: Instrument,
-        openings: Mapping[str, str],
-        forward: ForwardLots,
-        bases: Mapping[str, Basis],
-        currency: str,
-    ) -> None:
-        same = {account: basis for account, basis in bases.items() if basis.currency == currency}
-        worth = worth_on(self._given.prices, instrument, self._given.opening_day)
-        walks = self._found.walks
-        sizes = {name: abs(walks[account, instrument].opening) for name, account in openings.items()}
-        for name, cost in solve(sizes, forward.lots, same, worth).items():
-            key = openings[name], instrument
-            self._found.costs[key] = cost
-            if cost.source is None:
-                self._found.tell(
-                    "no_price", key, self._given.opening_day, "Nobody knows what it was worth; it counts as 0."
-                )
-
     def _price(self) -> None:
         """Put the price into each opening: what it was worth, or what it has to have cost."""
         for place in self._found.opened:
@@ -138,6 +204,29 @@ class ShareForward:
                 row.day, row.type, row.instrument, row.quantity, price, currency=currency, account=row.account,
                 external_id=row.external_id, note=_COSTS[source],
             )  # fmt: skip
+
+
+def _equations(task: _Task, currency: str, forward: ForwardPass) -> Iterable[Equation]:
+    for accounts in forward.together():
+        told = [one for one in accounts if one in task.bases and task.bases[one].currency == currency]
+        if told:
+            parts = [forward.cost(one) for one in told]
+            total = sum((_signed(task.bases[one], forward.held[one]) for one in told), ZERO)
+            yield Equation(_sum(parts), total)
+
+
+def _sum(parts: Sequence[CostParts]) -> CostParts:
+    if len(parts) == 1:
+        return parts[0]
+    units: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    for one in parts:
+        for name, amount in one.units.items():
+            units[name] += amount
+    return CostParts(sum((one.known for one in parts), ZERO), units, max(one.acquired for one in parts))
+
+
+def _signed(basis: Basis, held: Decimal) -> Decimal:
+    return -abs(basis.cost) if held < 0 else basis.cost
 
 
 def _bases(given: Given) -> dict[Key, Basis | None]:

@@ -58,7 +58,8 @@ def _open(found: SharesWalked, key: Key, quantity: Decimal) -> None:
 
 
 def _correct(found: SharesWalked, key: Key, correction: Correction) -> None:
-    row = found.correction(key, correction)
+    row, finding = found.correction(key, correction, found.given.names)
+    found.findings.append(finding)
     if correction.code == "expiry_missing":
         quantity = correction.quantity
         row = replace(row, type="sell" if quantity < 0 else "buy", quantity=abs(quantity), price=ZERO)

@@ -25,10 +25,10 @@ def shares_of(
     out; `rows`: what they are in a ledger, with the place of each in `sources`."""
     walks = ShareWalk(given, said, pairs, twins).run(rows, sources)
     left_out = frozenset(source for walked in walks.values() for source in walked.left_out)
-    found = SharesWalked(given, said, walks, left_out)
-    for row, source in zip(rows, sources, strict=True):
-        if source not in left_out:
-            found.add(row, source)
+    found = SharesWalked(given, said, walks, left_out, list(rows), list(sources))
+    if left_out:
+        kept = [(row, source) for row, source in zip(rows, sources, strict=True) if source not in left_out]
+        found.rows, found.sources = [row for row, _ in kept], [source for _, source in kept]
     put_down(found)
     move_apart(found)
     go_short(found)

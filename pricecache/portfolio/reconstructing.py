@@ -217,8 +217,7 @@ class Reconstructor:
                 connection.accounts,
                 market.market,
                 prefix_of(connection.id),
-                base=portfolio.rules.currency,
-                cost_basis=portfolio.rules.cost_basis,
+                rules=portfolio.rules,
             ),
         )
 

@@ -16,6 +16,7 @@ from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
 from pricecache.core.broker import ZERO, BrokerData
 from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import Rules
 from pricecache.core.marketdata import MarketData
 from pricecache.core.reconstruction import reconstruct
 from tests.documents import ROOT
@@ -105,7 +106,7 @@ def test_rows_stand_in_the_order_in_which_they_happened(name: str, request: pyte
 def test_walked_backwards_the_examples_leave_nothing_unexplained(name: str, request: pytest.FixtureRequest) -> None:
     data: BrokerData = request.getfixturevalue(name)
     named = {one.id: Instrument(one.id.upper(), "CUSTOM") for one in data.securities.values()}
-    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", base="USD")
+    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", rules=Rules())
     assert (found.findings, found.needs_short) == ((), False)
     assert {row.type for row in found.transactions} >= {"opening", "buy", "sell", "dividend", "deposit", "transfer_out"}
 
