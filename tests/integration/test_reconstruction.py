@@ -349,6 +349,28 @@ async def test_a_security_that_no_provider_knows_keeps_the_brokers_price(daemon:
     assert all(one["price"] is not None for one in answer["holdings"])
 
 
+async def test_what_only_the_broker_prices_is_worth_nothing_from_when_it_says_so(daemon: ApiDaemon) -> None:
+    of = {"accountId": "p", "securityId": "f"}
+    rows = [{**of, "id": "1", "date": "2026-10-02", "type": "buy", "quantity": 10, "price": 100}]
+    body = {
+        "source": "P", "asOf": "2026-11-20", "accounts": [{"id": "p", "cash": [{"currency": "USD", "amount": 100}]}],
+        "securities": [{"id": "f", "name": "A company that was", "type": "equity"}],
+        "holdings": [{**of, "quantity": 10, "price": 0, "value": 0, "priceDate": "2026-11-12"}], "transactions": rows,
+    }  # fmt: skip
+    found = await done(daemon, {"broker": body})
+    assert (found["result"]["worth"]["value"], found["result"]["worth"]["brokerValue"]) == (100, 100)
+    portfolio = found["portfolioId"]
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    (holding,) = answer["holdings"]
+    assert (holding["price"], holding["value"], holding["unrealizedGainLoss"]) == (0, 0, -1000)
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}&start=2026-10-02", headers=ANN)
+    worth = {one["date"]: one["totalValue"] for one in history["history"]}
+    assert (worth["2026-11-11"], worth["2026-11-12"], worth["2026-11-20"]) == (1100, 100, 100)
+    for target in ("summary", "performance", "account-breakdown"):
+        status, answer = await daemon.get(f"/api/portfolio/{target}?portfolioId={portfolio}", headers=ANN)
+        assert status == 200, answer
+
+
 async def test_a_split_between_two_of_the_brokers_prices_is_no_return(daemon: ApiDaemon) -> None:
     of = {"accountId": "p", "securityId": "f"}
     body = {

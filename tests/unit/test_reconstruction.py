@@ -259,6 +259,18 @@ def test_without_a_close_the_brokers_price_stands_through_splits() -> None:
     priced = BrokerHolding("x", "o", D(4), D(33), LAST)
     found = made(BrokerData(LAST, FIRST, data.accounts, SECURITIES, (priced,), {}, data.transactions))
     assert only(found, "opening").price == 33
+    worthless = replace(priced, price=D(0))
+    found = made(BrokerData(LAST, FIRST, data.accounts, SECURITIES, (worthless,), {}, data.transactions))
+    assert (only(found, "opening").price, "no_price" in codes(found)) == (0, True)
+
+
+def test_what_came_unexplained_once_it_was_worthless_came_for_nothing() -> None:
+    held = BrokerHolding("x", "o", D(4), D(0), FIRST + 10)
+    before = Waypoint(FIRST + 5, "x", D(1), "o", price=D(30))
+    after = Waypoint(FIRST + 20, "x", D(4), "o", price=None)
+    data = BrokerData(LAST, FIRST, said().accounts, SECURITIES, (held,), {}, (), (before, after))
+    rows = [(t.day - FIRST, t.type, t.price) for t in made(data).transactions if t.instrument]
+    assert rows == [(-1, "opening", 30), (20, "adjustment", 0)]
 
 
 # splits
