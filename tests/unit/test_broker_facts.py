@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -42,25 +41,3 @@ def test_first_use_is_that_of_the_first_row_unless_something_was_there_before(
 ) -> None:
     found = facts(held, *moved)
     assert (found.first_uses["s"], "s" in found.since_before) == (first, is_before)
-
-
-def test_the_price_of_a_holding_is_todays_whatever_was_paid_since_it_was_made() -> None:
-    bought = BrokerTransaction("1", "a", 197, "buy", "s", D(1), D(60), D(-60))
-    held = BrokerHolding("a", "s", D(10), D(50), 190)
-    data = BrokerData(200, 100, {"a": BrokerAccount("a", "a")}, {"s": BrokerSecurity("s")}, (held,), {}, (bought,))
-    found = BrokerFacts.of(data)
-    assert found.prices == {"s": {190: 50, 197: 60, 200: 50}}
-    assert found.latest == {"s": (200, 50)}
-
-
-def test_a_holding_at_no_price_is_worth_nothing_and_a_row_at_none_says_nothing() -> None:
-    moved = BrokerTransaction("1", "a", 197, "transfer", "s", D(1), D(0))
-    bought = BrokerTransaction("2", "a", 150, "buy", "s", D(1), D(60), D(-60))
-    held = BrokerHolding("a", "s", D(10), D(0), 190)
-    data = BrokerData(
-        200, 100, {"a": BrokerAccount("a", "a")}, {"s": BrokerSecurity("s")}, (held,), {}, (bought, moved)
-    )
-    found = BrokerFacts.of(data)
-    assert found.prices == {"s": {150: 60, 190: 0, 200: 0}}
-    assert found.latest == {"s": (150, 60)}
-    assert BrokerFacts.of(replace(data, transactions=())).latest == {}
