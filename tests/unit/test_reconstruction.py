@@ -173,6 +173,21 @@ def test_a_cost_basis_in_hundredths_of_a_currency_or_of_what_is_owed_is_compared
         assert owed.amount == D("-6.00")
 
 
+@pytest.mark.parametrize("method", ["fifo", "hifo", "average"])
+def test_cost_bases_in_two_currencies_are_met_each_in_its_own(method: CostBasis) -> None:
+    """A pound is 1.25 dollars. The pool of average cost has one price: that of the first."""
+    data = said(held={("x", "p"): 4, ("y", "p"): 8})
+    bases = [replace(data.holdings[0], cost_basis=D(20), currency="GBP"), replace(data.holdings[1], cost_basis=D(75))]
+    found = made(replace(data, holdings=tuple(bases)), rules=Rules(cost_basis=method))
+    openings = {t.account: (t.price, t.currency) for t in found.transactions if t.type == "opening"}
+    assert openings["one"] == (5, "GBP")
+    if method == "average":
+        assert [(one.account, one.amount, one.currency) for one in costs(found)] == [("two", D("-25.00"), "USD")]
+    else:
+        assert openings["two"] == (D("9.375"), "USD")
+        assert not costs(found)
+
+
 def test_without_a_rate_nobody_can_say_whether_costs_differ() -> None:
     bought = row(5, "buy", 2, "-10", "a", currency="CHF")
     assert not costs(made(said(bought, held={"a": 2}, money={("x", "CHF"): 0}, cost=D(11))))
