@@ -104,7 +104,7 @@ class ShareForward:
     def _forward(self, task: _Task) -> None:
         costs = dict.fromkeys(task.openings, task.worth)
         currencies = task.currencies or [self._given.market.currency_of(task.instrument)]
-        is_hifo = self._given.rules.cost_basis == "hifo" and bool(task.openings)
+        is_hifo = self._given.rules.cost_basis == "hifo" and bool(task.openings and task.bases)
         fixes = SplitFixes(self._found, task.instrument, self._given.names)
         passes: list[ForwardPass] = []
         for currency in currencies:
