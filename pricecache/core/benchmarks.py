@@ -11,7 +11,7 @@ from pricecache.core.actions import split_factors
 from pricecache.core.grid import lay_out
 from pricecache.core.history import PORTFOLIO, History
 from pricecache.core.instruments import Instrument
-from pricecache.core.marketdata import NEVER, MarketData
+from pricecache.core.marketdata import MarketData
 from pricecache.core.returns import FEWEST_SESSIONS, Performance, Window, annualized, deepest, yearly
 from pricecache.core.scopes import Scope
 
@@ -59,7 +59,7 @@ def compared(
     reasons: dict[str, str] = {}
     series = relative_prices(market, benchmark, history.currency, own.start, own.end)
     if series is None:
-        why = "no_price" if market_price_day(market, benchmark) > own.start else "rate_unknown"
+        why = _no_series(market, benchmark, own.start)
         names = ("twr", "twr_annualized", "max_drawdown", "volatility", "excess_return", "excess_return_annualized",
                  "tracking_error", "correlation")  # fmt: skip
         return Comparison(reasons=dict.fromkeys(names, why))
@@ -69,7 +69,8 @@ def compared(
     if yearly_twr is None:
         reasons["twr_annualized"] = reasons["excess_return_annualized"] = "under_a_year"
     path = np.concatenate([series[:1], series[window.days[window.on(sessions)] - own.start]])
-    volatility = None if _are_few(path, "volatility", reasons) else yearly(path[1:] / path[:-1] - 1)
+    is_told = _is_worth(path, "volatility", reasons) and not _are_few(path, "volatility", reasons)
+    volatility = yearly(path[1:] / path[:-1] - 1) if is_told else None
     error, correlation = _apart(window, path, sessions, own, reasons)
     return Comparison(
         twr,
@@ -90,19 +91,13 @@ def relative_prices(
     market: MarketData, instrument: Instrument, currency: str, start: int, end: int
 ) -> NDArray[np.float64] | None:
     """Price in `currency` on each day from `start` to `end` ÷ that of `start`, in units of one day: float64. None
-    without a price on `start`."""
+    without a price on `start`, or where it was worth nothing then."""
     grid = lay_out([instrument], market, currency, start, end)
     if grid.priced_from[0] > start:
         return None
     days = np.arange(start, end + 1, dtype=np.int64)
     prices = grid.prices[0] / split_factors(days, market.prices[instrument].actions)
-    return np.asarray(prices / prices[0])
-
-
-def market_price_day(market: MarketData, instrument: Instrument) -> int:
-    """The first day with a price of its own, whatever its currency."""
-    column = market.prices.get(instrument)
-    return column.closes.first if column is not None else NEVER
+    return np.asarray(prices / prices[0]) if prices[0] else None
 
 
 def _apart(
@@ -116,14 +111,30 @@ def _apart(
     if "twr" in own.reasons or not (path > 0).all():
         reasons["tracking_error"] = reasons["correlation"] = own.reasons.get("twr", "no_capital")
         return None, None
-    if _are_few(path, "tracking_error", reasons):
-        reasons["correlation"] = "too_few_sessions"
+    if not _is_worth(other, "tracking_error", reasons) or _are_few(path, "tracking_error", reasons):
+        reasons["correlation"] = reasons["tracking_error"]
         return None, None
     mine, theirs = path[1:] / path[:-1] - 1, other[1:] / other[:-1] - 1
     if min(np.ptp(mine), np.ptp(theirs)) < _STILL:
         reasons["correlation"] = "no_variation"
         return yearly(mine - theirs), None
     return yearly(mine - theirs), float(np.clip(np.corrcoef(mine, theirs)[0, 1], -1.0, 1.0))
+
+
+def _no_series(market: MarketData, benchmark: Instrument, start: int) -> str:
+    column = market.prices.get(benchmark)
+    found = column.closes.at(start) if column is not None else None
+    if found is None:
+        return "no_price"
+    return "rate_unknown" if found[1] else "no_capital"
+
+
+def _is_worth(path: NDArray[np.float64], name: str, reasons: dict[str, str]) -> bool:
+    """Whether it was worth something all the time."""
+    if (path > 0).all():
+        return True
+    reasons[name] = "no_capital"
+    return False
 
 
 def _are_few(path: NDArray[np.float64], name: str, reasons: dict[str, str]) -> bool:

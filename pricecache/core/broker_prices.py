@@ -30,7 +30,8 @@ class BrokerPrices:
         self._known: dict[tuple[Instrument, int], Worth] = {}
 
     def on(self, instrument: Instrument, day: int) -> Worth:
-        """The last close up to `day`, else the broker's price of the day nearest to it."""
+        """The last close up to `day`, else the broker's price of the day nearest to it. What was worthless later says
+        nothing of earlier."""
         found = self._known.get((instrument, day))
         if found is None:
             found = self._known[instrument, day] = self._close(instrument, day) or self._broker(instrument, day)
@@ -50,7 +51,7 @@ class BrokerPrices:
         return Worth(exact(found[1]), column.currency, "close")
 
     def _broker(self, instrument: Instrument, day: int) -> Worth:
-        said = self._prices_said().get(instrument)
+        said = [one for one in self._prices_said().get(instrument, ()) if one[1] or one[0] <= day]
         if not said:
             return Worth(ZERO, self._market.currency_of(instrument), None)
         then, price, currency = min(said, key=lambda one: (abs(one[0] - day), one))
@@ -68,12 +69,12 @@ class BrokerPrices:
             for point in self._data.waypoints:
                 self._say(point.security, point.day, point.price, point.currency)
             for row in self._data.transactions:
-                self._say(row.security, row.day, row.price, row.currency)
+                self._say(row.security, row.day, row.price or None, row.currency)
         return self._said
 
     def _say(self, security: str | None, day: int, price: Decimal | None, currency: str) -> None:
         instrument = self._instruments.get(security) if security is not None else None
-        if instrument is not None and price and self._said is not None:
+        if instrument is not None and price is not None and self._said is not None:
             self._said.setdefault(instrument, []).append((day, price, currency))
 
 

@@ -104,10 +104,14 @@ def _of_fields(found: Rejection, bars: Bars, mended: Bars) -> Rejection:
     return Rejection(found.session, found.code, f"{found.detail}; the close is stored, without {names}")
 
 
-def check_manual(bars: Bars, now: float) -> tuple[Bars, list[Rejection]]:
-    """The same for bars that a person put in: they may stand on any day that has begun somewhere on Earth."""
+def check_manual(bars: Bars, now: float, *, may_be_worthless: bool = False) -> tuple[Bars, list[Rejection]]:
+    """The same for bars that a person put in: they may stand on any day that has begun somewhere on Earth.
+    `may_be_worthless`: a close of 0 is one too."""
     future = bars.sessions * 86400 > now + EARLIEST_DATE_ON_EARTH
-    return _sifted(bars, {"in_the_future": future} | _value_faults(bars))
+    faults = {"in_the_future": future} | _value_faults(bars)
+    if may_be_worthless:
+        faults["bad_close"] &= bars.values[CLOSE] != 0
+    return _sifted(bars, faults)
 
 
 def _value_faults(bars: Bars) -> dict[str, NDArray[np.bool_]]:

@@ -15,10 +15,11 @@ from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_rows import Names, Reader
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
-from pricecache.core.ledger import EXACT, CostBasis, Transaction
+from pricecache.core.ledger import EXACT, Rules, Transaction
 from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import MoneyWalk
-from pricecache.core.share_walk import Given, SharesWalked, ShareWalk
+from pricecache.core.share_draft import Given, SharesWalked
+from pricecache.core.shares import shares_of
 
 _MOST_ATTEMPTS = 8
 _CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
@@ -63,17 +64,16 @@ def reconstruct(
     market: MarketData,
     prefix: str,
     *,
-    base: str,
-    cost_basis: CostBasis = "fifo",
+    rules: Rules,
 ) -> Reconstruction:
     """The ledger that leads to what `data` says is held, exactly, and to its money to the cent.
 
     `instruments`: by broker's security, for every one that is not money. `accounts`: the ledger's account by the
-    broker's. `market`: closes as traded, splits, rates to `base`. `prefix`: external ids begin with it and `/`, and are
-    the same in every run. `cost_basis`: of the portfolio; costs of openings are right under `fifo`. Pure.
+    broker's. `market`: closes as traded, splits, rates to the base currency. `prefix`: external ids begin with it and
+    `/`, and are the same in every run. `rules`: of the portfolio. Pure.
     """
     with localcontext(EXACT):
-        return _Runs(data, instruments, accounts, market, prefix, base, cost_basis).run()
+        return _Runs(data, instruments, accounts, market, prefix, rules).run()
 
 
 @dataclass(slots=True)
@@ -97,11 +97,10 @@ class _Runs:
         accounts: Mapping[str, str],
         market: MarketData,
         prefix: str,
-        base: str,
-        cost_basis: CostBasis,
+        rules: Rules,
     ) -> None:
         self.data, self.instruments, self.accounts = carried(data, instruments, market), instruments, accounts
-        self.market, self.prefix, self.base, self.cost_basis = market, prefix, base, cost_basis
+        self.market, self.prefix, self.rules = market, prefix, rules
         self.prices = BrokerPrices(self.data, instruments, market)
         self.outside: list[Finding] = []
         self.rows = self._rows()
@@ -166,10 +165,8 @@ class _Runs:
         twins = frozenset(one for one in self.twins - left_out - kept if pairs.is_alone(one))
         reader = Reader(self.data.securities, pairs, self.prices, names)
         reader.read(self.rows, left_out)
-        given = Given(
-            self.data, self.instruments, self.accounts, self.market, self.prices, names, self.base, self.cost_basis
-        )
-        shares = ShareWalk(given, self.rows, pairs, twins).run(reader.rows, reader.sources)
+        given = Given(self.data, self.instruments, self.accounts, self.market, self.prices, names, self.rules)
+        shares = shares_of(given, self.rows, pairs, twins, reader.rows, reader.sources)
         twins -= shares.left_out
         borrowers = frozenset(account for (account, _), walked in shares.walks.items() if walked.is_short)
         money = MoneyWalk(self.data, self.accounts, names, twins=twins, borrowers=borrowers)

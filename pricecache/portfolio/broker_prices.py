@@ -27,8 +27,9 @@ class BrokerPriceWriter:
 
     async def write(self, prices: Mapping[Instrument, Mapping[int, Decimal]], source: str = BROKER_SOURCE) -> int:
         """Lay prices by day (days since 1970-01-01), in the currency of the instrument, over the bars of each; returns
-        how many days are new or have another price. What is there already commits nothing, what is no price (zero,
-        negative, of a day to come) is left out, and a price that the user put in by hand stays.
+        how many days are new or have another price. 0 is a price: it is worth nothing. What is there already commits
+        nothing, what is no price (negative, of a day to come) is left out, and a price that the user put in by hand
+        stays.
 
         Raises `NotFound` with code `unknown_symbol`, `ValueError` for an instrument that providers have prices of, and
         what `BarStore.commit` raises.
@@ -49,5 +50,5 @@ class BrokerPriceWriter:
 def _believable(prices: Mapping[int, Decimal], now: float) -> Bars:
     values = np.full((5, len(prices)), np.nan)
     values[CLOSE] = [float(price) for price in prices.values()]
-    good, _ = check_manual(Bars.of(list(prices), values), now)
+    good, _ = check_manual(Bars.of(list(prices), values), now, may_be_worthless=True)
     return good

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
 from pricecache.core.reconstruction import Reconstruction, reconstruct
+from pricecache.core.stated_prices import PriceConflict, own_prices
 from pricecache.core.walk_footing import WalkFooting
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_comparison import comparison_fields
@@ -67,11 +68,13 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """The securities in use with what prices them: `instruments` by the broker's id."""
+    """The securities in use with what prices them: `instruments` by the broker's id. `conflicts`: prices of the
+    broker's that contradict each other."""
 
     mapped: Mapping[str, Mapped]
     instruments: Mapping[str, Instrument]
     supply: Supply
+    conflicts: Sequence[PriceConflict]
 
 
 class Reconstructor:
@@ -117,7 +120,7 @@ class Reconstructor:
     ) -> Outcome:
         rows = len(data.transactions)
         facts = await aside(rows, lambda: BrokerFacts.of(data))
-        priced = await self._priced(connection, portfolio, facts, teller)
+        priced = await self._priced(connection, portfolio, data, facts, teller)
         teller.stage("walking")
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
@@ -125,6 +128,7 @@ class Reconstructor:
         if await self._carry(found, market):  # the rows of days behind a split are worth something else now
             market = await self._market(portfolio, facts, priced)
             found = await self._walk(connection, portfolio, data, priced, market)
+        found = replace(found, findings=(*found.findings, *_conflict_findings(connection, priced)))
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
         counts = await self._store(attempt, portfolio, connection, found)
@@ -151,7 +155,7 @@ class Reconstructor:
     # what the securities are, and their prices
 
     async def _priced(
-        self, connection: Connection, portfolio: Portfolio, facts: BrokerFacts, teller: ProgressTeller
+        self, connection: Connection, portfolio: Portfolio, data: BrokerData, facts: BrokerFacts, teller: ProgressTeller
     ) -> _Priced:
         teller.stage("mapping")
 
@@ -182,15 +186,10 @@ class Reconstructor:
             for name, one in found.items()
         }
         await self._make_own_known(connection.user, found, instruments, facts.first_uses)
-        await self._own_prices.write(
-            {
-                one: facts.prices[name]
-                for name, one in instruments.items()
-                if not one.place.has_provider and name in facts.prices
-            }
-        )
+        prices, conflicts = await aside(len(data.transactions), lambda: own_prices(data, instruments))
+        await self._own_prices.write(prices)
         teller.securities(total, total, None)
-        return _Priced(found, instruments, supply)
+        return _Priced(found, instruments, supply, conflicts)
 
     async def _make_own_known(
         self, user: str, found: Mapping[str, Mapped], instruments: Mapping[str, Instrument], days: Mapping[str, int]
@@ -217,8 +216,7 @@ class Reconstructor:
                 connection.accounts,
                 market.market,
                 prefix_of(connection.id),
-                base=portfolio.rules.currency,
-                cost_basis=portfolio.rules.cost_basis,
+                rules=portfolio.rules,
             ),
         )
 
@@ -290,6 +288,13 @@ class Reconstructor:
 def _footing(market: MarketView, priced: _Priced, first_day: int, last_day: int) -> WalkFooting:
     facts = [market.facts.get(one.key) for one in priced.instruments.values()]
     return WalkFooting.of([one for one in facts if one is not None], priced.supply.awaited, first_day, last_day)
+
+
+def _conflict_findings(connection: Connection, priced: _Priced) -> Iterator[Finding]:
+    for instrument, day, counts, other in priced.conflicts:
+        detail = f"A price of {other.price} {other.currency} here, {counts.price} in another account, which counts."
+        yield Finding("prices_differ", day, connection.accounts[other.account], detail, instrument,
+                      amount=other.price - counts.price, currency=other.currency)  # fmt: skip
 
 
 def _outcome(

@@ -349,6 +349,41 @@ async def test_a_security_that_no_provider_knows_keeps_the_brokers_price(daemon:
     assert all(one["price"] is not None for one in answer["holdings"])
 
 
+async def test_what_only_the_broker_prices_is_worth_nothing_from_when_it_says_so(daemon: ApiDaemon) -> None:
+    of = {"accountId": "p", "securityId": "f"}
+    rows = [{**of, "id": "1", "date": "2026-10-02", "type": "buy", "quantity": 10, "price": 100}]
+    body = {
+        "source": "P", "asOf": "2026-11-20", "accounts": [{"id": "p", "cash": [{"currency": "USD", "amount": 100}]}],
+        "securities": [{"id": "f", "name": "A company that was", "type": "equity"}],
+        "holdings": [{**of, "quantity": 10, "price": 0, "value": 0, "priceDate": "2026-11-12"}], "transactions": rows,
+    }  # fmt: skip
+    found = await done(daemon, {"broker": body})
+    assert (found["result"]["worth"]["value"], found["result"]["worth"]["brokerValue"]) == (100, 100)
+    portfolio = found["portfolioId"]
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    (holding,) = answer["holdings"]
+    assert (holding["price"], holding["value"], holding["unrealizedGainLoss"]) == (0, 0, -1000)
+    _, history = await daemon.get(f"/api/portfolio/history?portfolioId={portfolio}&start=2026-10-02", headers=ANN)
+    worth = {one["date"]: one["totalValue"] for one in history["history"]}
+    assert (worth["2026-11-11"], worth["2026-11-12"], worth["2026-11-20"]) == (1100, 100, 100)
+    for target in ("summary", "performance", "account-breakdown"):
+        status, answer = await daemon.get(f"/api/portfolio/{target}?portfolioId={portfolio}", headers=ANN)
+        assert status == 200, answer
+
+
+async def test_of_two_prices_that_accounts_name_for_what_only_the_broker_prices_one_counts_and_is_told(
+    daemon: ApiDaemon,
+) -> None:
+    other = held("a1", "fund", 5, 13.0)
+    for holdings_said in ([*PLAID["holdings"], other], [other, *PLAID["holdings"]]):
+        found = await done(daemon, {"plaid": {**PLAID, "holdings": holdings_said}})
+        _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+        assert {one["price"] for one in answer["holdings"] if one["market"] == "CUSTOM"} == {12}
+        (told,) = [one for one in found["result"]["findings"] if one["code"] == "prices_differ"]
+        assert (told["amount"], told["currency"], told["date"]) == (1, "USD", "2026-11-20")
+        assert "12.0 in another account" in told["detail"]
+
+
 async def test_a_split_between_two_of_the_brokers_prices_is_no_return(daemon: ApiDaemon) -> None:
     of = {"accountId": "p", "securityId": "f"}
     body = {
@@ -474,6 +509,7 @@ async def test_the_example_payloads_add_up(daemon: ApiDaemon, name: str) -> None
     found = await done(daemon, payload)
     assert found["result"]["adjustments"] == 0, found["result"]["findings"]
     assert found["result"]["transactions"] > 20
+    assert "cost_differs" not in {one["code"] for one in found["result"]["findings"]}
 
 
 async def test_what_another_daemon_does_is_told_here_too(daemon: ApiDaemon, database: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
@@ -15,7 +16,9 @@ from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
 from pricecache.core.broker import ZERO, BrokerData
+from pricecache.core.history import book_at
 from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import CostBasis, Ledger, Rules
 from pricecache.core.marketdata import MarketData
 from pricecache.core.reconstruction import reconstruct
 from tests.documents import ROOT
@@ -105,9 +108,29 @@ def test_rows_stand_in_the_order_in_which_they_happened(name: str, request: pyte
 def test_walked_backwards_the_examples_leave_nothing_unexplained(name: str, request: pytest.FixtureRequest) -> None:
     data: BrokerData = request.getfixturevalue(name)
     named = {one.id: Instrument(one.id.upper(), "CUSTOM") for one in data.securities.values()}
-    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", base="USD")
+    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", rules=Rules())
     assert (found.findings, found.needs_short) == ((), False)
     assert {row.type for row in found.transactions} >= {"opening", "buy", "sell", "dividend", "deposit", "transfer_out"}
+
+
+@pytest.mark.parametrize("method", ["fifo", "lifo", "hifo", "average"])
+@pytest.mark.parametrize("name", ["plaid", "neutral"])
+def test_the_examples_cost_what_the_broker_says_or_it_is_told_by_how_much(
+    name: str, method: CostBasis, request: pytest.FixtureRequest
+) -> None:
+    """First in, first out they cost just that."""
+    data: BrokerData = request.getfixturevalue(name)
+    named = {one.id: Instrument(one.id.upper(), "CUSTOM") for one in data.securities.values()}
+    rules = Rules(cost_basis=method)
+    found = reconstruct(data, named, {one: one for one in data.accounts}, MarketData(), "example", rules=rules)
+    told = {(one.account, one.instrument): one.amount for one in found.findings if one.code == "cost_differs"}
+    assert not told or method != "fifo"
+    book = book_at(Ledger.of(found.transactions, replace(rules, cash_tracking=True)), MarketData(), data.day)
+    ours = {(one.account, one.instrument): one.basis[0] for one in book.positions}
+    for one in data.holdings:
+        key = one.account, named[one.security]
+        assert one.cost_basis is not None
+        assert abs(ours[key] - one.cost_basis - (told.get(key) or 0)) <= D("0.02")
 
 
 class Answer:

@@ -41,12 +41,3 @@ def test_first_use_is_that_of_the_first_row_unless_something_was_there_before(
 ) -> None:
     found = facts(held, *moved)
     assert (found.first_uses["s"], "s" in found.since_before) == (first, is_before)
-
-
-def test_the_price_of_a_holding_is_todays_whatever_was_paid_since_it_was_made() -> None:
-    bought = BrokerTransaction("1", "a", 197, "buy", "s", D(1), D(60), D(-60))
-    held = BrokerHolding("a", "s", D(10), D(50), 190)
-    data = BrokerData(200, 100, {"a": BrokerAccount("a", "a")}, {"s": BrokerSecurity("s")}, (held,), {}, (bought,))
-    found = BrokerFacts.of(data)
-    assert found.prices == {"s": {190: 50, 197: 60, 200: 50}}
-    assert found.latest == {"s": (200, 50)}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.bars import Bars, day_number
+from pricecache.core.bars import CLOSE, Bars, day_number
 from pricecache.core.plausibility import check, check_manual
 from pricecache.core.sessions import every_day
 
@@ -93,6 +93,15 @@ def test_a_person_may_price_any_day_that_has_begun_somewhere() -> None:
     good, rejections = check_manual(rows((5, GOOD), (30, GOOD), (31, GOOD)), NOW)
     assert good.sessions.tolist() == [FIRST + 5, FIRST + 30]
     assert [r.code for r in rejections] == ["in_the_future"]
+
+
+def test_nothing_is_a_price_of_what_may_be_worthless_alone() -> None:
+    nothing = rows((5, (0.0, 0.0, 0.0, 0.0, 1.0)))
+    nothing.values[:3] = np.nan
+    assert [one.code for one in check_manual(nothing, NOW)[1]] == ["bad_close"]
+    assert check_manual(nothing, NOW, may_be_worthless=True)[0].close.tolist() == [0.0]
+    nothing.values[CLOSE] = -1.0
+    assert [one.code for one in check_manual(nothing, NOW, may_be_worthless=True)[1]] == ["bad_close"]
 
 
 def test_a_clean_answer_comes_back_as_it_is() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.findings import Finding
 from pricecache.core.history import book_at, history
-from pricecache.core.ledger import Ledger, Rules, Transaction
+from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.valuation import NET_FLOW
@@ -61,10 +62,10 @@ def said(
     return BrokerData(LAST, FIRST, accounts, SECURITIES, tuple(holdings), purses, tuple(found), waypoints)
 
 
-def made(data: BrokerData, prices: MarketData | None = None) -> Reconstruction:
+def made(data: BrokerData, prices: MarketData | None = None, rules: Rules | None = None) -> Reconstruction:
     """With the check that forward replay gives today's holdings and money."""
     prices = prices or market()
-    found = reconstruct(data, INSTRUMENTS, ACCOUNTS, prices, "c", base="USD")
+    found = reconstruct(data, INSTRUMENTS, ACCOUNTS, prices, "c", rules=rules or Rules())
     book = book_at(ledger(found), prices, LAST)
     held = {(p.account, p.instrument): p.quantity for p in book.positions if p.instrument and p.quantity}
     assert held == {(ACCOUNTS[h.account], INSTRUMENTS[h.security]): h.quantity for h in data.holdings if h.quantity}
@@ -130,7 +131,130 @@ def test_an_opening_costs_its_close_where_the_basis_does_not_tell_or_cannot_be(c
 
 def test_what_is_left_of_an_opening_may_be_too_little_to_tell_its_cost() -> None:
     data = said(row(5, "sell", "-9.9999999999", 100), held={"a": "1E-10"}, cost=D(500))
-    assert only(made(data), "opening").price == 10
+    found = made(data)
+    assert only(found, "opening").price == 10
+    assert [(one.code, one.amount) for one in found.findings if one.instrument] == [("cost_differs", D("-500.00"))]
+
+
+def test_a_cost_basis_that_no_price_of_an_opening_leads_to_is_told() -> None:
+    """6 at the close of 10 and 3 bought for 36: 96."""
+    (finding,) = costs(made(said(row(5, "buy", 3, -36), held={"a": 9}, cost=D(3))))
+    assert (finding.account, finding.instrument, finding.day) == ("one", A, LAST)
+    assert (finding.amount, finding.currency, finding.external_id) == (D("93.00"), "USD", None)
+    assert "96.00 USD" in finding.detail
+    assert "3.00" in finding.detail
+    assert "before the first row" in finding.detail
+    (dear,) = costs(made(said(held={"a": 1}, cost=D(10_001))))
+    assert dear.amount == D("-9991.00")
+
+
+def test_a_cost_basis_is_told_where_rows_alone_lead_to_another() -> None:
+    rows = row(5, "buy", 3, -36), row(6, "buy", 1, -14)
+    (finding,) = costs(made(said(*rows, held={"a": 4}, cost=D(40))))
+    assert (finding.amount, "before" in finding.detail) == (D("10.00"), False)
+    assert not costs(made(said(*rows, held={"a": 4}, cost=D(50)))) + costs(made(said(*rows, held={"a": 4})))
+
+
+def test_what_a_broker_rounds_of_a_cost_basis_is_no_difference() -> None:
+    """Half a cent of each of two lots, and of their sum."""
+    rows = row(5, "buy", 3, "-36.01"), row(6, "buy", 1, "-14.01")
+    assert not costs(made(said(*rows, held={"a": 4}, cost=D("50.005"))))
+    assert costs(made(said(*rows, held={"a": 4}, cost=D("50.004"))))
+
+
+def test_a_cost_basis_in_hundredths_of_a_currency_or_of_what_is_owed_is_compared_as_it_is() -> None:
+    bought = row(5, "buy", 2, "-10", "p", currency="GBP")
+    pounds = said(bought, held={"p": 2}, cost=D(11))
+    pounds = replace(pounds, holdings=(replace(pounds.holdings[0], currency="GBP"),))
+    (finding,) = costs(made(pounds))
+    assert (finding.amount, finding.currency) == (D("-1.00"), "GBP")
+    for cost in (D(30), D(-30)):
+        (owed,) = costs(made(said(row(5, "short", -3, 36), held={"a": -3}, cost=cost)))
+        assert owed.amount == D("-6.00")
+
+
+@pytest.mark.parametrize("method", ["fifo", "hifo", "average"])
+def test_cost_bases_in_two_currencies_are_met_each_in_its_own(method: CostBasis) -> None:
+    """A pound is 1.25 dollars. The pool of average cost has one price: that of the first."""
+    data = said(held={("x", "p"): 4, ("y", "p"): 8})
+    bases = [replace(data.holdings[0], cost_basis=D(20), currency="GBP"), replace(data.holdings[1], cost_basis=D(75))]
+    found = made(replace(data, holdings=tuple(bases)), rules=Rules(cost_basis=method))
+    openings = {t.account: (t.price, t.currency) for t in found.transactions if t.type == "opening"}
+    assert openings["one"] == (5, "GBP")
+    if method == "average":
+        assert [(one.account, one.amount, one.currency) for one in costs(found)] == [("two", D("-25.00"), "USD")]
+    else:
+        assert openings["two"] == (D("9.375"), "USD")
+        assert not costs(found)
+
+
+def test_without_a_rate_nobody_can_say_whether_costs_differ() -> None:
+    bought = row(5, "buy", 2, "-10", "a", currency="CHF")
+    assert not costs(made(said(bought, held={"a": 2}, money={("x", "CHF"): 0}, cost=D(11))))
+
+
+def costs(found: Reconstruction) -> list[Finding]:
+    return [one for one in found.findings if one.code == "cost_differs"]
+
+
+def test_two_openings_in_one_cost_basis_cost_the_same_for_one() -> None:
+    """4 came to the 6 there: which of both cost more nobody says."""
+    move = row(5, "transfer", -4), row(6, "transfer", 4, account="y")
+    found = made(said(*move, held={("y", "a"): 10}, cost=D(150)))
+    openings = [t for t in found.transactions if t.type == "opening"]
+    assert [(t.account, t.quantity, t.price) for t in openings] == [("one", 4, 15), ("two", 6, 15)]
+    assert {one.opening_source for one in found.positions} == {"broker"}
+    assert not found.findings
+
+
+def test_two_openings_in_two_cost_bases_cost_what_both_leave() -> None:
+    """Of 10 in the one 4 moved to the 6 of the other: 6 p = 30, 4 p + 6 q = 80."""
+    move = row(5, "transfer", -4), row(6, "transfer", 4, account="y")
+    data = said(*move, held={("x", "a"): 6, ("y", "a"): 10})
+    bases = [replace(one, cost_basis=cost) for one, cost in zip(data.holdings, (D(30), D(80)), strict=True)]
+    found = made(replace(data, holdings=tuple(bases)))
+    assert {t.account: t.price for t in found.transactions if t.type == "opening"} == {"one": 5, "two": 10}
+    assert not found.findings
+
+
+def test_of_two_cost_bases_of_one_opening_that_of_more_shares_counts_and_the_other_is_told() -> None:
+    move = row(5, "transfer", -4), row(6, "transfer", 4, account="y")
+    data = said(*move, held={("x", "a"): 6, ("y", "a"): 4})
+    bases = [replace(one, cost_basis=cost) for one, cost in zip(data.holdings, (D(30), D(80)), strict=True)]
+    found = made(replace(data, holdings=tuple(bases)))
+    assert only(found, "opening").price == 5
+    assert [(one.account, one.amount) for one in costs(found)] == [("two", D("-60.00"))]
+
+
+@pytest.mark.parametrize(("method", "basis", "price"), [("lifo", 15, "1.5"), ("hifo", 15, "1.5"), ("average", 40, "2")])
+def test_an_opening_costs_what_the_portfolios_own_cost_basis_leaves_for_it(
+    method: CostBasis, basis: int, price: str
+) -> None:
+    """10 were held, 10 came for 60, 10 went: those that came, or half of each."""
+    rules = Rules(cost_basis=method)
+    data = said(row(5, "buy", 10, -60), row(9, "sell", -10, 80), held={"a": 10}, money={"x": 0}, cost=D(basis))
+    found = made(data, rules=rules)
+    opening = next(t for t in found.transactions if t.type == "opening" and t.instrument)
+    assert opening.price == D(price)
+    assert not costs(found)
+    book = book_at(Ledger.of(found.transactions, replace(rules, cash_tracking=True)), market(), LAST)
+    assert [p.basis[0] for p in book.positions if p.instrument] == [basis]
+
+
+def test_average_cost_meets_the_cost_bases_of_all_accounts_together() -> None:
+    data = said(held={("x", "a"): 6, ("y", "a"): 4})
+    bases = [replace(one, cost_basis=cost) for one, cost in zip(data.holdings, (D(30), D(80)), strict=True)]
+    found = made(replace(data, holdings=tuple(bases)), rules=Rules(cost_basis="average"))
+    assert {t.price for t in found.transactions} == {11}
+    assert [(one.account, one.amount) for one in costs(found)] == [("one", D("36.00")), ("two", D("-36.00"))]
+    assert all("all accounts together" in one.detail for one in costs(found))
+
+
+def test_fees_are_in_the_cost_that_is_compared_as_the_portfolio_has_them() -> None:
+    data = said(row(5, "buy", 3, -37, fees=D(1)), held={"a": 3}, cost=D(37))
+    assert not costs(made(data))
+    (finding,) = costs(made(data, rules=Rules(fees_in_cost=False)))
+    assert finding.amount == D("-1.00")
 
 
 def test_lots_that_moved_between_accounts_are_among_those_whose_cost_is_looked_for() -> None:
@@ -150,6 +274,18 @@ def test_without_a_close_the_brokers_price_stands_through_splits() -> None:
     priced = BrokerHolding("x", "o", D(4), D(33), LAST)
     found = made(BrokerData(LAST, FIRST, data.accounts, SECURITIES, (priced,), {}, data.transactions))
     assert only(found, "opening").price == 33
+    worthless = replace(priced, price=D(0))
+    found = made(BrokerData(LAST, FIRST, data.accounts, SECURITIES, (worthless,), {}, data.transactions))
+    assert (only(found, "opening").price, "no_price" in codes(found)) == (0, True)
+
+
+def test_what_came_unexplained_once_it_was_worthless_came_for_nothing() -> None:
+    held = BrokerHolding("x", "o", D(4), D(0), FIRST + 10)
+    before = Waypoint(FIRST + 5, "x", D(1), "o", price=D(30))
+    after = Waypoint(FIRST + 20, "x", D(4), "o", price=None)
+    data = BrokerData(LAST, FIRST, said().accounts, SECURITIES, (held,), {}, (), (before, after))
+    rows = [(t.day - FIRST, t.type, t.price) for t in made(data).transactions if t.instrument]
+    assert rows == [(-1, "opening", 30), (20, "adjustment", 0)]
 
 
 # splits
@@ -401,7 +537,7 @@ def test_an_account_that_nothing_is_said_of_since_has_the_splits_since() -> None
     data = said(row(5, "buy", 2, -20), held={"a": 9, ("y", "a"): 5}, money={"x": 0})
     accounts = {**data.accounts, "x": replace(data.accounts["x"], told_on=FIRST + 20)}
     prices = market((FIRST + 8, 2.0), (FIRST + 30, 4.0))
-    found = reconstruct(replace(data, accounts=accounts), INSTRUMENTS, ACCOUNTS, prices, "c", base="USD")
+    found = reconstruct(replace(data, accounts=accounts), INSTRUMENTS, ACCOUNTS, prices, "c", rules=Rules())
     book = book_at(ledger(found), prices, LAST)
     assert {p.account: p.quantity for p in book.positions if p.instrument} == {ACCOUNTS["x"]: 36, ACCOUNTS["y"]: 5}
     assert [one.opening for one in found.positions if one.account == ACCOUNTS["x"]] == [D("2.5")]
@@ -706,7 +842,7 @@ def test_a_row_that_moves_nothing_is_told() -> None:
 
 def test_names_are_those_of_the_brokers_rows_and_never_too_long() -> None:
     long = row(5, "buy", 1, -10, id="r" * 300)
-    found = reconstruct(said(long, held={"a": 2}), INSTRUMENTS, ACCOUNTS, market(), "c" * 30, base="USD")
+    found = reconstruct(said(long, held={"a": 2}), INSTRUMENTS, ACCOUNTS, market(), "c" * 30, rules=Rules())
     assert all(len(t.external_id or "") <= 200 for t in found.transactions)
     assert [t.external_id for t in made(said(row(5, "buy", 1, -10), held={"a": 1}, money={"x": 0})).transactions] == [
         "c/o/one/USD",

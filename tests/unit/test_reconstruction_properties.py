@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pricecache.core.backward import LATE_DAYS, SPECK
-from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
-from pricecache.core.currencies import major
+from pricecache.core.broker import BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.currencies import major, unit
 from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
-from pricecache.core.ledger import Ledger, Rules, Transaction, faults
+from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction, faults
 from pricecache.core.lots import ratio_of, scaled
 from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import effects
@@ -27,8 +27,8 @@ from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, markets, tru
 MORE = settings(max_examples=100, deadline=None)
 
 
-def made(data: BrokerData, market: MarketData, **more: Any) -> Reconstruction:
-    return reconstruct(data, INSTRUMENTS, ACCOUNTS, market, "c1", base="USD", **more)
+def made(data: BrokerData, market: MarketData, rules: Rules | None = None) -> Reconstruction:
+    return reconstruct(data, INSTRUMENTS, ACCOUNTS, market, "c1", rules=rules or Rules())
 
 
 def held_today(data: BrokerData) -> dict[Any, D]:
@@ -89,7 +89,7 @@ def test_rows_are_such_as_a_ledger_takes_and_the_same_in_every_run(data: BrokerD
 @settings(max_examples=50, deadline=None)
 @given(data=worlds(), market=markets())
 def test_holdings_are_exact_by_other_cost_bases_too(method: Any, data: BrokerData, market: MarketData) -> None:
-    found = made(data, market, cost_basis=method)
+    found = made(data, market, rules=Rules(cost_basis=method))
     rules = Rules("USD", method, cash_tracking=True, allow_short=found.needs_short)
     book = book_at(Ledger.of(found.transactions, rules), market, LAST)
     assert {(p.account, p.instrument): p.quantity for p in book.positions if p.instrument and p.quantity} == held_today(
@@ -196,3 +196,82 @@ def said_by_a_broker(data: BrokerData, found: Reconstruction, market: MarketData
         if opening < 0
     ]
     return replace(data, securities=securities, transactions=tuple(rows), waypoints=tuple(owed))
+
+
+METHODS: tuple[CostBasis, ...] = ("fifo", "lifo", "hifo", "average")
+
+
+def costs_of(found: Reconstruction, data: BrokerData, market: MarketData, rules: Rules) -> dict[Any, tuple[D, D]]:
+    """What the engine says today's holdings cost, beside the broker's cost basis, by account and instrument."""
+    rules = replace(rules, cash_tracking=True, allow_short=found.needs_short)
+    positions = book_at(Ledger.of(found.transactions, rules), market, LAST).positions
+    ours = {(p.account, p.instrument): p.basis for p in positions if p.instrument}
+    theirs: dict[Any, list[BrokerHolding]] = defaultdict(list)
+    for one in data.holdings:
+        theirs[ACCOUNTS[one.account], INSTRUMENTS[one.security]].append(one)
+    beside = {}
+    for key, several in theirs.items():
+        if any(one.cost_basis is None for one in several):
+            continue
+        base, local = ours.get(key, (D(0), D(0)))
+        cost = base if several[0].currency == rules.currency else local * unit(market.currency_of(key[1]))
+        basis = sum((one.cost_basis or D(0) for one in several), D(0))
+        beside[key] = cost, -abs(basis) if sum(one.quantity for one in several) < 0 else basis
+    return beside
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=60, deadline=None)
+@given(data=worlds(), market=markets(), fees_in_cost=st.booleans())
+def test_a_cost_basis_that_is_not_met_is_told_with_the_difference(
+    method: CostBasis, data: BrokerData, market: MarketData, fees_in_cost: bool
+) -> None:
+    rules = Rules("USD", method, fees_in_cost=fees_in_cost)
+    found = made(data, market, rules)
+    told = {(one.account, one.instrument): one.amount for one in found.findings if one.code == "cost_differs"}
+    beside = costs_of(found, data, market, rules)
+    assert told.keys() <= beside.keys()
+    for key, (ours, theirs) in beside.items():
+        if key in told:
+            assert abs(ours - theirs - (told[key] or 0)) <= D("0.01")
+        else:
+            assert abs(ours - theirs) <= D("0.01") * (1 + sum(one.security is not None for one in data.transactions))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=60, deadline=None)
+@given(world=true_worlds(), prices=st.lists(st.integers(1, 30_000).map(lambda n: D(n) / 100), min_size=6, max_size=6))
+def test_a_cost_basis_by_the_portfolios_own_method_is_met(method: CostBasis, world: Any, prices: list[D]) -> None:
+    """Of a ledger whose openings cost this or that, every holding's cost is told; the walk finds openings by which the
+    engine says the same."""
+    data, market, held, _ = world
+    rules = Rules("USD", method)
+    keys = sorted(held)
+    paid = dict(zip(keys, prices, strict=True))
+    rows = [
+        replace(row, price=paid[row.account, row.instrument], currency=None)
+        if row.type == "opening" and row.instrument
+        else row
+        for row in made(data, market, rules).transactions
+    ]
+    book = book_at(Ledger.of(rows, replace(rules, cash_tracking=True)), market, LAST)
+    basis = {
+        (p.account, p.instrument): p.basis[1] * unit(market.currency_of(p.instrument))
+        for p in book.positions
+        if p.instrument
+    }
+    holdings = tuple(
+        replace(
+            one,
+            cost_basis=basis[ACCOUNTS[one.account], INSTRUMENTS[one.security]],
+            currency=major(market.currency_of(INSTRUMENTS[one.security])),
+        )
+        for one in data.holdings
+    )
+    found = made(replace(data, holdings=holdings), market, rules)
+    assert [one for one in found.findings if one.code == "cost_differs"] == []
+    again = book_at(Ledger.of(found.transactions, replace(rules, cash_tracking=True)), market, LAST)
+    for one in again.positions:
+        if one.instrument and one.quantity:
+            cost = one.basis[1] * unit(market.currency_of(one.instrument))
+            assert abs(cost - basis[one.account, one.instrument]) < D("1E-8")

@@ -130,6 +130,20 @@ def test_a_benchmark_is_its_price_with_splits_worked_in() -> None:
     assert compared(got, both, Instrument("NONE"), own).reasons["twr"] == "no_price"
 
 
+def test_a_benchmark_that_is_worth_nothing_any_more_returned_all_of_it_and_before_nothing_is_told() -> None:
+    rows = [Transaction(4, "buy", A, D(1), D(100))]
+    data = market({4: 100.0, 5: 110.0, 6: 99.0, 7: 100.0})
+    gone = PriceColumn(Column(np.array([0, 6]), np.array([5.0, 0.0])), "USD")
+    both = MarketData({**data.prices, (other := Instrument("OWN", "CUSTOM")): gone})
+    got = history(Ledger.of(rows), both, 14)
+    assert got is not None
+    result = compared(got, both, other, performance(got))
+    assert (result.twr, result.max_drawdown, result.volatility, result.tracking_error) == (-1.0, -1.0, None, None)
+    assert {result.reasons[name] for name in ("volatility", "tracking_error", "correlation")} == {"no_capital"}
+    later = compared(got, both, other, performance(got, start=8))
+    assert (later.twr, later.reasons["twr"], later.reasons["correlation"]) == (None, "no_capital", "no_capital")
+
+
 def test_a_benchmark_that_never_moves_is_correlated_with_nothing() -> None:
     rows = [Transaction(4, "buy", A, D(1), D(100))]
     data = market({4: 100.0, 5: 110.0, 6: 99.0, 7: 100.0})

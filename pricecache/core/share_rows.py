@@ -1,0 +1,66 @@
+"""What shares walked backwards leave, put down as rows of a ledger: openings, splits, corrections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from pricecache.core.backward import Correction
+from pricecache.core.broker_pairs import Key
+from pricecache.core.broker_splits import Decided
+from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.share_draft import SharesWalked
+
+
+def put_down(found: SharesWalked) -> None:
+    """Add what the walks of `found` came to. Openings have no price yet."""
+    for key, walked in found.walks.items():
+        for one in walked.decided:
+            _split(found, key, one)
+        for correction in walked.corrections:
+            _correct(found, key, correction)
+        if walked.opening:
+            _open(found, key, walked.opening)
+
+
+def _split(found: SharesWalked, key: Key, decided: Decided) -> None:
+    rows = decided.row.rows
+    ids = tuple(found.said[source].row.id for source in rows.sources)
+    account, instrument = key
+    if decided.code == "split_differs":
+        detail = "the shares that came with a split are not what its ratio makes"
+        found.tell("split_differs", key, decided.day, detail, quantity=rows.quantity, rows=ids)
+    if decided.ratio is not None:
+        note = found.said[rows.sources[0]].row.note
+        found.add(
+            Transaction(
+                decided.day, "split", instrument, ratio=decided.ratio, account=account, note=note,
+                external_id=found.given.names.name("s", ids[0]),
+            )
+        )  # fmt: skip
+    elif not rows.quantity:
+        found.tell("split_without_ratio", key, decided.day, "nobody says the ratio of this split", rows=ids)
+    if rows.cash:
+        found.cash_in_lieu[account, instrument, decided.day] = rows
+
+
+def _open(found: SharesWalked, key: Key, quantity: Decimal) -> None:
+    account, instrument = key
+    name = found.given.names.name("o", account, instrument)
+    found.openings[instrument][name] = account
+    found.opened.append(len(found.rows))
+    found.add(
+        Transaction(
+            found.given.opening_day, "opening" if quantity > 0 else "sell", instrument, abs(quantity), ZERO,
+            account=account, external_id=name,
+        )
+    )  # fmt: skip
+
+
+def _correct(found: SharesWalked, key: Key, correction: Correction) -> None:
+    row, finding = found.correction(key, correction, found.given.names)
+    found.findings.append(finding)
+    if correction.code == "expiry_missing":
+        quantity = correction.quantity
+        row = replace(row, type="sell" if quantity < 0 else "buy", quantity=abs(quantity), price=ZERO)
+    found.add(row)

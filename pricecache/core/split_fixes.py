@@ -1,0 +1,59 @@
+"""Rows that put right what a split left, beside what should be there: paid out, or an adjustment that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from pricecache.core.backward import Correction
+from pricecache.core.broker_pairs import Key, SplitRows
+from pricecache.core.broker_prices import fitted
+from pricecache.core.broker_rows import Names
+from pricecache.core.findings import Finding
+from pricecache.core.instruments import Instrument
+from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.share_draft import SharesWalked
+
+_ONE = Decimal(1)
+_LEAST_PAID = Decimal("0.000001")
+"""Nobody pays for less of a share: it is what lots are rounded to."""
+
+
+class SplitFixes:
+    """Makes those of one pass; `keep` when that is the ledger's. For one thread."""
+
+    def __init__(self, found: SharesWalked, instrument: Instrument, names: Names) -> None:
+        self._found, self._instrument, self._names = found, instrument, names
+        self._findings: list[Finding] = []
+        self._paid: set[tuple[str, Instrument, int]] = set()
+
+    def trial(self) -> SplitFixes:
+        """The same for a pass of which nothing is kept."""
+        return SplitFixes(self._found, self._instrument, Names("trial"))
+
+    def keep(self) -> None:
+        self._found.findings += self._findings
+        for one in self._paid:
+            del self._found.cash_in_lieu[one]
+
+    def __call__(self, account: str, day: int, missing: Decimal, held: Decimal) -> Sequence[Transaction]:
+        key, code = (account, self._instrument), "fractional_shares" if abs(missing) < _ONE else "balance_differs"
+        split = (*key, day)
+        paid = self._found.cash_in_lieu.get(split) if split not in self._paid else None
+        if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
+            self._paid.add(split)
+            return [self._sold(key, day, -missing, paid)]
+        row, finding = self._found.correction(key, Correction(day, missing, code), self._names)
+        self._findings.append(finding)
+        if missing > 0 or self._found.walks[key].end_of(day) >= 0:
+            return [row]
+        return [replace(row, type="sell", quantity=-missing, price=ZERO)]
+
+    def _sold(self, key: Key, day: int, quantity: Decimal, paid: SplitRows) -> Transaction:
+        price = fitted(paid.cash / quantity)
+        name = self._names.name("f", self._found.said[paid.sources[0]].row.id)
+        return Transaction(
+            day, "sell", key[1], quantity, price, currency=paid.currency, account=key[0], external_id=name,
+            note="the fraction that a split left",
+        )  # fmt: skip
