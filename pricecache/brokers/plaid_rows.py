@@ -60,6 +60,8 @@ _IN, _OUT = frozenset({"buy", "cover", "reinvestment"}), frozenset({"sell", "sho
 _TRADES = _IN | _OUT
 _WITHOUT_QUANTITY = frozenset({"dividend", "interest", "return_of_capital"})
 _PAID_IN_SHARES = frozenset({"cash", "fee", "tax"})
+PARTS = ("cash", "exchange", "fee", REINVESTED, "tax")
+"""What the ids end in of rows that are made of another one's, behind a stroke."""
 _WITHOUT_CASH = frozenset({"transfer", "split", "spin_off", "stock_distribution", "adjustment"})
 """Where shares move and no money does: the amount that Plaid states is what they are worth."""
 
