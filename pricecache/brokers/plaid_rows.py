@@ -206,7 +206,8 @@ def _traded(
             cash = flowed
     if fees and not fee_is_within(quantity, price, cash, fees):
         cash -= fees
-    value = unit_price(quantity, price, abs(cash + fees))
+    worth = abs(cash + fees)
+    value = unit_price(quantity, price, None if action == "merger" and not worth else worth)
     return _row(row, security.id, action, quantity=quantity, price=value, cash=cash, fees=fees)
 
 

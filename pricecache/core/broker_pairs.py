@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
-from pricecache.core.broker import BrokerTransaction
+from pricecache.core.broker_exchanges import Exchanged, exchanges
 from pricecache.core.broker_prices import BrokerPrices
+from pricecache.core.broker_row import BrokerRow, Key, Placed
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
 
@@ -19,18 +20,6 @@ APART_DAYS = 3
 _NEAR = Decimal("0.05")
 _NEAR_SHARE = Decimal("0.02")
 _SPLITS = frozenset({"split", "stock_distribution"})
-
-Key = tuple[str, Instrument]
-
-
-class BrokerRow(NamedTuple):
-    """A row as it concerns the ledger. `account`: the ledger's. `instrument`: None for money."""
-
-    row: BrokerTransaction
-    account: str
-    instrument: Instrument | None
-    quantity: Decimal
-    cash: Decimal
 
 
 class SplitRows(NamedTuple):
@@ -48,13 +37,13 @@ class SplitRows(NamedTuple):
 @dataclass(slots=True)
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
-    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
-    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one. `renamed`: both
-    sides of what only got another id."""
+    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, to what its shares
+    were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by another one.
+    `renamed`: both sides of what only got another id."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
-    exchanged: dict[int, tuple[Decimal, str]] = field(default_factory=dict)
+    exchanged: dict[int, Exchanged] = field(default_factory=dict)
     splits: dict[Key, list[SplitRows]] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     renamed: set[int] = field(default_factory=set)
@@ -76,20 +65,11 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     return found
 
 
-def worth_of(one: BrokerRow, prices: BrokerPrices) -> tuple[Decimal, str]:
-    """What the shares of a row that names no money are worth, and the currency of that."""
-    assert one.instrument is not None
-    if one.row.price:
-        return one.row.price * abs(one.quantity), one.row.currency
-    price = prices.on(one.instrument, one.row.day)
-    return price.price * abs(one.quantity), price.currency
-
-
 # splits: several rows of a day, or another id for the same instrument
 
 
-def _split_rows(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
-    grouped: dict[tuple[str, Instrument, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
+def _split_rows(live: Sequence[Placed], found: Pairs) -> None:
+    grouped: dict[tuple[str, Instrument, int], list[Placed]] = defaultdict(list)
     for i, one in live:
         if one.instrument is not None and one.row.action in _SPLITS:
             grouped[one.account, one.instrument, one.row.day].append((i, one))
@@ -97,7 +77,7 @@ def _split_rows(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
         _group(found, (account, instrument), day, members)
 
 
-def _group(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
+def _group(found: Pairs, key: Key, day: int, members: Sequence[Placed]) -> None:
     ratios = [one.row.ratio for _, one in members if one.row.ratio]
     sources = tuple(i for i, _ in members)
     quantity = sum((one.quantity for _, one in members), ZERO)
@@ -110,51 +90,42 @@ def _group(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, Broker
 # exchanges
 
 
-def _exchanges(live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices) -> None:
-    grouped: dict[tuple[str, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
-    for i, one in live:
-        if one.row.action == "merger" and one.instrument is not None and one.quantity and not one.cash:
+def _exchanges(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
+    grouped: dict[tuple[str, int], list[Placed]] = defaultdict(list)
+    days = {(one.account, one.row.day) for _, one in live if one.row.action == "merger"}
+    for i, one in live if days else ():
+        if (one.account, one.row.day) in days and i not in found.taken:
             grouped[one.account, one.row.day].append((i, one))
     for (account, day), members in grouped.items():
-        for out, into in _two_by_two(members):
-            old, new = out[1].instrument, into[1].instrument
-            assert old is not None
-            assert new is not None
-            if old == new:
-                _same(found, (account, old), day, [out, into])
+        rest = _without_same(found, account, day, members)
+        for exchange in exchanges(rest, prices):
+            found.exchanged.update(exchange.by_row)
+            found.taken.update(exchange.paid)
+
+
+def _without_same(found: Pairs, account: str, day: int, members: Sequence[Placed]) -> list[Placed]:
+    """What is exchanged for itself is a split, or has another id only."""
+    same: dict[Instrument, list[Placed]] = defaultdict(list)
+    for i, one in members:
+        if one.row.action == "merger" and one.instrument is not None and one.quantity:
+            same[one.instrument].append((i, one))
+    told: set[int] = set()
+    for instrument, rows in same.items():
+        signs = {one.quantity > 0 for _, one in rows}
+        quantity, cash = sum(one.quantity for _, one in rows), sum(one.cash for _, one in rows)
+        if len(signs) == 2 and (quantity or not cash):
+            told.update(i for i, _ in rows)
+            if quantity:
+                _group(found, (account, instrument), day, rows)
             else:
-                _exchanged(found, out, into, prices)
-
-
-def _two_by_two(
-    members: Sequence[tuple[int, BrokerRow]],
-) -> Iterator[tuple[tuple[int, BrokerRow], tuple[int, BrokerRow]]]:
-    out = [one for one in members if one[1].quantity < 0]
-    into = [one for one in members if one[1].quantity > 0]
-    return zip(out, into, strict=False)
-
-
-def _same(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
-    if sum(one.quantity for _, one in members):
-        _group(found, key, day, members)
-    else:
-        found.renamed.update(i for i, _ in members)
-
-
-def _exchanged(found: Pairs, out: tuple[int, BrokerRow], into: tuple[int, BrokerRow], prices: BrokerPrices) -> None:
-    worth = worth_of(into[1], prices)
-    if not worth[0]:
-        worth = worth_of(out[1], prices)
-    if worth[0]:
-        found.exchanged[out[0]] = found.exchanged[into[0]] = worth
+                found.renamed.update(i for i, _ in rows)
+    return [one for one in members if one[0] not in told]
 
 
 # transfers between accounts of the ledger
 
 
-def _transfers(
-    rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices
-) -> None:
+def _transfers(rows: Sequence[BrokerRow], live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
     sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
@@ -224,7 +195,7 @@ def _size(one: BrokerRow) -> Decimal:
     return one.quantity if one.instrument is not None else one.cash
 
 
-def _days_of(live: Sequence[tuple[int, BrokerRow]]) -> dict[Key, list[int]]:
+def _days_of(live: Sequence[Placed]) -> dict[Key, list[int]]:
     days: dict[Key, list[int]] = defaultdict(list)
     for _, one in live:
         if one.instrument is not None:
@@ -257,11 +228,11 @@ class _Pot:
         self.source, self.day, self.currency, self.left = source, one.row.day, one.row.currency, one.cash
 
 
-def _reinvestments(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+def _reinvestments(live: Sequence[Placed], found: Pairs) -> None:
     pots: dict[Key, list[_Pot]] = defaultdict(list)
     bought = []
     for i, one in live:
-        if one.instrument is None:
+        if one.instrument is None or i in found.taken:
             continue
         if one.row.action == "reinvestment" and one.quantity > 0:
             bought.append((i, one))

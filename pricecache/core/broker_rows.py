@@ -8,8 +8,9 @@ from hashlib import blake2b
 from typing import Any
 
 from pricecache.core.broker import BrokerSecurity
-from pricecache.core.broker_pairs import BrokerRow, Pairs, spent, worth_of
+from pricecache.core.broker_pairs import Pairs, spent
 from pricecache.core.broker_prices import BrokerPrices, fitted
+from pricecache.core.broker_row import BrokerRow, worth_of
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.ledger import ZERO, Transaction, TransactionType
 from pricecache.core.lots import FINEST
@@ -250,15 +251,18 @@ class Reader:
 
     def _merger(self) -> None:
         one = self._one
-        worth = self._pairs.exchanged.get(self._source)
-        if worth is None:
+        found = self._pairs.exchanged.get(self._source)
+        if found is None:
             self._trade() if one.cash or not one.quantity else self._shares(self._noted("exchanged"))
             return
-        value, currency = fitted(worth[0]), worth[1]
         what: TransactionType = "buy" if one.quantity > 0 else "sell"
-        price, rest = unit_price(value, abs(one.quantity), is_bought=what == "buy")
-        note = self._noted("exchanged at the value of the day")
-        self._add(what, quantity=abs(one.quantity), price=price, fees=rest, currency=currency, note=note)
+        price, rest = unit_price(found.value, abs(one.quantity), is_bought=what == "buy")
+        if not found.value:
+            self._tell("no_price", "Nobody knows what it was worth that day; it counts as bought for 0.")
+        self._add(
+            what, quantity=abs(one.quantity), price=price, fees=found.fees + rest, taxes=found.taxes,
+            currency=found.currency, note=self._noted("exchanged at the value of the day"),
+        )  # fmt: skip
 
     def _spin_off(self) -> None:
         one = self._one

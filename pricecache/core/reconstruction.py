@@ -10,8 +10,9 @@ from operator import attrgetter
 
 from pricecache.core.broker import BrokerData, BrokerTransaction
 from pricecache.core.broker_carried import carried
-from pricecache.core.broker_pairs import BrokerRow, Key, pairs_of
+from pricecache.core.broker_pairs import pairs_of
 from pricecache.core.broker_prices import BrokerPrices, fitted
+from pricecache.core.broker_row import BrokerRow, Key
 from pricecache.core.broker_rows import Names, Reader
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
@@ -102,7 +103,7 @@ class _Runs:
     ) -> None:
         self.data, self.instruments, self.accounts = carried(data, instruments, market), instruments, accounts
         self.market, self.prefix, self.base, self.cost_basis = market, prefix, base, cost_basis
-        self.prices = BrokerPrices(self.data, instruments, market)
+        self.prices = BrokerPrices(self.data, instruments, market, base)
         self.outside: list[Finding] = []
         self.rows = self._rows()
         self.twins = self._twins()

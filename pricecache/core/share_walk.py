@@ -12,8 +12,9 @@ from typing import Any
 
 from pricecache.core.backward import Correction, Move, Task, Walked, walk
 from pricecache.core.broker import BrokerData
-from pricecache.core.broker_pairs import BrokerRow, Key, Pairs, SplitRows
+from pricecache.core.broker_pairs import Pairs, SplitRows
 from pricecache.core.broker_prices import BrokerPrices, fitted
+from pricecache.core.broker_row import BrokerRow, Key
 from pricecache.core.broker_rows import Names
 from pricecache.core.broker_splits import beside_the_market
 from pricecache.core.findings import REASONS, Finding

@@ -401,6 +401,12 @@ def test_a_cancel_of_nothing_here_is_told() -> None:
     assert ([one.id for one in data.transactions], codes(data)) == (["t"], ["nothing_cancelled"])
 
 
+def test_a_merger_without_an_amount_is_worth_what_its_price_makes() -> None:
+    (came,) = read(row(type="transfer", subtype="merger", quantity=4, amount=0, price=25)).transactions
+    assert (came.action, came.quantity, came.cash, came.price) == ("merger", D(4), D(0), D(25))
+    assert not read(row(type="transfer", subtype="merger", quantity=4, amount=0, price=0)).transactions[0].price
+
+
 def test_a_pending_row_does_not_count_yet() -> None:
     data = read(row(type="cash", subtype="pending credit", quantity=0, amount=-50))
     assert (data.transactions, codes(data)) == ((), ["pending_row"])

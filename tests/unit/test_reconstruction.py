@@ -719,3 +719,88 @@ def test_quantities_finer_than_a_ledger_takes_are_rounded_and_add_up() -> None:
     held = D("0.370370367037")
     found = made(said(*rows, held={"a": held}, money={"x": 0}))
     assert all(abs(one.quantity or 0) < D("1E-9") for one in found.findings)
+
+
+# mergers for cash and shares
+
+
+CASH_OF_A_MERGER = {
+    "in the row that went": (row(5, "merger", -10, 20), row(5, "merger", 4, 0, "b")),
+    "in the row that came": (row(5, "merger", -10), row(5, "merger", 4, 20, "b")),
+    "in a row of the old": (row(5, "merger", -10), row(5, "merger", 4, 0, "b"), row(5, "return_of_capital", 0, 20)),
+    "in a row of the new": (row(5, "merger", 0, 20, "b"), row(5, "merger", 4, 0, "b"), row(5, "merger", -10)),
+    "in a row of nothing": (
+        row(5, "return_of_capital", 0, 20, None), row(5, "merger", -10), row(5, "merger", 4, 0, "b"),
+    ),
+    "in rows for each lot": (
+        row(5, "merger", -4, 8), row(5, "merger", -6, 12), row(5, "merger", 1, 0, "b"), row(5, "merger", 3, 0, "b"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", CASH_OF_A_MERGER.values(), ids=CASH_OF_A_MERGER)
+def test_a_merger_for_cash_and_shares_sells_the_old_for_both(rows: tuple[Any, ...]) -> None:
+    found = made(said(*rows, held={"b": 4}, money={"x": 27}))
+    sold = [t for t in found.transactions if t.type == "sell"]
+    bought = [t for t in found.transactions if t.type == "buy"]
+    assert sum((t.quantity or 0) * (t.price or 0) for t in sold) == 60
+    assert {t.price for t in sold} == {6}
+    assert sum((t.quantity or 0) * (t.price or 0) for t in bought) == 40
+    assert {t.type for t in found.transactions} == {"opening", "sell", "buy"}
+    assert not codes(found)
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_what_one_security_became_is_bought_at_the_worth_of_each() -> None:
+    rows = row(5, "merger", -10, 5, taxes=D(1)), row(5, "merger", 4, 0, "b"), row(5, "merger", 2, 0, "p")
+    found = made(said(*rows, held={"b": 4, "p": 2}, money={"x": 5}))
+    bought = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type == "buy"}
+    assert bought == {B: 40, P: D("6.25")}  # 500 pence
+    sold = only(found, "sell")
+    assert ((sold.quantity or 0) * (sold.price or 0), sold.taxes, sold.currency) == (D("52.25"), 1, "USD")
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_what_several_became_one_is_sold_by_what_each_was_worth() -> None:
+    rows = row(5, "merger", -10), row(5, "merger", -10, 0, "p"), row(5, "merger", 4, 0, "b", price=D(30))
+    found = made(said(*rows, held={"b": 4}))
+    sold = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type == "sell"}
+    assert sum(sold.values()) == pytest.approx(120)
+    assert sold[A] / sold[P] == pytest.approx(D(100) / D("31.25"))
+
+
+def test_two_mergers_of_a_day_are_two() -> None:
+    rows = (
+        row(5, "merger", -10), row(5, "merger", -2, 0, "p"), row(5, "merger", 4, 0, "b"), row(5, "merger", 1, 0, "o"),
+        row(5, "merger", 0, 3, "o"),
+    )  # fmt: skip
+    found = made(said(*rows, held={"b": 4, "o": 1}, money={"x": 3}))
+    worth = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type in ("buy", "sell")}
+    assert worth == {A: 40, B: 40, P: D("6.25"), O: D("3.25")}
+
+
+def test_without_a_price_the_old_one_is_worth_what_was_given_for_it() -> None:
+    rows = row(5, "merger", -10, 20, "o"), row(5, "merger", 4, 0, "b")
+    found = made(said(*rows, held={"b": 4}, money={"x": 20}))
+    opening = next(t for t in found.transactions if t.type == "opening" and t.instrument == O)
+    assert (opening.price, only(found, "sell").price, codes(found)) == (6, 6, [])
+
+
+def test_without_a_price_the_new_one_is_worth_what_is_left_of_the_old() -> None:
+    rows = row(5, "merger", -10, 20), row(5, "merger", 4, 0, "o")
+    found = made(said(*rows, held={"o": 4}, money={"x": 20}))
+    assert (only(found, "buy").price, only(found, "sell").price) == (20, 10)
+
+
+def test_where_nobody_knows_a_price_the_cash_is_what_is_known() -> None:
+    rows = row(5, "merger", -10, 20, "o"), row(5, "merger", 4, 0, "b")
+    bare = MarketData({}, market().rates)
+    found = made(said(*rows, held={"b": 4}, money={"x": 20}), bare)
+    assert (only(found, "buy").price, only(found, "sell").price) == (0, 2)
+    assert "no_price" in codes(found)
+
+
+def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split() -> None:
+    rows = row(5, "merger", -15), row(5, "merger", 7, 5)
+    found = made(said(*rows, held={"a": 7}, money={"x": 5}), market((FIRST + 5, 0.5)))
+    assert [one.type for one in found.transactions if one.day == FIRST + 5] == ["split", "sell"]
