@@ -130,6 +130,8 @@ def _without_shares(action: BrokerAction, row: PlaidRow) -> BrokerAction:
     """What is left of an action when no shares move."""
     if action in ("transfer", "fee", "tax", "cash", "dividend", "interest", "return_of_capital", "adjustment"):
         return action
+    if action == "merger" and row.amount < 0:
+        return action
     if action in ("split", "stock_distribution", "spin_off", "merger", "expiry", "exercise"):
         return "return_of_capital" if row.amount < 0 else "fee"  # money for a fraction of a share
     return "dividend" if action == "reinvestment" and row.amount < 0 else "adjustment"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
+from pricecache.core.broker_in_lieu import is_called_so
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_row import BrokerRow, Placed, worth_of
 from pricecache.core.instruments import Instrument
@@ -35,9 +36,9 @@ class Exchange:
 
 
 def exchanges(live: Sequence[Placed], prices: BrokerPrices) -> Iterator[Exchange]:
-    """Of `live`, rows of mergers and of cash, those of one account and day, none of whose instruments both came and
-    went. What an exchange gave for shares is told to `prices`."""
-    cash = [one for one in live if one[1].row.action in _PAID and not one[1].quantity and one[1].cash > 0]
+    """Of `live`, rows of mergers of one account and day, none of whose instruments both came and went, and of cash;
+    that for a fraction may be of later. What an exchange gave for shares is told to `prices`."""
+    cash = [one for one in live if _is_paid(one[1])]
     groups = list(_groups([one for one in live if _is_exchanged(one[1])]))
     for group in groups:
         named = {one.instrument for part in group for _, one in part}
@@ -53,6 +54,10 @@ def exchanges(live: Sequence[Placed], prices: BrokerPrices) -> Iterator[Exchange
 
 _Group = tuple[list[Placed], list[Placed]]
 """What went, what came."""
+
+
+def _is_paid(one: BrokerRow) -> bool:
+    return not one.quantity and one.cash > 0 and (one.row.action in _PAID or is_called_so(one))
 
 
 def _is_exchanged(one: BrokerRow) -> bool:

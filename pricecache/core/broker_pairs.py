@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pricecache.core.broker_exchanges import Exchanged, exchanges
+from pricecache.core.broker_in_lieu import DAYS as IN_LIEU_DAYS
+from pricecache.core.broker_in_lieu import Delay, delay_of, is_called_so
 from pricecache.core.broker_prices import BrokerPrices
 from pricecache.core.broker_row import BrokerRow, Key, Placed
 from pricecache.core.instruments import Instrument
@@ -39,7 +41,7 @@ class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
     `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, to what its shares
     were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by another one.
-    `renamed`: both sides of what only got another id."""
+    `renamed`: both sides of what only got another id. `delays`: of cash that a merger paid later."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Pairs:
     splits: dict[Key, list[SplitRows]] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     renamed: set[int] = field(default_factory=set)
+    delays: list[Delay] = field(default_factory=list)
 
     def is_alone(self, source: int) -> bool:
         """Whether the row at `source` may be left out without another one losing its meaning."""
@@ -96,11 +99,14 @@ def _exchanges(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> No
     for i, one in live if days else ():
         if (one.account, one.row.day) in days and i not in found.taken:
             grouped[one.account, one.row.day].append((i, one))
+    later = [one for one in live if is_called_so(one[1])] if days else []
     for (account, day), members in grouped.items():
         rest = _without_same(found, account, day, members)
-        for exchange in exchanges(rest, prices):
+        since = [one for one in later if one[1].account == account and day < one[1].row.day <= day + IN_LIEU_DAYS]
+        for exchange in exchanges([*rest, *(one for one in since if one[0] not in found.taken)], prices):
             found.exchanged.update(exchange.by_row)
             found.taken.update(exchange.paid)
+            found.delays += [delay_of(one, day) for i, one in since if i in exchange.paid]
 
 
 def _without_same(found: Pairs, account: str, day: int, members: Sequence[Placed]) -> list[Placed]:

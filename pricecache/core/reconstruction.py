@@ -173,7 +173,7 @@ class _Runs:
         shares = ShareWalk(given, self.rows, pairs, twins).run(reader.rows, reader.sources)
         twins -= shares.left_out
         borrowers = frozenset(account for (account, _), walked in shares.walks.items() if walked.is_short)
-        money = MoneyWalk(self.data, self.accounts, names, twins=twins, borrowers=borrowers)
+        money = MoneyWalk(self.data, self.accounts, names, twins=twins, borrowers=borrowers, delays=shares.delays)
         walked = money.run(shares.rows, shares.sources)
         moving = {source for row, source in zip(shares.rows, shares.sources, strict=True) if row.quantity is not None}
         found = [*self.outside, *reader.findings, *shares.findings, *walked.findings]

@@ -12,6 +12,7 @@ from typing import Any
 
 from pricecache.core.backward import Correction, Move, Task, Walked, walk
 from pricecache.core.broker import BrokerData
+from pricecache.core.broker_in_lieu import Delay, FractionsPaid
 from pricecache.core.broker_pairs import Pairs, SplitRows
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_row import BrokerRow, Key
@@ -52,7 +53,8 @@ class Given:
 
 @dataclass(slots=True)
 class SharesWalked:
-    """`rows` with `sources`: all of the ledger so far, the place of the broker's row that each is of, or -1."""
+    """`rows` with `sources`: all of the ledger so far, the place of the broker's row that each is of, or -1. `delays`:
+    of money that is paid later than it counts."""
 
     rows: list[Transaction] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
@@ -60,6 +62,7 @@ class SharesWalked:
     walks: dict[Key, Walked] = field(default_factory=dict)
     costs: dict[Key, OpeningCost] = field(default_factory=dict)
     left_out: set[int] = field(default_factory=set)
+    delays: list[Delay] = field(default_factory=list)
 
 
 class ShareWalk:
@@ -80,6 +83,8 @@ class ShareWalk:
         self._sold_short: dict[Key, set[int]] = defaultdict(set)
         self._bought_back: dict[Key, set[int]] = defaultdict(set)
         self._cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = {}
+        alone = [(i, one) for i, one in enumerate(rows) if i not in pairs.taken and i not in twins]
+        self._fractions = FractionsPaid(alone, given.prices)
         self._openings: dict[Instrument, dict[str, str]] = defaultdict(dict)
         self._opened: list[int] = []
 
@@ -102,6 +107,7 @@ class ShareWalk:
         self._move_apart()
         self._go_short()
         self._forwards()
+        self._pay_fractions()
         return self._found
 
     # what is given
@@ -392,10 +398,22 @@ class ShareWalk:
         if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
             del self._cash_in_lieu[account, instrument, day]
             return [self._paid(key, day, -missing, paid)]
+        if code == "fractional_shares" and missing <= -_LEAST_PAID and not is_short:
+            sold = self._fractions.sale(key, day, -missing, self._given.names.name("f", account, instrument, day))
+            if sold is not None:
+                return [sold]
         row = self._correction(key, Correction(day, missing, code))
         if missing > 0 or not is_short:
             return [row]
         return [replace(row, type="sell", quantity=-missing, price=ZERO)]
+
+    def _pay_fractions(self) -> None:
+        """What a row paid for a fraction is the money of its sale, and no income."""
+        found, used = self._found, self._fractions.used
+        found.delays = [*self._pairs.delays, *self._fractions.delays]
+        if used:
+            kept = [pair for pair in zip(found.rows, found.sources, strict=True) if pair[1] not in used]
+            found.rows, found.sources = [row for row, _ in kept], [source for _, source in kept]
 
     def _paid(self, key: Key, day: int, quantity: Decimal, paid: SplitRows) -> Transaction:
         price = fitted(paid.cash / quantity)

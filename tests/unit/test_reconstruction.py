@@ -804,3 +804,51 @@ def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split
     rows = row(5, "merger", -15), row(5, "merger", 7, 5)
     found = made(said(*rows, held={"a": 7}, money={"x": 5}), market((FIRST + 5, 0.5)))
     assert [one.type for one in found.transactions if one.day == FIRST + 5] == ["split", "sell"]
+
+
+# cash for a fraction, later
+
+
+@pytest.mark.parametrize(
+    "paid",
+    [
+        row(17, "return_of_capital", 0, "4.6"),
+        row(10, "return_of_capital", 0, "4.5"),
+        row(30, "dividend", 0, "5.5", note="CASH IN LIEU OF FRACTIONAL SHARES"),
+        row(17, "merger", 0, "4.2", taxes=D("0.8")),
+    ],
+)
+def test_cash_for_a_fraction_that_comes_after_its_split_is_the_sale_of_it(paid: dict[str, Any]) -> None:
+    """105 become 10.5; balances in between have neither the half share nor the money."""
+    prices = market((FIRST + 10, 0.1), price=1.0)
+    between = Waypoint(FIRST + 11, "x", D(10), "a"), Waypoint(FIRST + 11, "x", D(3))
+    between = () if paid["day"] == FIRST + 10 else between
+    data = said(row(10, "split", -95), paid, held={"a": 10}, money={"x": 3 + paid["cash"]}, waypoints=between)
+    found = made(data, prices)
+    assert {t.type for t in found.transactions} == {"opening", "split", "sell"}
+    sold = only(found, "sell")
+    assert (sold.day - FIRST, sold.quantity) == (10, D("0.5"))
+    assert (sold.quantity or 0) * (sold.price or 0) - sold.taxes == paid["cash"]
+    assert not found.findings
+    assert not history_flows(found, prices)[1:].any()
+
+
+@pytest.mark.parametrize(
+    "paid",
+    [
+        row(17, "return_of_capital", 0, 9), row(17, "dividend", 0, 5), row(9, "return_of_capital", 0, 5),
+        row(17, "return_of_capital", 0, 5, account="y"), row(17, "return_of_capital", 0, 5, "b"),
+    ],
+)  # fmt: skip
+def test_other_cash_after_a_split_is_income_and_the_fraction_is_told(paid: dict[str, Any]) -> None:
+    data = said(row(10, "split", -95), paid, held={"a": 10}, money={"x": 20, "y": 20})
+    found = made(data, market((FIRST + 10, 0.1), price=1.0))
+    assert (only(found, "dividend").amount, codes(found)) == (paid["cash"], ["fractional_shares"])
+
+
+def test_cash_for_a_fraction_that_comes_after_a_merger_is_of_its_sale() -> None:
+    rows = row(5, "merger", -10), row(5, "merger", 4, 0, "b"), row(25, "merger", 0, 6, "b")
+    between = (Waypoint(FIRST + 12, "x", D(1)), Waypoint(FIRST + 12, "x", D(4), "b"))
+    found = made(said(*rows, held={"b": 4}, money={"x": 7}, waypoints=between))
+    assert (only(found, "sell").price, only(found, "buy").price, codes(found)) == (D("4.6"), 10, [])
+    assert {t.type for t in found.transactions} == {"opening", "sell", "buy"}
