@@ -806,6 +806,63 @@ def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split
     assert [one.type for one in found.transactions if one.day == FIRST + 5] == ["split", "sell"]
 
 
+# rows in the shares of after a split
+
+
+RESTATED = market((FIRST + 10, 4.0), (FIRST + 20, 0.5), price=40.0)
+"""A costs 40, then 10, then 20: of the first shares there are twice as many today."""
+
+
+def test_rows_told_in_later_shares_count_in_those_of_their_day() -> None:
+    rows = (
+        row(2, "buy", 20, -400, price=D(20)), row(3, "transfer", -4, id="bare"),
+        row(12, "buy", 5, -100, price=D("19.5")), row(25, "sell", -1, 20, price=D(20)),
+    )  # fmt: skip
+    found = made(said(*rows, held={"a": 30}, money={"x": 20}), RESTATED)
+    assert brief(found)[2:] == [
+        (2, "buy", "AAA", 10), (3, "transfer_out", "AAA", 2), (10 + 2, "buy", "AAA", 10), (25, "sell", "AAA", 1),
+    ]  # fmt: skip
+    assert [t.price for t in found.transactions if t.type == "buy"] == [40, 10]
+    assert only(found, "sell").price == 20
+    told = {one.day - FIRST: one.rows for one in found.findings}
+    assert codes(found) == ["rows_restated", "rows_restated"]
+    assert told == {10: ("r0", "bare"), 20: ("r0", "bare", "r2")}
+
+
+def test_rows_in_shares_of_between_two_splits_are_put_back_through_the_first() -> None:
+    found = made(said(row(2, "buy", 40, -400, price=D(10)), held={"a": 30}), RESTATED)
+    assert (only(found, "buy").quantity, only(found, "opening").quantity) == (10, 5)
+    assert [one.day - FIRST for one in found.findings if one.code == "rows_restated"] == [10]
+
+
+@pytest.mark.parametrize(("price", "quantity"), [(D(40), 10), (D("43.9"), 10), (D(26), 10), (None, 10), (D("19.9"), 5)])
+def test_only_a_price_of_its_day_in_later_shares_tells(price: D | None, quantity: int) -> None:
+    found = made(said(row(2, "transfer", 10, price=price), held={"a": 30}), RESTATED)
+    assert only(found, "transfer_in").quantity == quantity
+
+
+def test_rows_of_another_account_tell_nothing() -> None:
+    rows = row(2, "buy", 20, -400, price=D(20)), row(2, "transfer", 4, account="y")
+    found = made(said(*rows, held={"a": 30, ("y", "a"): 8}, money={"x": 0}), RESTATED)
+    assert only(found, "transfer_in").quantity == 4
+
+
+def test_a_row_is_not_put_back_when_only_the_walk_with_it_as_told_adds_up() -> None:
+    none = Waypoint(FIRST - 1, "x", D(0), "a")
+    bought = row(8, "buy", 20, -400, price=D(20))
+    found = made(said(bought, held={"a": 40}, money={"x": 0}, waypoints=(none,)), RESTATED)
+    assert (only(found, "buy").quantity, codes(found)) == (20, [])
+    found = made(said(bought, held={"a": 20}, money={"x": 0}, waypoints=(none,)), RESTATED)
+    assert (only(found, "buy").quantity, codes(found)) == (10, ["rows_restated"] * 2)
+
+
+def test_prices_of_restated_rows_are_those_of_their_day_elsewhere_too() -> None:
+    bare = MarketData({A: RESTATED.prices[A]}, RESTATED.rates)
+    rows = row(2, "buy", 20, -400, price=D(20)), row(3, "reinvestment", 2, 0)
+    found = made(said(*rows, held={"a": 22}), bare)
+    assert [t.quantity for t in found.transactions if t.type == "buy"] == [10, 1]
+
+
 # cash for a fraction, later
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pricecache.core.backward import LATE_DAYS, SPECK
 from pricecache.core.broker import BrokerData, BrokerHolding, BrokerTransaction, Cancellation, Waypoint
 from pricecache.core.broker_merge import merged
+from pricecache.core.broker_prices import exact
 from pricecache.core.currencies import major
 from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
@@ -173,6 +174,33 @@ def test_a_row_that_a_later_payload_cancels_leaves_nothing_behind(
     assert opened(found) == {key: quantity for key, quantity in held.items() if quantity}
     openings = [row for row in found.transactions if row.type == "opening"]
     assert {r.account: r.amount for r in openings if not r.instrument} == {a: c for a, c in cash.items() if c}
+
+
+@MORE
+@given(true_worlds(), st.sampled_from(["a", "b", "p"]))
+def test_rows_that_a_broker_restated_are_walked_as_those_of_their_day(world: Any, security: str) -> None:
+    data, market, _, _ = world
+    column, instrument = market.prices[INSTRUMENTS[security]], INSTRUMENTS[security]
+    assume(column.closes.first < FIRST)
+    splits = [one for one in column.actions if FIRST < one.ex_date <= LAST]
+    rows, names = [], set()
+    for row in data.transactions:
+        if row.security == security and row.quantity:
+            close = exact(column.price_on(row.day)[1])
+            row = replace(row, price=close, currency=column.currency, cash=D(0), action="transfer")
+            ratio = math.prod(int(one.value) for one in splits if row.day < one.ex_date)
+            names.update({row.id} if ratio > 1 else ())
+            rows.append((row, replace(row, quantity=row.quantity * ratio, price=close / ratio)))
+        else:
+            rows.append((row, row))
+    as_they_were, restated = (replace(data, transactions=tuple(pair[i] for pair in rows)) for i in (0, 1))
+    found, wanted = made(restated, market), made(as_they_were, market)
+    assert found.transactions == wanted.transactions
+    assert found.positions == wanted.positions
+    told = [one for one in found.findings if one.code == "rows_restated"]
+    assert {one.instrument for one in told} == ({instrument} if names else set())
+    assert {name for one in told for name in one.rows} == names
+    assert [one for one in found.findings if one.code != "rows_restated"] == list(wanted.findings)
 
 
 def without_ids(found: Reconstruction) -> list[Transaction]:
