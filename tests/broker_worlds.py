@@ -200,12 +200,11 @@ def _done(
     if kind == "reinvestment":
         held[key] += quantity
         return [row(0, "dividend", account, cash=value), row(1, "reinvestment", account, quantity, -value)]
-    if kind == "merger" and held[key] >= quantity:
-        new = "b" if security == "a" else "a"
+    if kind == "merger" and security != "b" and held[key] >= quantity:
         held[key] -= quantity
-        held[account, new] += 2 * quantity
+        held[account, "b"] += 2 * quantity
         cash[account] += value
-        went, came = row(0, "merger", account, -quantity), row(1, "merger", account, 2 * quantity, on=new)
+        went, came = row(0, "merger", account, -quantity), row(1, "merger", account, 2 * quantity, on="b")
         return [went, came, row(2, "return_of_capital", account, cash=value)]
     if kind == "out" and held[key] >= quantity:
         held[key] -= quantity
