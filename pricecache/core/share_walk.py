@@ -31,6 +31,8 @@ from pricecache.core.splits import LedgerSplit, events
 _ONE = Decimal(1)
 _LEAST_PAID = Decimal("0.000001")
 """Nobody pays for less of a share: it is what lots are rounded to."""
+_OTHER_RATIO = Fraction(1, 100)
+"""Fractions that were paid out make less of a difference between a broker's ratio and the market's."""
 _CLOSING = frozenset({"expiry", "exercise"})
 _OUTWARD = frozenset({"sell", "transfer_out"})
 _INWARD = frozenset({"buy", "transfer_in", "opening"})
@@ -209,6 +211,9 @@ class ShareWalk:
         if decided.code == "split_differs":
             detail = "the shares that came with a split are not what its ratio makes"
             self._tell("split_differs", key, decided.day, detail, quantity=rows.quantity, rows=ids)
+        if self._is_not_in_market(instrument, decided):
+            detail = "the market's data has no such split: its prices before it may be in other units"
+            self._tell("split_not_in_market", key, decided.day, detail, rows=ids)
         if decided.ratio is not None:
             note = self._rows[rows.sources[0]].row.note
             self._add(
@@ -221,6 +226,13 @@ class ShareWalk:
             self._tell("split_without_ratio", key, decided.day, "nobody says the ratio of this split", rows=ids)
         if rows.cash:
             self._cash_in_lieu[account, instrument, decided.day] = rows
+
+    def _is_not_in_market(self, instrument: Instrument, decided: Any) -> bool:
+        if decided.ratio in (None, _ONE):
+            return False
+        if decided.row.is_used(decided.day) and abs(ratio_of(decided.ratio) / decided.row.market[1] - 1) < _OTHER_RATIO:
+            return False
+        return instrument.place.has_provider and instrument in self._given.market.prices
 
     def _open(self, key: Key, quantity: Decimal) -> None:
         account, instrument = key

@@ -220,6 +220,26 @@ def test_a_split_nobody_else_knows_has_the_ratio_it_states_or_makes() -> None:
     assert (only(found, "opening").quantity, only(found, "split").ratio) == (10, D("1.05"))
 
 
+@pytest.mark.parametrize(
+    ("split", "is_told"),
+    [
+        (row(5, "split", 0, ratio=D(3)), True),
+        (row(9, "split", 0, ratio=D(3)), True),
+        (row(10, "split", 0, ratio=D(4)), False),
+        (row(25, "split", 0, ratio=D(4)), False),
+        (row(10, "split", "22.4"), False),
+        (row(5, "split", 0, ratio=D(3), security="o"), False),
+        (row(5, "split", 0, ratio=D(1)), False),
+    ],
+)
+def test_a_split_that_the_market_has_none_of_is_told(split: dict[str, Any], is_told: bool) -> None:
+    found = made(said(split, held={"a": 30, "o": 30}), market((FIRST + 10, 4.0)))
+    told = [one for one in found.findings if one.code == "split_not_in_market"]
+    assert [(one.day - FIRST, one.rows, one.instrument) for one in told] == [
+        (split["day"] - FIRST, ("r0",), A)
+    ] * is_told
+
+
 def test_the_fraction_of_a_reverse_split_is_paid_or_told() -> None:
     """105 become 10.5, of which the half was paid out: 95 went."""
     prices = market((FIRST + 10, 0.1))
