@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from pricecache.core.backward import Correction, Move, Task, Walked, walk
 from pricecache.core.broker import BrokerData
+from pricecache.core.broker_entries import Names
 from pricecache.core.broker_in_lieu import Delay
-from pricecache.core.broker_rows import Names
 from pricecache.core.currencies import digits, major, unit
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.ledger import ZERO, Transaction

@@ -10,11 +10,12 @@ from operator import attrgetter
 
 from pricecache.core.broker import BrokerData, BrokerTransaction
 from pricecache.core.broker_carried import carried
+from pricecache.core.broker_entries import Names
 from pricecache.core.broker_pairs import pairs_of
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_restated import in_units_of_their_day, restated_rows, told
 from pricecache.core.broker_row import BrokerRow, Key
-from pricecache.core.broker_rows import Names, Reader
+from pricecache.core.broker_rows import entries_of
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import EXACT, CostBasis, Transaction
@@ -193,18 +194,17 @@ class _Attempts:
         names = Names(asked.prefix)
         pairs = pairs_of(self.rows, self.prices, left_out)
         twins = frozenset(one for one in self.twins - left_out - kept if pairs.is_alone(one))
-        reader = Reader(self.data.securities, pairs, self.prices, names)
-        reader.read(self.rows, left_out)
+        entries = entries_of(self.rows, left_out, self.data.securities, pairs, self.prices, names)
         given = Given(
             self.data, asked.instruments, asked.accounts, asked.market, self.prices, names, asked.base, asked.cost_basis
         )
-        shares = ShareWalk(given, self.rows, pairs, twins).run(reader.rows, reader.sources)
+        shares = ShareWalk(given, self.rows, pairs, twins).run(entries.rows, entries.sources)
         twins -= shares.left_out
         borrowers = frozenset(account for (account, _), walked in shares.walks.items() if walked.is_short)
         money = MoneyWalk(self.data, self.given.accounts, names, twins=twins, borrowers=borrowers, delays=shares.delays)
         walked = money.run(shares.rows, shares.sources)
         moving = {source for row, source in zip(shares.rows, shares.sources, strict=True) if row.quantity is not None}
-        found = [*self.findings, *reader.findings, *shares.findings, *walked.findings]
+        found = [*self.findings, *entries.findings, *shares.findings, *walked.findings]
         gone = left_out | shares.left_out | walked.left_out
         return _Attempt(shares, walked.rows, found, set(gone), walked.left_out & moving)
 

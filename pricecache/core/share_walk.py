@@ -12,11 +12,11 @@ from typing import Any
 
 from pricecache.core.backward import Correction, Move, Task, Walked, walk
 from pricecache.core.broker import BrokerData
+from pricecache.core.broker_entries import Names
 from pricecache.core.broker_in_lieu import Delay, FractionsPaid
 from pricecache.core.broker_pairs import Pairs, SplitRows
 from pricecache.core.broker_prices import BrokerPrices, fitted
 from pricecache.core.broker_row import BrokerRow, Key
-from pricecache.core.broker_rows import Names
 from pricecache.core.broker_splits import beside_the_market
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.forward_lots import ForwardLots
