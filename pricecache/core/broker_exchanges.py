@@ -50,6 +50,11 @@ def exchanges(live: Sequence[Placed], prices: BrokerPrices) -> Iterator[Exchange
             yield found
 
 
+def paid_for(cash: BrokerRow) -> Exchanged:
+    """What shares were sold for that went without money, when the row `cash` pays for them."""
+    return Exchanged(fitted(_gross(cash)), cash.row.currency, *_charges([cash]))
+
+
 # which rows
 
 _Group = tuple[list[Placed], list[Placed]]

@@ -59,18 +59,24 @@ class FractionsPaid:
     def sale(self, key: Key, day: int, fraction: Decimal, name: str) -> Transaction | None:
         """`fraction` of a share that a split of `day` left, sold then for what a later row pays for it; None where none
         does."""
-        found = self._found(self._rows.get(key, ()), key, day, fraction)
-        if found is None:
+        one = self.take(key, day, fraction)
+        if one is None:
             return None
-        place, one = found
-        self.used.add(place)
-        self.delays.append(delay_of(one, day))
         fees, taxes = (fitted(max(amount, ZERO)) for amount in (one.row.fees, one.row.taxes))
         price = fitted((one.cash + fees + taxes) / fraction)
         return Transaction(
             day, "sell", key[1], fraction, price, None, fees, taxes, currency=one.row.currency, account=key[0],
             external_id=name, note="the fraction that a split left, paid later",
         )  # fmt: skip
+
+    def take(self, key: Key, day: int, fraction: Decimal) -> BrokerRow | None:
+        """The row that pays for `fraction` of a share, which went on `day`; it is used then."""
+        found = self._found(self._rows.get(key, ()), key, day, fraction)
+        if found is None:
+            return None
+        self.used.add(found[0])
+        self.delays.append(delay_of(found[1], day))
+        return found[1]
 
     def _found(self, rows: Sequence[Placed], key: Key, day: int, fraction: Decimal) -> Placed | None:
         price, currency, source = self._prices.on(key[1], day)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
-from pricecache.core.broker_exchanges import Exchanged, exchanges
+from pricecache.core.broker_exchanges import Exchanged, exchanges, paid_for
 from pricecache.core.broker_in_lieu import DAYS as IN_LIEU_DAYS
-from pricecache.core.broker_in_lieu import Delay, delay_of, is_called_so
+from pricecache.core.broker_in_lieu import Delay, FractionsPaid, delay_of, is_called_so
 from pricecache.core.broker_prices import BrokerPrices
 from pricecache.core.broker_row import BrokerRow, Key, Placed
 from pricecache.core.instruments import Instrument
@@ -22,6 +22,9 @@ APART_DAYS = 3
 _NEAR = Decimal("0.05")
 _NEAR_SHARE = Decimal("0.02")
 _SPLITS = frozenset({"split", "stock_distribution"})
+_BRINGS_FRACTIONS = frozenset({"merger", "spin_off"})
+_GOES = frozenset({"sell", "adjustment", "merger", "spin_off"})
+"""What a row without money may be by which a fraction goes."""
 
 
 class SplitRows(NamedTuple):
@@ -39,9 +42,9 @@ class SplitRows(NamedTuple):
 @dataclass(slots=True)
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
-    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, to what its shares
-    were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by another one.
-    `renamed`: both sides of what only got another id. `delays`: of cash that a merger paid later."""
+    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, or of a fraction, to
+    what its shares were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by
+    another one. `renamed`: both sides of what only got another id. `delays`: of cash that came later."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
@@ -63,6 +66,7 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
     _split_rows(live, found)
     _exchanges(live, found, prices)
+    _fractions(live, found, prices)
     _transfers(rows, live, found, prices)
     _reinvestments(live, found)
     return found
@@ -126,6 +130,36 @@ def _without_same(found: Pairs, account: str, day: int, members: Sequence[Placed
             else:
                 found.renamed.update(i for i, _ in rows)
     return [one for one in members if one[0] not in told]
+
+
+# fractions of shares that go in one row and are paid in another
+
+
+def _fractions(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
+    left = [(i, one) for i, one in live if _is_fraction(one) and i not in found.exchanged and i not in found.renamed]
+    if not left:
+        return
+    made: dict[Key, list[int]] = defaultdict(list)
+    for _, one in live:
+        is_left = one.row.action in _SPLITS or (one.row.action in _BRINGS_FRACTIONS and one.quantity > 0)
+        if one.instrument is not None and is_left:
+            made[one.account, one.instrument].append(one.row.day)
+    paying = FractionsPaid([one for one in live if one[0] not in found.taken], prices)
+    for i, one in left:
+        assert one.instrument is not None
+        key = one.account, one.instrument
+        since = one.row.day - IN_LIEU_DAYS
+        is_known = any(since <= day <= one.row.day for day in made[key])
+        if is_known or prices.is_split(one.instrument, since, one.row.day):
+            cash = paying.take(key, one.row.day, -one.quantity)
+            if cash is not None:
+                found.exchanged[i] = paid_for(cash)
+    found.taken |= paying.used
+    found.delays += paying.delays
+
+
+def _is_fraction(one: BrokerRow) -> bool:
+    return one.instrument is not None and -1 < one.quantity < 0 and not one.cash and one.row.action in _GOES
 
 
 # transfers between accounts of the ledger

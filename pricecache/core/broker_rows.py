@@ -12,7 +12,7 @@ from pricecache.core.broker_income import charge, dividend, interest, reinvestme
 from pricecache.core.broker_pairs import Pairs
 from pricecache.core.broker_prices import BrokerPrices
 from pricecache.core.broker_row import BrokerRow
-from pricecache.core.broker_trades import expiry, merger, trade
+from pricecache.core.broker_trades import exchanged, expiry, merger, trade
 
 WAYS: Mapping[str, Callable[[Entries], None]] = {
     "buy": trade,
@@ -65,6 +65,8 @@ def _enter(book: Entries, rows: Sequence[BrokerRow]) -> None:
     if book.source in book.pairs.moved:
         into, day = book.pairs.moved[book.source]
         moved(book, rows[into], day)
+    elif book.source in book.pairs.exchanged:
+        exchanged(book)
     elif book.one.instrument is None:
         of_money(book)
     else:

@@ -57,12 +57,14 @@ def priced(book: Entries, what: TransactionType, value: Decimal, fees: Decimal, 
 
 
 def merger(book: Entries) -> None:
-    """Sold or bought at what the exchange was worth; where that is not known, as the row says."""
+    """Of which nobody knows what it was worth: as the row says."""
     one = book.one
-    found = book.pairs.exchanged.get(book.source)
-    if found is None:
-        trade(book) if one.cash or not one.quantity else shares(book, book.noted("exchanged"))
-        return
+    trade(book) if one.cash or not one.quantity else shares(book, book.noted("exchanged"))
+
+
+def exchanged(book: Entries) -> None:
+    """Sold or bought at what other rows show it to be worth."""
+    one, found = book.one, book.pairs.exchanged[book.source]
     what: TransactionType = "buy" if one.quantity > 0 else "sell"
     price, rest = unit_price(found.value, abs(one.quantity), is_bought=what == "buy")
     if not found.value:

@@ -910,6 +910,23 @@ def test_cash_for_a_fraction_that_comes_after_its_split_is_the_sale_of_it(paid: 
     assert not history_flows(found, prices)[1:].any()
 
 
+@pytest.mark.parametrize("action", ["spin_off", "adjustment", "sell"])
+def test_a_fraction_that_goes_in_one_row_and_is_paid_in_another_is_one_sale(action: Any) -> None:
+    rows = (
+        row(5, "spin_off", "3.4", 0, "b"),
+        row(7, action, "-0.4", 0, "b"),
+        row(19, "return_of_capital", 0, "4.1", "b"),
+    )
+    between = Waypoint(FIRST + 8, "x", D(3), "b"), Waypoint(FIRST + 12, "x", D(3))
+    found = made(said(*rows, held={"b": 3, "a": 1}, money={"x": "7.1"}, waypoints=between))
+    sold = only(found, "sell")
+    assert (sold.day - FIRST, sold.quantity, sold.price) == (7, D("0.4"), D("10.25"))
+    assert (only(found, "dividend").amount, codes(found)) == (34, [])
+    assert not history_flows(found, market())[1:].any()
+    unrelated = made(said(*rows[1:], held={"b": 3}, money={"x": "7.1"}))
+    assert only(unrelated, "dividend").amount == D("4.1")
+
+
 @pytest.mark.parametrize(
     "paid",
     [
