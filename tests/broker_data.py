@@ -14,6 +14,7 @@ from pricecache.core.broker import (
     BrokerHolding,
     BrokerSecurity,
     BrokerTransaction,
+    Cancellation,
     OptionContract,
     Remark,
     Waypoint,
@@ -58,6 +59,11 @@ _LATE = st.just(()) | st.tuples(st.tuples(_DAY, _AMOUNT))
 _WAYPOINTS = st.builds(
     Waypoint, _DAY, _ACCOUNT, _AMOUNT, st.none() | _SECURITY, _CURRENCY, st.none() | _AMOUNT, _LATE
 )  # fmt: skip
+_CANCELLATIONS = st.builds(
+    Cancellation, st.sampled_from(["c0", "c1", "c2"]), _ACCOUNT, _DAY,
+    st.none() | st.sampled_from([f"row{number}" for number in range(12)]), st.none() | _SECURITY, _AMOUNT, _AMOUNT,
+    _CURRENCY, st.sampled_from([(), ("cash", "fee")]),
+)  # fmt: skip
 _REMARKS = st.builds(Remark, _TEXT, _TEXT, _TEXT)
 
 
@@ -81,6 +87,11 @@ def broker_data(draw: st.DrawFn, last: st.SearchStrategy[int] = _DAY) -> BrokerD
         money={key: amount for key, amount in money.items() if key[0] in named},
         transactions=tuple(rows),
         waypoints=tuple(one for one in points if one.day < day and one.account in named and one.security not in sweeps),
+        cancellations=tuple(
+            one
+            for one in draw(st.lists(_CANCELLATIONS, max_size=2, unique_by=lambda one: one.id))
+            if one.account in named and one.day <= day
+        ),
         remarks=tuple(draw(st.lists(_REMARKS, max_size=2))),
     )
 

@@ -165,7 +165,7 @@ def true_worlds(draw: Any) -> tuple[BrokerData, MarketData, dict[tuple[str, Inst
 
 
 operations = st.tuples(
-    st.sampled_from(["buy", "buy", "sell", "dividend", "reinvestment", "cash", "out", "move", "interest"]),
+    st.sampled_from(["buy", "buy", "sell", "dividend", "reinvestment", "cash", "out", "move", "interest", "merger"]),
     st.sampled_from("xy"),
     st.sampled_from(["a", "b", "p"]),
     st.integers(1, 12_000).map(lambda n: D(n) / 1000),
@@ -200,6 +200,12 @@ def _done(
     if kind == "reinvestment":
         held[key] += quantity
         return [row(0, "dividend", account, cash=value), row(1, "reinvestment", account, quantity, -value)]
+    if kind == "merger" and security != "b" and held[key] >= quantity:
+        held[key] -= quantity
+        held[account, "b"] += 2 * quantity
+        cash[account] += value
+        went, came = row(0, "merger", account, -quantity), row(1, "merger", account, 2 * quantity, on="b")
+        return [went, came, row(2, "return_of_capital", account, cash=value)]
     if kind == "out" and held[key] >= quantity:
         held[key] -= quantity
         return [row(0, "transfer", account, -quantity)]

@@ -27,14 +27,16 @@ from pricecache.core.broker import (
     BrokerData,
     BrokerSecurity,
     BrokerTransaction,
+    Cancellation,
     OptionContract,
     Remark,
     SecurityKind,
     Waypoint,
 )
+from pricecache.core.broker_cancelled import bounded
 from pricecache.core.currencies import major, unit
 
-_Dated = TypeVar("_Dated", BrokerTransaction, Waypoint)
+_Dated = TypeVar("_Dated", BrokerTransaction, Cancellation, Waypoint)
 _TOP = frozenset(
     {"source", "asOf", "transactionsFrom", "accounts", "securities", "holdings", "transactions", "balances"}
 )
@@ -84,7 +86,7 @@ class _Reading:
         self.securities = self.units.told(self.securities)
         holdings, money = holdings_and_money(parts, self.securities, self.units, self.faults, self.remarks)
         self.faults.raise_any()
-        kept = without_taken_back(rows, self.remarks)
+        kept, cancellations = without_taken_back(rows, self.remarks)
         day = min(latest, self.today)
         found = sorted((_by(one.row, day) for one in kept if one.row is not None), key=lambda row: (row.day, row.place))
         first = min((row.day for row in found), default=day)
@@ -99,6 +101,7 @@ class _Reading:
             money=self.money,
             transactions=tuple(found),
             waypoints=tuple(sorted((_by(one, day) for one in waypoints), key=lambda one: one.day)),
+            cancellations=bounded(_by(one, day) for one in cancellations),
             remarks=tuple(self.remarks),
         )
 

@@ -25,10 +25,12 @@ from pricecache.core.broker import (
     BrokerHolding,
     BrokerSecurity,
     BrokerTransaction,
+    Cancellation,
     OptionContract,
     Remark,
     SecurityKind,
 )
+from pricecache.core.broker_cancelled import bounded
 from pricecache.core.currencies import ISO, is_known, major, unit
 
 SCOPE = "plaid"
@@ -80,6 +82,7 @@ class _Reading:
         self.securities: dict[str, BrokerSecurity] = {}
         self.prices: dict[str, set[Decimal]] = defaultdict(set)
         self.sweeps: set[str] = set()
+        self.cancellations: list[Cancellation] = []
         self.units = OptionUnits()
 
     def read(
@@ -121,6 +124,7 @@ class _Reading:
             holdings=held_now,
             money=money,
             transactions=tuple(translated_rows),
+            cancellations=bounded(self.cancellations),
             remarks=tuple(self.remarks),
         )
 
@@ -318,7 +322,7 @@ class _Reading:
         self.securities = self.units.told(self.securities)
 
     def _translated(self, rows: list[PlaidRow]) -> list[BrokerTransaction]:
-        kept = without_cancelled(rows, self.remarks)
+        kept, self.cancellations = without_cancelled(rows, self.securities, self.units, self.remarks)
         kept.reverse()
         found: list[BrokerTransaction] = []
         while kept:  # each is given back as soon as it is read

@@ -60,6 +60,8 @@ _IN, _OUT = frozenset({"buy", "cover", "reinvestment"}), frozenset({"sell", "sho
 _TRADES = _IN | _OUT
 _WITHOUT_QUANTITY = frozenset({"dividend", "interest", "return_of_capital"})
 _PAID_IN_SHARES = frozenset({"cash", "fee", "tax"})
+PARTS = ("cash", "exchange", "fee", REINVESTED, "tax")
+"""What the ids end in of rows that are made of another one's, behind a stroke."""
 _WITHOUT_CASH = frozenset({"transfer", "split", "spin_off", "stock_distribution", "adjustment"})
 """Where shares move and no money does: the amount that Plaid states is what they are worth."""
 
@@ -127,6 +129,8 @@ def _action(row: PlaidRow, security: BrokerSecurity | None, remarks: list[Remark
 def _without_shares(action: BrokerAction, row: PlaidRow) -> BrokerAction:
     """What is left of an action when no shares move."""
     if action in ("transfer", "fee", "tax", "cash", "dividend", "interest", "return_of_capital", "adjustment"):
+        return action
+    if action == "merger" and row.amount < 0:
         return action
     if action in ("split", "stock_distribution", "spin_off", "merger", "expiry", "exercise"):
         return "return_of_capital" if row.amount < 0 else "fee"  # money for a fraction of a share
@@ -204,7 +208,8 @@ def _traded(
             cash = flowed
     if fees and not fee_is_within(quantity, price, cash, fees):
         cash -= fees
-    value = unit_price(quantity, price, abs(cash + fees))
+    worth = abs(cash + fees)
+    value = unit_price(quantity, price, None if action == "merger" and not worth else worth)
     return _row(row, security.id, action, quantity=quantity, price=value, cash=cash, fees=fees)
 
 

@@ -112,6 +112,25 @@ class BrokerTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A broker's word of `day` that a row never was: the one whose id is `cancels`; where that is None, one that says
+    the opposite of `quantity` and `cash`, or the same. `parts`: what the ids of rows that are made of one row of the
+    broker's end in. `is_found`: it was told of, and is gone. `path`: where in the input the word stood."""
+
+    id: str
+    account: str
+    day: int
+    cancels: str | None = None
+    security: str | None = None
+    quantity: Decimal = ZERO
+    cash: Decimal = ZERO
+    currency: str = "USD"
+    parts: tuple[str, ...] = ()
+    is_found: bool = False
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Waypoint:
     """What the broker said was held at the end of `day`, or near it: so much of `security`, or, where that is None, so
     much money in `currency`. `late`: what the rows up to `day` that became known only later move, each day's together,
@@ -142,7 +161,8 @@ class BrokerData:
 
     `first_day`: from when on `transactions` has every row. Holdings of money are in `money`, by account and currency,
     and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, by day. What is
-    held in an account that was `told_on` an earlier day is so of that day, in its units.
+    held in an account that was `told_on` an earlier day is so of that day, in its units. `cancellations`: of rows that
+    are not among `transactions`, and of such as somebody may yet tell of.
     """
 
     day: int
@@ -153,4 +173,5 @@ class BrokerData:
     money: Mapping[tuple[str, str], Decimal]
     transactions: tuple[BrokerTransaction, ...]
     waypoints: tuple[Waypoint, ...] = ()
+    cancellations: tuple[Cancellation, ...] = ()
     remarks: tuple[Remark, ...] = field(default=(), compare=False)

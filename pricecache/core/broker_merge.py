@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from operator import attrgetter
+from typing import TypeVar
 
 from pricecache.core.bars import day_of
-from pricecache.core.broker import ZERO, BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Remark, Waypoint
+from pricecache.core.broker import (
+    ZERO,
+    BrokerAccount,
+    BrokerData,
+    BrokerHolding,
+    BrokerTransaction,
+    Cancellation,
+    Remark,
+    Waypoint,
+)
+from pricecache.core.broker_cancelled import CANCELLED, NOTHING_CANCELLED, NOTHING_HERE, as_known, bounded, settled
 from pricecache.core.broker_sweeps import with_sweeps_as_money
 from pricecache.core.currencies import major, unit
 from pricecache.core.option_units import in_same_units
@@ -20,6 +31,7 @@ LATE_DAYS_KEPT = 30
 """Days of late rows that a waypoint tells apart; those of earlier ones are one."""
 NOT_TOLD = "account_not_told"
 
+_Dated = TypeVar("_Dated", bound=BrokerTransaction | Cancellation)
 _Key = tuple[str, str | None, str]
 _MOVES = attrgetter("account", "day", "security", "quantity", "cash", "currency")
 Late = Mapping[_Key, Mapping[int, Decimal]]
@@ -28,7 +40,7 @@ Late = Mapping[_Key, Mapping[int, Decimal]]
 def merged(before: BrokerData, after: BrokerData) -> BrokerData:
     """`after` with what `before` alone knows: rows of days before those that `after` has every row of, and what was
     held. Of an account that it says nothing of, everything stays as it was, `told_on` the day of `before`. Money that
-    there was and that is listed no more is 0.
+    there was and that is listed no more is 0. What either cancels is not there, whichever of them tells of it.
 
     Pure; of two it is the later `day` whose holdings stand, whichever is given first, and of the same day `after`.
     """
@@ -48,6 +60,9 @@ class _Joining:
         self.again = {name for name in both if _told(before, name) <= _told(after, name)}
         self.late_again = both - self.again
         self.of_before = before.accounts.keys() - self.again
+        words = self._words()
+        self.cancellations, self.gone = settled(words, [*before.transactions, *after.transactions])
+        self.found_before = {word.id for word in words if word.is_found}
 
     def joined(self) -> BrokerData:
         before, after = self.before, self.after
@@ -63,7 +78,8 @@ class _Joining:
             money=self._money(),
             transactions=self._rows(),
             waypoints=_kept(self._waypoints(), after.day),
-            remarks=(*(one for one in after.remarks if one.code != NOT_TOLD), *_not_told(accounts.values())),
+            cancellations=bounded(self.cancellations),
+            remarks=(*self._remarks(), *_not_told(accounts.values())),
         )
 
     def _carried(self, name: str) -> BrokerAccount:
@@ -85,25 +101,49 @@ class _Joining:
         return {**dict.fromkeys(spent, ZERO), **money}
 
     def _rows(self) -> tuple[BrokerTransaction, ...]:
-        old, new = self.before, self.after
-        last = [row for row in new.transactions if row.account not in self.of_before]
-        named = {row.id for row in last}
-        last_of_old = [row for row in old.transactions if row.account in self.of_before and row.id not in named]
-        named.update(row.id for row in last_of_old)
-        kept = [
-            *(row for row in old.transactions if row.account in self.again and row.day < new.first_day),
-            *(row for row in new.transactions if row.account in self.late_again and row.day < old.first_day),
-        ]
-        rows = [*(row for row in kept if row.id not in named), *last_of_old, *last]
+        rows = self._standing(self.before.transactions, self.after.transactions)
+        rows = [row for row in rows if row.id not in self.gone]
         rows.sort(key=attrgetter("day"))
         return tuple(row if row.place == place else replace(row, place=place) for place, row in enumerate(rows))
+
+    def _standing(self, of_old: Sequence[_Dated], of_new: Sequence[_Dated]) -> list[_Dated]:
+        """What stands: all of the last word of each account, and of the other what is of days before."""
+        old, new = self.before, self.after
+        last = [one for one in of_new if one.account not in self.of_before]
+        named = {one.id for one in last}
+        last_of_old = [one for one in of_old if one.account in self.of_before and one.id not in named]
+        named.update(one.id for one in last_of_old)
+        kept = [
+            *(one for one in of_old if one.account in self.again and one.day < new.first_day),
+            *(one for one in of_new if one.account in self.late_again and one.day < old.first_day),
+        ]
+        return [*(one for one in kept if one.id not in named), *last_of_old, *last]
+
+    def _words(self) -> list[Cancellation]:
+        """Of one day, both words count: neither says that there is no more than it says."""
+        old, new = self.before.cancellations, self.after.cancellations
+        if self.before.day == self.after.day:
+            standing = list({one.id: one for one in (*old, *new)}.values())
+        else:
+            standing = self._standing(old, new)
+        known = {one.id: one for one in (*new, *old) if one.is_found}
+        return [as_known(known.get(one.id), one) for one in standing]
+
+    def _remarks(self) -> Iterator[Remark]:
+        again = {one.id for one in self.after.cancellations if not one.is_found}
+        yield from (one for one in self.after.remarks if one.code not in (NOT_TOLD, NOTHING_CANCELLED))
+        for word in self.cancellations:
+            if not word.is_found:
+                yield Remark(NOTHING_CANCELLED, word.path, NOTHING_HERE)
+            elif word.id in again or word.id not in self.found_before:
+                yield Remark(CANCELLED, word.path, f"cancels row {word.cancels}, which was told of at another time")
 
     def _waypoints(self) -> Iterator[Waypoint]:
         """Those of the last word come last: they count where two are of one day."""
         for earlier, later, names in (
             (self.before, self.after, self.again), (self.after, self.before, self.late_again),
         ):  # fmt: skip
-            late = _late(earlier, later, names)
+            late = _late(earlier, later, names, self.gone)
             points = [one for one in earlier.waypoints if one.account in names]
             for one in (*points, *_held(earlier, later, names)):
                 yield _with_late(one, late.get(_key(one), {}))
@@ -144,18 +184,19 @@ def _held(data: BrokerData, later: BrokerData, names: set[str]) -> Iterator[Wayp
             yield Waypoint(days[account], account, amount, currency=currency)
 
 
-def _late(earlier: BrokerData, later: BrokerData, names: set[str]) -> Late:
-    """What the rows of `later` move otherwise than those of `earlier` did on days that both have every row of."""
+def _late(earlier: BrokerData, later: BrokerData, names: set[str], gone: set[str]) -> Late:
+    """What the rows of `later` move otherwise than those of `earlier` did on days that both have every row of, and what
+    those of `earlier` moved that are `gone`."""
     found: dict[_Key, dict[int, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     if not names:
         return found
     old = {row.id: row for row in earlier.transactions if row.account in names}
-    new = {row.id: row for row in later.transactions if row.account in names}
+    new = {row.id: row for row in later.transactions if row.account in names and row.id not in gone}
     for name, row in new.items():
         if row.day >= earlier.first_day and not _is_same(row, old.get(name)):
             _move(found, row, 1)
     for name, row in old.items():
-        if (row.day >= later.first_day or name in new) and not _is_same(row, new.get(name)):
+        if (row.day >= later.first_day or name in new or name in gone) and not _is_same(row, new.get(name)):
             _move(found, row, -1)
     return found
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
-from pricecache.core.broker import BrokerTransaction
+from pricecache.core.broker_exchanges import Exchanged, exchanges, paid_for
+from pricecache.core.broker_in_lieu import DAYS as IN_LIEU_DAYS
+from pricecache.core.broker_in_lieu import Delay, FractionsPaid, delay_of, is_called_so
 from pricecache.core.broker_prices import BrokerPrices
+from pricecache.core.broker_row import BrokerRow, Key, Placed
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
 
@@ -19,18 +22,9 @@ APART_DAYS = 3
 _NEAR = Decimal("0.05")
 _NEAR_SHARE = Decimal("0.02")
 _SPLITS = frozenset({"split", "stock_distribution"})
-
-Key = tuple[str, Instrument]
-
-
-class BrokerRow(NamedTuple):
-    """A row as it concerns the ledger. `account`: the ledger's. `instrument`: None for money."""
-
-    row: BrokerTransaction
-    account: str
-    instrument: Instrument | None
-    quantity: Decimal
-    cash: Decimal
+_BRINGS_FRACTIONS = frozenset({"merger", "spin_off"})
+_GOES = frozenset({"sell", "adjustment", "merger", "spin_off"})
+"""What a row without money may be by which a fraction goes."""
 
 
 class SplitRows(NamedTuple):
@@ -48,16 +42,17 @@ class SplitRows(NamedTuple):
 @dataclass(slots=True)
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
-    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of an exchange, to its worth and the
-    currency of that. `splits`: by account and instrument. `taken`: rows that are told by another one. `renamed`: both
-    sides of what only got another id."""
+    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, or of a fraction, to
+    what its shares were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by
+    another one. `renamed`: both sides of what only got another id. `delays`: of cash that came later."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
-    exchanged: dict[int, tuple[Decimal, str]] = field(default_factory=dict)
+    exchanged: dict[int, Exchanged] = field(default_factory=dict)
     splits: dict[Key, list[SplitRows]] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     renamed: set[int] = field(default_factory=set)
+    delays: list[Delay] = field(default_factory=list)
 
     def is_alone(self, source: int) -> bool:
         """Whether the row at `source` may be left out without another one losing its meaning."""
@@ -71,25 +66,17 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
     _split_rows(live, found)
     _exchanges(live, found, prices)
+    _fractions(live, found, prices)
     _transfers(rows, live, found, prices)
     _reinvestments(live, found)
     return found
 
 
-def worth_of(one: BrokerRow, prices: BrokerPrices) -> tuple[Decimal, str]:
-    """What the shares of a row that names no money are worth, and the currency of that."""
-    assert one.instrument is not None
-    if one.row.price:
-        return one.row.price * abs(one.quantity), one.row.currency
-    price = prices.on(one.instrument, one.row.day)
-    return price.price * abs(one.quantity), price.currency
-
-
 # splits: several rows of a day, or another id for the same instrument
 
 
-def _split_rows(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
-    grouped: dict[tuple[str, Instrument, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
+def _split_rows(live: Sequence[Placed], found: Pairs) -> None:
+    grouped: dict[tuple[str, Instrument, int], list[Placed]] = defaultdict(list)
     for i, one in live:
         if one.instrument is not None and one.row.action in _SPLITS:
             grouped[one.account, one.instrument, one.row.day].append((i, one))
@@ -97,7 +84,7 @@ def _split_rows(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
         _group(found, (account, instrument), day, members)
 
 
-def _group(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
+def _group(found: Pairs, key: Key, day: int, members: Sequence[Placed]) -> None:
     ratios = [one.row.ratio for _, one in members if one.row.ratio]
     sources = tuple(i for i, _ in members)
     quantity = sum((one.quantity for _, one in members), ZERO)
@@ -110,51 +97,75 @@ def _group(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, Broker
 # exchanges
 
 
-def _exchanges(live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices) -> None:
-    grouped: dict[tuple[str, int], list[tuple[int, BrokerRow]]] = defaultdict(list)
-    for i, one in live:
-        if one.row.action == "merger" and one.instrument is not None and one.quantity and not one.cash:
+def _exchanges(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
+    grouped: dict[tuple[str, int], list[Placed]] = defaultdict(list)
+    days = {(one.account, one.row.day) for _, one in live if one.row.action == "merger"}
+    for i, one in live if days else ():
+        if (one.account, one.row.day) in days and i not in found.taken:
             grouped[one.account, one.row.day].append((i, one))
+    later = [one for one in live if is_called_so(one[1])] if days else []
     for (account, day), members in grouped.items():
-        for out, into in _two_by_two(members):
-            old, new = out[1].instrument, into[1].instrument
-            assert old is not None
-            assert new is not None
-            if old == new:
-                _same(found, (account, old), day, [out, into])
+        rest = _without_same(found, account, day, members)
+        since = [one for one in later if one[1].account == account and day < one[1].row.day <= day + IN_LIEU_DAYS]
+        for exchange in exchanges([*rest, *(one for one in since if one[0] not in found.taken)], prices):
+            found.exchanged.update(exchange.by_row)
+            found.taken.update(exchange.paid)
+            found.delays += [delay_of(one, day) for i, one in since if i in exchange.paid]
+
+
+def _without_same(found: Pairs, account: str, day: int, members: Sequence[Placed]) -> list[Placed]:
+    """What is exchanged for itself is a split, or has another id only."""
+    same: dict[Instrument, list[Placed]] = defaultdict(list)
+    for i, one in members:
+        if one.row.action == "merger" and one.instrument is not None and one.quantity:
+            same[one.instrument].append((i, one))
+    told: set[int] = set()
+    for instrument, rows in same.items():
+        signs = {one.quantity > 0 for _, one in rows}
+        quantity, cash = sum(one.quantity for _, one in rows), sum(one.cash for _, one in rows)
+        if len(signs) == 2 and (quantity or not cash):
+            told.update(i for i, _ in rows)
+            if quantity:
+                _group(found, (account, instrument), day, rows)
             else:
-                _exchanged(found, out, into, prices)
+                found.renamed.update(i for i, _ in rows)
+    return [one for one in members if one[0] not in told]
 
 
-def _two_by_two(
-    members: Sequence[tuple[int, BrokerRow]],
-) -> Iterator[tuple[tuple[int, BrokerRow], tuple[int, BrokerRow]]]:
-    out = [one for one in members if one[1].quantity < 0]
-    into = [one for one in members if one[1].quantity > 0]
-    return zip(out, into, strict=False)
+# fractions of shares that go in one row and are paid in another
 
 
-def _same(found: Pairs, key: Key, day: int, members: Sequence[tuple[int, BrokerRow]]) -> None:
-    if sum(one.quantity for _, one in members):
-        _group(found, key, day, members)
-    else:
-        found.renamed.update(i for i, _ in members)
+def _fractions(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
+    left = [(i, one) for i, one in live if _is_fraction(one) and i not in found.exchanged and i not in found.renamed]
+    if not left:
+        return
+    made: dict[Key, list[int]] = defaultdict(list)
+    for _, one in live:
+        is_left = one.row.action in _SPLITS or (one.row.action in _BRINGS_FRACTIONS and one.quantity > 0)
+        if one.instrument is not None and is_left:
+            made[one.account, one.instrument].append(one.row.day)
+    paying = FractionsPaid([one for one in live if one[0] not in found.taken], prices)
+    for i, one in left:
+        assert one.instrument is not None
+        key = one.account, one.instrument
+        since = one.row.day - IN_LIEU_DAYS
+        is_known = any(since <= day <= one.row.day for day in made[key])
+        if is_known or prices.is_split(one.instrument, since, one.row.day):
+            cash = paying.take(key, one.row.day, -one.quantity)
+            if cash is not None:
+                found.exchanged[i] = paid_for(cash)
+    found.taken |= paying.used
+    found.delays += paying.delays
 
 
-def _exchanged(found: Pairs, out: tuple[int, BrokerRow], into: tuple[int, BrokerRow], prices: BrokerPrices) -> None:
-    worth = worth_of(into[1], prices)
-    if not worth[0]:
-        worth = worth_of(out[1], prices)
-    if worth[0]:
-        found.exchanged[out[0]] = found.exchanged[into[0]] = worth
+def _is_fraction(one: BrokerRow) -> bool:
+    return one.instrument is not None and -1 < one.quantity < 0 and not one.cash and one.row.action in _GOES
 
 
 # transfers between accounts of the ledger
 
 
-def _transfers(
-    rows: Sequence[BrokerRow], live: Sequence[tuple[int, BrokerRow]], found: Pairs, prices: BrokerPrices
-) -> None:
+def _transfers(rows: Sequence[BrokerRow], live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
     sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
@@ -224,7 +235,7 @@ def _size(one: BrokerRow) -> Decimal:
     return one.quantity if one.instrument is not None else one.cash
 
 
-def _days_of(live: Sequence[tuple[int, BrokerRow]]) -> dict[Key, list[int]]:
+def _days_of(live: Sequence[Placed]) -> dict[Key, list[int]]:
     days: dict[Key, list[int]] = defaultdict(list)
     for _, one in live:
         if one.instrument is not None:
@@ -257,11 +268,11 @@ class _Pot:
         self.source, self.day, self.currency, self.left = source, one.row.day, one.row.currency, one.cash
 
 
-def _reinvestments(live: Sequence[tuple[int, BrokerRow]], found: Pairs) -> None:
+def _reinvestments(live: Sequence[Placed], found: Pairs) -> None:
     pots: dict[Key, list[_Pot]] = defaultdict(list)
     bought = []
     for i, one in live:
-        if one.instrument is None:
+        if one.instrument is None or i in found.taken:
             continue
         if one.row.action == "reinvestment" and one.quantity > 0:
             bought.append((i, one))

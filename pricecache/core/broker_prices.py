@@ -22,10 +22,13 @@ class Worth(NamedTuple):
 
 
 class BrokerPrices:
-    """Prices of a broker's instruments by day, in the units of the day. For one thread."""
+    """Prices of a broker's instruments by day, in the units of the day. `base`: of the market's rates. For one
+    thread."""
 
-    def __init__(self, data: BrokerData, instruments: Mapping[str, Instrument], market: MarketData) -> None:
-        self._data, self._instruments, self._market = data, instruments, market
+    def __init__(
+        self, data: BrokerData, instruments: Mapping[str, Instrument], market: MarketData, base: str = "USD"
+    ) -> None:
+        self._data, self._instruments, self._market, self._base = data, instruments, market, base
         self._said: dict[Instrument, list[tuple[int, Decimal, str]]] | None = None
         self._known: dict[tuple[Instrument, int], Worth] = {}
 
@@ -36,6 +39,20 @@ class BrokerPrices:
         if found is None:
             found = self._known[instrument, day] = self._close(instrument, day) or self._broker(instrument, day)
         return found
+
+    def tell(self, instrument: Instrument, day: int, price: Decimal, currency: str) -> None:
+        """A price that follows from what the broker says; where there is a close it counts for nothing."""
+        said = self._prices_said().setdefault(instrument, [])
+        if price > 0 and (day, price, currency) not in said:
+            said.append((day, price, currency))
+            self._known = {key: worth for key, worth in self._known.items() if key[0] != instrument}
+
+    def converted(self, amount: Decimal, currency: str, into: str, day: int) -> Decimal:
+        """0 where nobody knows the rate."""
+        if currency == into or not amount:
+            return amount
+        rates = [self._market.rate(one, self._base, day) for one in (currency, into)]
+        return ZERO if any(one.is_nan() or not one for one in rates) else fitted(amount * rates[0] / rates[1])
 
     def is_split(self, instrument: Instrument, after: int, until: int) -> bool:
         """Whether the units of its quantities change after day `after` and up to day `until`."""

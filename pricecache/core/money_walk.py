@@ -9,7 +9,8 @@ from decimal import Decimal
 
 from pricecache.core.backward import Correction, Move, Task, Walked, walk
 from pricecache.core.broker import BrokerData
-from pricecache.core.broker_rows import Names
+from pricecache.core.broker_entries import Names
+from pricecache.core.broker_in_lieu import Delay
 from pricecache.core.currencies import digits, major, unit
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.ledger import ZERO, Transaction
@@ -58,7 +59,8 @@ class MoneyWalked:
 
 class MoneyWalk:
     """Walks every purse of `data`. `accounts`: broker's id to the ledger's. `twins`: places of rows that are said twice
-    and may be left out. `borrowers`: accounts that may owe money. For one thread."""
+    and may be left out. `borrowers`: accounts that may owe money. `delays`: what earlier balances do not have yet. For
+    one thread."""
 
     def __init__(
         self,
@@ -68,9 +70,10 @@ class MoneyWalk:
         *,
         twins: frozenset[int] = frozenset(),
         borrowers: frozenset[str] = frozenset(),
+        delays: Sequence[Delay] = (),
     ) -> None:
         self._data, self._accounts, self._names = data, accounts, names
-        self._twins, self._borrowers = twins, borrowers
+        self._twins, self._borrowers, self._delays = twins, borrowers, delays
         self._found = MoneyWalked()
         self._today: dict[Purse, Decimal] = defaultdict(lambda: ZERO)
         for (account, currency), amount in data.money.items():
@@ -113,6 +116,10 @@ class MoneyWalk:
             if one.security is None and (self._accounts[one.account], major(one.currency)) == purse:
                 found[one.day] += one.quantity * unit(one.currency)
                 late[one.day] += one.late
+        for delay in self._delays:
+            if (delay.account, major(delay.currency)) == purse:
+                for day in found:
+                    found[day] += delay.amount * unit(delay.currency) if delay.since <= day < delay.until else 0
         return sorted(found.items()), late
 
     def _put_down(self, purse: Purse, walked: Walked, smallest: Decimal) -> None:

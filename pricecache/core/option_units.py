@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from pricecache.core.broker import BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction, Waypoint
+from pricecache.core.broker import BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction, Cancellation, Waypoint
 
 
 def in_same_units(one: BrokerData, other: BrokerData) -> tuple[BrokerData, BrokerData]:
@@ -32,6 +32,7 @@ def _as_in(data: BrokerData, known: Mapping[str, BrokerSecurity]) -> BrokerData:
         holdings=tuple(_holding(one, in_one.get(one.security, 1)) for one in data.holdings),
         transactions=tuple(_row(one, in_one.get(one.security, 1)) for one in data.transactions),
         waypoints=tuple(_waypoint(one, in_one.get(one.security, 1)) for one in data.waypoints),
+        cancellations=tuple(_cancellation(one, in_one.get(one.security, 1)) for one in data.cancellations),
     )
 
 
@@ -56,6 +57,10 @@ def _waypoint(one: Waypoint, in_one: int) -> Waypoint:
         return one
     late = tuple((day, quantity * in_one) for day, quantity in one.late)
     return replace(one, quantity=one.quantity * in_one, late=late)
+
+
+def _cancellation(one: Cancellation, in_one: int) -> Cancellation:
+    return one if in_one == 1 else replace(one, quantity=one.quantity * in_one)
 
 
 def _each(price: Decimal | None, in_one: int) -> Decimal | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from operator import attrgetter
 
 from pricecache.core.broker import BrokerData, BrokerTransaction
 from pricecache.core.broker_carried import carried
-from pricecache.core.broker_pairs import BrokerRow, Key, pairs_of
+from pricecache.core.broker_entries import Names
+from pricecache.core.broker_pairs import pairs_of
 from pricecache.core.broker_prices import BrokerPrices, fitted
-from pricecache.core.broker_rows import Names, Reader
+from pricecache.core.broker_restated import in_units_of_their_day, restated_rows, told
+from pricecache.core.broker_row import BrokerRow, Key
+from pricecache.core.broker_rows import entries_of
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import EXACT, Rules, Transaction
@@ -73,11 +76,35 @@ def reconstruct(
     `/`, and are the same in every run. `rules`: of the portfolio. Pure.
     """
     with localcontext(EXACT):
-        return _Runs(data, instruments, accounts, market, prefix, rules).run()
+        given = _Given(instruments, accounts, market, prefix, rules)
+        return _in_units_of_their_day(carried(data, instruments, market), given).best()
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    instruments: Mapping[str, Instrument]
+    accounts: Mapping[str, str]
+    market: MarketData
+    prefix: str
+    rules: Rules
+
+
+def _in_units_of_their_day(data: BrokerData, given: _Given) -> _Attempts:
+    """Rows that look as if they were told in later shares are put back, unless their walk is the worse for it: a price
+    may fit by accident."""
+    found = restated_rows(data, given.instruments, given.accounts, given.market)
+    if found:
+        as_told = _Attempts(data, given).first().contradictions
+        put_back = _Attempts(in_units_of_their_day(data, found), given).first().contradictions
+        found = [one for one in found if put_back[one.key] <= as_told[one.key]]
+    return _Attempts(in_units_of_their_day(data, found), given, told(data, found))
 
 
 @dataclass(slots=True)
-class _Run:
+class _Attempt:
+    """What one walk found with some rows left out: `left_out`, those that it left out itself among them;
+    `moved_by_money`: of these the rows with shares that only the money shows to be there twice."""
+
     shares: SharesWalked
     money_rows: list[Transaction]
     findings: list[Finding]
@@ -85,58 +112,59 @@ class _Run:
     moved_by_money: set[int]
 
     @property
-    def contradictions(self) -> int:
-        return sum(one.code in _CONTRADICTIONS and one.instrument is not None for one in self.findings)
+    def contradictions(self) -> Counter[Key]:
+        """How many there are of the shares of each position."""
+        return Counter(
+            (one.account, one.instrument)
+            for one in self.findings
+            if one.code in _CONTRADICTIONS and one.instrument is not None
+        )
 
 
-class _Runs:
-    def __init__(
-        self,
-        data: BrokerData,
-        instruments: Mapping[str, Instrument],
-        accounts: Mapping[str, str],
-        market: MarketData,
-        prefix: str,
-        rules: Rules,
-    ) -> None:
-        self.data, self.instruments, self.accounts = carried(data, instruments, market), instruments, accounts
-        self.market, self.prefix, self.rules = market, prefix, rules
-        self.prices = BrokerPrices(self.data, instruments, market)
-        self.outside: list[Finding] = []
+class _Attempts:
+    """Walks the same rows again and again, each time without other ones of those that are said twice."""
+
+    def __init__(self, data: BrokerData, given: _Given, findings: Iterable[Finding] = ()) -> None:
+        self.data, self.given = data, given
+        self.prices = BrokerPrices(data, given.instruments, given.market, given.rules.currency)
+        self.findings = list(findings)
         self.rows = self._rows()
         self.twins = self._twins()
 
-    def run(self) -> Reconstruction:
+    def first(self) -> _Attempt:
+        return self._attempt(frozenset(), frozenset())
+
+    def best(self) -> Reconstruction:
         """A row with shares that only the money shows to be there twice is left out for a trial: it is kept when the
         shares contradict then."""
         left_out: frozenset[int] = frozenset()
         kept: frozenset[int] = frozenset()
-        run = self._run(left_out, kept)
-        for attempt in range(_MOST_ATTEMPTS):
-            if not run.moved_by_money:
+        found = self.first()
+        for number in range(_MOST_ATTEMPTS):
+            if not found.moved_by_money:
                 break
-            tried = frozenset(run.moved_by_money if attempt == 0 else {min(run.moved_by_money)})
-            other = self._run(left_out | tried, kept)
-            if other.contradictions <= run.contradictions:
-                left_out, run = left_out | tried, other
+            tried = frozenset(found.moved_by_money if number == 0 else {min(found.moved_by_money)})
+            other = self._attempt(left_out | tried, kept)
+            if other.contradictions.total() <= found.contradictions.total():
+                left_out, found = left_out | tried, other
             elif len(tried) == 1:
                 kept |= tried
-                run = self._run(left_out, kept)
-        if run.moved_by_money:
-            run = self._run(left_out, self.twins)
-        return self._told(run)
+                found = self._attempt(left_out, kept)
+        if found.moved_by_money:
+            found = self._attempt(left_out, self.twins)
+        return self._told(found)
 
     # what is given
 
     def _rows(self) -> list[BrokerRow]:
         found = []
         for row in sorted(self.data.transactions, key=attrgetter("day", "place")):
-            instrument = self.instruments.get(row.security) if row.security is not None else None
-            one = BrokerRow(row, self.accounts[row.account], instrument, fitted(row.quantity), fitted(row.cash))
+            instrument = self.given.instruments.get(row.security) if row.security is not None else None
+            one = BrokerRow(row, self.given.accounts[row.account], instrument, fitted(row.quantity), fitted(row.cash))
             if self.data.first_day <= row.day <= self.data.day:
                 found.append(one)
             else:
-                self.outside.append(self._outside(one))
+                self.findings.append(self._outside(one))
         return found
 
     def _outside(self, one: BrokerRow) -> Finding:
@@ -157,40 +185,43 @@ class _Runs:
             seen[said] = source
         return frozenset(twins)
 
-    # one run
+    # one attempt
 
-    def _run(self, left_out: frozenset[int], kept: frozenset[int]) -> _Run:
-        names = Names(self.prefix)
+    def _attempt(self, left_out: frozenset[int], kept: frozenset[int]) -> _Attempt:
+        """`kept`: of the rows said twice those that are not left out whatever the balances say."""
+        asked = self.given
+        names = Names(asked.prefix)
         pairs = pairs_of(self.rows, self.prices, left_out)
         twins = frozenset(one for one in self.twins - left_out - kept if pairs.is_alone(one))
-        reader = Reader(self.data.securities, pairs, self.prices, names)
-        reader.read(self.rows, left_out)
-        given = Given(self.data, self.instruments, self.accounts, self.market, self.prices, names, self.rules)
-        shares = shares_of(given, self.rows, pairs, twins, reader.rows, reader.sources)
+        entries = entries_of(self.rows, left_out, self.data.securities, pairs, self.prices, names)
+        given = Given(self.data, asked.instruments, asked.accounts, asked.market, self.prices, names, asked.rules)
+        shares = shares_of(given, self.rows, pairs, twins, entries.rows, entries.sources)
         twins -= shares.left_out
         borrowers = frozenset(account for (account, _), walked in shares.walks.items() if walked.is_short)
-        money = MoneyWalk(self.data, self.accounts, names, twins=twins, borrowers=borrowers)
+        money = MoneyWalk(self.data, self.given.accounts, names, twins=twins, borrowers=borrowers, delays=shares.delays)
         walked = money.run(shares.rows, shares.sources)
         moving = {source for row, source in zip(shares.rows, shares.sources, strict=True) if row.quantity is not None}
-        found = [*self.outside, *reader.findings, *shares.findings, *walked.findings]
+        found = [*self.findings, *entries.findings, *shares.findings, *walked.findings]
         gone = left_out | shares.left_out | walked.left_out
-        return _Run(shares, walked.rows, found, set(gone), walked.left_out & moving)
+        return _Attempt(shares, walked.rows, found, set(gone), walked.left_out & moving)
 
     # the outcome
 
-    def _told(self, run: _Run) -> Reconstruction:
+    def _told(self, found: _Attempt) -> Reconstruction:
         rows = [
-            row for row, source in zip(run.shares.rows, run.shares.sources, strict=True) if source not in run.left_out
+            row
+            for row, source in zip(found.shares.rows, found.shares.sources, strict=True)
+            if source not in found.left_out
         ]
-        rows = sorted([*rows, *run.money_rows], key=attrgetter("order"))
+        rows = sorted([*rows, *found.money_rows], key=attrgetter("order"))
         named = {row.external_id for row in rows}
-        findings = [one for one in run.findings if one.external_id is None or one.external_id in named]
-        findings += [self._twin(source) for source in sorted(run.left_out)]
+        findings = [one for one in found.findings if one.external_id is None or one.external_id in named]
+        findings += [self._twin(source) for source in sorted(found.left_out)]
         return Reconstruction(
             tuple(rows),
             tuple(sorted(findings, key=attrgetter("day"))),
-            tuple(self._positions(run)),
-            any(walked.is_short for walked in run.shares.walks.values()),
+            tuple(self._positions(found)),
+            any(walked.is_short for walked in found.shares.walks.values()),
         )
 
     def _twin(self, source: int) -> Finding:
@@ -202,19 +233,19 @@ class _Runs:
             row.currency, (row.id,),
         )  # fmt: skip
 
-    def _positions(self, run: _Run) -> list[WalkedPosition]:
+    def _positions(self, found: _Attempt) -> list[WalkedPosition]:
         ids: dict[Key, set[str]] = defaultdict(set)
         days: dict[Key, list[int]] = defaultdict(list)
         for one in self.data.holdings:
-            ids[self.accounts[one.account], self.instruments[one.security]].add(one.security)
+            ids[self.given.accounts[one.account], self.given.instruments[one.security]].add(one.security)
         for source, row in enumerate(self.rows):
-            if row.instrument is not None and source not in run.left_out:
+            if row.instrument is not None and source not in found.left_out:
                 ids[row.account, row.instrument].add(row.row.security or "")
                 days[row.account, row.instrument].append(row.row.day)
-        return [self._position(key, run, ids[key], days[key]) for key in run.shares.walks]
+        return [self._position(key, found, ids[key], days[key]) for key in found.shares.walks]
 
-    def _position(self, key: Key, run: _Run, ids: set[str], days: Sequence[int]) -> WalkedPosition:
-        walked, cost = run.shares.walks[key], run.shares.costs.get(key)
+    def _position(self, key: Key, found: _Attempt, ids: set[str], days: Sequence[int]) -> WalkedPosition:
+        walked, cost = found.shares.walks[key], found.shares.costs.get(key)
         opened = [self.data.first_day - 1] if walked.opening else []
         return WalkedPosition(
             *key,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pricecache.core.backward import Correction, Walked
 from pricecache.core.broker import BrokerData
-from pricecache.core.broker_pairs import BrokerRow, Key, SplitRows
+from pricecache.core.broker_entries import Names
+from pricecache.core.broker_in_lieu import Delay, FractionsPaid
+from pricecache.core.broker_pairs import SplitRows
 from pricecache.core.broker_prices import BrokerPrices
-from pricecache.core.broker_rows import Names
+from pricecache.core.broker_row import BrokerRow, Key
 from pricecache.core.findings import REASONS, Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Rules, Transaction
@@ -42,12 +44,14 @@ class SharesWalked:
     """`rows` with `sources`: all of the ledger so far, the place of the broker's row that each is of, or -1. `said`:
     the broker's rows; `walks` of all accounts and instruments; `left_out`: places of rows that were there twice.
     `openings`: by instrument, the account of each by its external id; `opened`: their places in `rows`; `costs`: what
-    they cost. `cash_in_lieu`: by account, instrument and day, splits that paid. For one thread."""
+    they cost. `cash_in_lieu`: by account, instrument and day, splits that paid; `fractions`: rows that pay for what a
+    split left; `delays`: of money that is paid later than it counts. For one thread."""
 
     given: Given
     said: Sequence[BrokerRow]
     walks: Mapping[Key, Walked]
     left_out: frozenset[int]
+    fractions: FractionsPaid
     rows: list[Transaction] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -55,10 +59,17 @@ class SharesWalked:
     openings: dict[Instrument, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     opened: list[int] = field(default_factory=list)
     cash_in_lieu: dict[tuple[str, Instrument, int], SplitRows] = field(default_factory=dict)
+    delays: list[Delay] = field(default_factory=list)
 
     def add(self, row: Transaction, source: int = -1) -> None:
         self.rows.append(row)
         self.sources.append(source)
+
+    def drop(self, sources: Collection[int]) -> None:
+        """Take away the rows that are of these of the broker's."""
+        if sources:
+            kept = [pair for pair in zip(self.rows, self.sources, strict=True) if pair[1] not in sources]
+            self.rows, self.sources = [row for row, _ in kept], [source for _, source in kept]
 
     def tell(self, code: str, key: Key, day: int, detail: str, **facts: Any) -> None:
         self.findings.append(Finding(code, day, key[0], detail, key[1], **facts))

@@ -9,7 +9,8 @@ from decimal import Decimal
 from operator import attrgetter
 
 from pricecache.core.backward import Walked
-from pricecache.core.broker_pairs import Key, SplitRows
+from pricecache.core.broker_pairs import SplitRows
+from pricecache.core.broker_row import Key
 from pricecache.core.cost_differences import told_of
 from pricecache.core.forward_lots import ForwardLots
 from pricecache.core.forward_pass import ForwardPass, PassFacts

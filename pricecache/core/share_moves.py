@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from pricecache.core.broker_pairs import Key
 from pricecache.core.broker_prices import fitted
+from pricecache.core.broker_row import Key
 from pricecache.core.findings import REASONS
 from pricecache.core.ledger import ZERO, Transaction
 from pricecache.core.share_draft import SharesWalked

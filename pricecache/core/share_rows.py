@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 
 from pricecache.core.backward import Correction
-from pricecache.core.broker_pairs import Key
+from pricecache.core.broker_row import Key
 from pricecache.core.broker_splits import Decided
+from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.lots import ratio_of
 from pricecache.core.share_draft import SharesWalked
+
+_ONE = Decimal(1)
+_OTHER_RATIO = Fraction(1, 100)
+"""Fractions that were paid out make less of a difference between a broker's ratio and the market's."""
 
 
 def put_down(found: SharesWalked) -> None:
@@ -30,6 +37,9 @@ def _split(found: SharesWalked, key: Key, decided: Decided) -> None:
     if decided.code == "split_differs":
         detail = "the shares that came with a split are not what its ratio makes"
         found.tell("split_differs", key, decided.day, detail, quantity=rows.quantity, rows=ids)
+    if _is_not_in_market(found, instrument, decided):
+        detail = "the market's data has no such split: its prices before it may be in other units"
+        found.tell("split_not_in_market", key, decided.day, detail, rows=ids)
     if decided.ratio is not None:
         note = found.said[rows.sources[0]].row.note
         found.add(
@@ -42,6 +52,19 @@ def _split(found: SharesWalked, key: Key, decided: Decided) -> None:
         found.tell("split_without_ratio", key, decided.day, "nobody says the ratio of this split", rows=ids)
     if rows.cash:
         found.cash_in_lieu[account, instrument, decided.day] = rows
+
+
+def _is_not_in_market(found: SharesWalked, instrument: Instrument, decided: Decided) -> bool:
+    if decided.ratio in (None, _ONE):
+        return False
+    market = decided.row.market
+    if market is not None and decided.row.is_used(decided.day) and _is_near(ratio_of(decided.ratio), market[1]):
+        return False
+    return instrument.place.has_provider and instrument in found.given.market.prices
+
+
+def _is_near(one: Fraction, other: Fraction) -> bool:
+    return abs(one / other - 1) < _OTHER_RATIO
 
 
 def _open(found: SharesWalked, key: Key, quantity: Decimal) -> None:

@@ -9,8 +9,9 @@ from fractions import Fraction
 from operator import attrgetter
 
 from pricecache.core.backward import Move, Task, Walked, walk
-from pricecache.core.broker_pairs import BrokerRow, Key, Pairs
+from pricecache.core.broker_pairs import Pairs
 from pricecache.core.broker_prices import fitted
+from pricecache.core.broker_row import BrokerRow, Key
 from pricecache.core.broker_splits import beside_the_market
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction

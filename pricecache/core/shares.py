@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pricecache.core.broker_pairs import BrokerRow, Pairs
+from pricecache.core.broker_in_lieu import FractionsPaid
+from pricecache.core.broker_pairs import Pairs
+from pricecache.core.broker_row import BrokerRow
 from pricecache.core.ledger import Transaction
 from pricecache.core.share_draft import Given, SharesWalked
 from pricecache.core.share_forward import ShareForward
@@ -25,12 +27,14 @@ def shares_of(
     out; `rows`: what they are in a ledger, with the place of each in `sources`."""
     walks = ShareWalk(given, said, pairs, twins).run(rows, sources)
     left_out = frozenset(source for walked in walks.values() for source in walked.left_out)
-    found = SharesWalked(given, said, walks, left_out, list(rows), list(sources))
-    if left_out:
-        kept = [(row, source) for row, source in zip(rows, sources, strict=True) if source not in left_out]
-        found.rows, found.sources = [row for row, _ in kept], [source for _, source in kept]
+    alone = [(i, one) for i, one in enumerate(said) if i not in pairs.taken and i not in twins]
+    fractions = FractionsPaid(alone, given.prices)
+    found = SharesWalked(given, said, walks, left_out, fractions, list(rows), list(sources))
+    found.drop(left_out)
     put_down(found)
     move_apart(found)
     go_short(found)
     ShareForward(found).run()
+    found.drop(found.fractions.used)  # what they paid is the money of a sale, and no income
+    found.delays = [*pairs.delays, *found.fractions.delays]
     return found

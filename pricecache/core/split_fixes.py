@@ -7,9 +7,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pricecache.core.backward import Correction
-from pricecache.core.broker_pairs import Key, SplitRows
+from pricecache.core.broker_entries import Names
+from pricecache.core.broker_pairs import SplitRows
 from pricecache.core.broker_prices import fitted
-from pricecache.core.broker_rows import Names
+from pricecache.core.broker_row import Key
 from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
@@ -27,6 +28,7 @@ class SplitFixes:
         self._found, self._instrument, self._names = found, instrument, names
         self._findings: list[Finding] = []
         self._paid: set[tuple[str, Instrument, int]] = set()
+        self._fractions = found.fractions.branch()
 
     def trial(self) -> SplitFixes:
         """The same for a pass of which nothing is kept."""
@@ -36,17 +38,22 @@ class SplitFixes:
         self._found.findings += self._findings
         for one in self._paid:
             del self._found.cash_in_lieu[one]
+        self._found.fractions = self._fractions
 
     def __call__(self, account: str, day: int, missing: Decimal, held: Decimal) -> Sequence[Transaction]:
         key, code = (account, self._instrument), "fractional_shares" if abs(missing) < _ONE else "balance_differs"
-        split = (*key, day)
+        split, is_short = (*key, day), self._found.walks[account, self._instrument].end_of(day) < 0
         paid = self._found.cash_in_lieu.get(split) if split not in self._paid else None
         if missing <= -_LEAST_PAID and paid is not None and paid.cash > 0:
             self._paid.add(split)
             return [self._sold(key, day, -missing, paid)]
+        if code == "fractional_shares" and missing <= -_LEAST_PAID and not is_short:
+            name = self._names.name("f", account, self._instrument, day)
+            if (sold := self._fractions.sale(key, day, -missing, name)) is not None:
+                return [sold]
         row, finding = self._found.correction(key, Correction(day, missing, code), self._names)
         self._findings.append(finding)
-        if missing > 0 or self._found.walks[key].end_of(day) >= 0:
+        if missing > 0 or not is_short:
             return [row]
         return [replace(row, type="sell", quantity=-missing, price=ZERO)]
 

@@ -20,6 +20,7 @@ from pricecache.core.broker import (
     BrokerHolding,
     BrokerSecurity,
     BrokerTransaction,
+    Cancellation,
     OptionContract,
     Remark,
     Waypoint,
@@ -34,9 +35,10 @@ _DECIMALS: Mapping[type, frozenset[str]] = {
     BrokerHolding: frozenset({"quantity", "price", "cost_basis"}),
     BrokerTransaction: frozenset({"quantity", "price", "cash", "fees", "taxes", "ratio"}),
     Waypoint: frozenset({"quantity", "price"}),
+    Cancellation: frozenset({"quantity", "cash"}),
 }
 _KINDS: tuple[type, ...] = (
-    BrokerAccount, BrokerSecurity, BrokerHolding, BrokerTransaction, Waypoint, Remark,
+    BrokerAccount, BrokerSecurity, BrokerHolding, BrokerTransaction, Waypoint, Remark, Cancellation,
 )  # fmt: skip
 _Row = TypeVar("_Row")
 
@@ -51,7 +53,7 @@ def pack(data: BrokerData) -> list[bytes]:
     }
     parts: tuple[Iterable[Any], ...] = (
         data.accounts.values(), data.securities.values(), data.holdings, data.transactions, data.waypoints,
-        data.remarks,
+        data.remarks, data.cancellations,
     )  # fmt: skip
     pieces = [_piece(head)]
     for number, (kind, rows) in enumerate(zip(_KINDS, parts, strict=True)):
@@ -69,7 +71,7 @@ def unpack(pieces: Iterable[bytes]) -> BrokerData:
         found: dict[int, list[Any]] = {number: [] for number in range(len(_KINDS))}
         for number, columns in rest:
             found[number].extend(_rows(_KINDS[number], columns))
-        accounts, securities, holdings, transactions, waypoints, remarks = found.values()
+        accounts, securities, holdings, transactions, waypoints, remarks, cancellations = found.values()
         return BrokerData(
             day=head["day"],
             first_day=head["firstDay"],
@@ -79,6 +81,7 @@ def unpack(pieces: Iterable[bytes]) -> BrokerData:
             money={(account, currency): Decimal(amount) for account, currency, amount in head["money"]},
             transactions=tuple(transactions),
             waypoints=tuple(waypoints),
+            cancellations=tuple(cancellations),
             remarks=tuple(remarks),
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, zlib.error) as exc:
@@ -128,6 +131,8 @@ def _rows(kind: type, columns: Mapping[str, list[Any]]) -> Iterator[Any]:
             values = [None if value is None else Decimal(value) for value in values]
         elif name == "option":
             values = [None if value is None else _option_in(*value) for value in values]
+        elif name == "parts":
+            values = [tuple(value) for value in values]
         elif name == "late":
             values = [tuple((day, Decimal(quantity)) for day, quantity in value) for value in values]
         read.append(values)

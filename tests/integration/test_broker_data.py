@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from pricecache.brokers.plaid_payload import read_plaid
-from pricecache.core.broker import BrokerData
+from pricecache.core.broker import BrokerData, Cancellation
 from pricecache.errors import Corrupt, VersionMismatch
 from pricecache.garbage import young_only
 from pricecache.stores.broker_data import BrokerDataStore
@@ -35,6 +35,12 @@ def test_what_is_packed_comes_back_to_the_digit(data: BrokerData) -> None:
     assert found == data
     assert found.remarks == data.remarks
     assert [str(row.cash) for row in found.transactions] == [str(row.cash) for row in data.transactions]
+
+
+def test_what_was_stored_before_there_were_cancellations_is_read(small: BrokerData) -> None:
+    *before, words = pack(replace(small, cancellations=(Cancellation("c", "a", 5, "t", parts=("fee",)),)))
+    assert unpack(before) == small
+    assert unpack([*before, words]).cancellations[0].parts == ("fee",)
 
 
 def test_a_bit_that_flips_is_noticed(small: BrokerData) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,12 @@ from pricecache.core.broker import (
     BrokerHolding,
     BrokerSecurity,
     BrokerTransaction,
+    Cancellation,
     OptionContract,
+    Remark,
     Waypoint,
 )
+from pricecache.core.broker_cancelled import MOST
 from pricecache.core.broker_merge import DAYS_KEPT, merged
 from pricecache.core.option_units import in_same_units
 from tests.broker_data import LAST, broker_data
@@ -173,11 +178,18 @@ def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData)
     assert carried == of_before
     ids = [row.id for row in joined.transactions]
     assert len(ids) == len(set(ids))
-    assert {replace(row, place=0) for row in after.transactions} <= {
+    gone = cancelled_in(joined)
+    assert {replace(row, place=0) for row in after.transactions if row.id not in gone} <= {
         replace(row, place=0) for row in joined.transactions
     }
-    assert {row.id for row in before.transactions if row.day < after.first_day} <= set(ids)
+    assert {row.id for row in before.transactions if row.day < after.first_day} - gone <= set(ids)
+    assert gone.isdisjoint(ids)
     assert [one.day for one in joined.waypoints] == sorted(one.day for one in joined.waypoints)
+
+
+def cancelled_in(data: BrokerData) -> set[str]:
+    words = [one for one in data.cancellations if one.cancels is not None]
+    return {f"{one.cancels}{end}" for one in words for end in ("", *(f"/{part}" for part in one.parts))}
 
 
 @given(broker_data(st.just(LAST)))
@@ -185,4 +197,92 @@ def test_joining_keeps_all_of_the_later_word(one: BrokerData, other: BrokerData)
 def test_the_same_word_again_changes_nothing(data: BrokerData) -> None:
     once = merged(data, data)
     assert merged(once, data) == once
-    assert {row.id for row in once.transactions} == {row.id for row in data.transactions}
+    assert {row.id for row in once.transactions} == {row.id for row in data.transactions} - cancelled_in(once)
+
+
+# what is taken back
+
+
+def word(day: int, cancels: str | None = None, **more: Any) -> Cancellation:
+    return Cancellation("c", "a", day, cancels, path="transactions[0]", **more)
+
+
+LOOKS = [{"cancels": "old"}, {"quantity": D(-1), "cash": D(10)}, {"quantity": D(1), "cash": D(-10)}]
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_a_row_of_before_that_is_cancelled_is_gone_whichever_was_told_of_first(looks: dict[str, Any]) -> None:
+    looks = {"security": "s", **looks}
+    rows = said(100, 10, replace(row("older", 15), quantity=D(2)), row("old", 20))
+    cancel = replace(said(110, 108), cancellations=(word(109, **looks),), remarks=(nothing(),))
+    joined = merged(rows, cancel)
+    assert [one.id for one in joined.transactions] == ["older"]
+    assert [(one.code, one.path) for one in joined.remarks] == [("cancelled_row", "transactions[0]")]
+    assert merged(cancel, rows) == joined
+    for again in (merged(joined, rows), merged(joined, cancel), merged(merged(joined, said(120, 119)), rows)):
+        assert [one.id for one in again.transactions] == ["older"]
+        assert "nothing_cancelled" not in [one.code for one in again.remarks]
+
+
+def nothing() -> Remark:
+    return Remark("nothing_cancelled", "transactions[0]", "")
+
+
+def test_of_one_day_either_order_takes_the_row_back() -> None:
+    rows, cancel = said(100, 10, row("old", 20)), replace(said(100, 100), cancellations=(word(100, "old"),))
+    assert merged(rows, cancel).transactions == merged(cancel, rows).transactions == ()
+
+
+def test_balances_before_a_cancellation_may_have_had_the_row_or_not() -> None:
+    rows, cancel = said(100, 10, row("old", 20)), replace(said(110, 108), cancellations=(word(109, "old"),))
+    joined = merged(rows, cancel)
+    shares, money = (one.late for one in joined.waypoints if one.day == 100)
+    assert (shares, money) == (((20, D(-1)),), ((20, D(10)),))
+
+
+def test_a_cancellation_takes_back_one_row_and_no_second_one_later() -> None:
+    rows = said(100, 10, row("1", 20), row("2", 30), row("3", 60))
+    alike = replace(said(110, 108), cancellations=(word(50, security="s", quantity=D(-1), cash=D(10)),))
+    joined = merged(rows, alike)
+    assert [one.id for one in joined.transactions] == ["1", "3"]
+    again = merged(joined, replace(said(120, 50), cancellations=alike.cancellations))
+    assert [one.id for one in again.transactions] == ["1"]  # of the days from 50 on it says that there is nothing
+    assert [one.cancels for one in again.cancellations] == ["2"]
+
+
+def test_a_row_of_a_broker_goes_with_all_that_was_made_of_it() -> None:
+    paid = replace(row("old/cash", 20), security=None, action="cash", quantity=D(0), cash=D(10))
+    own = word(109, "old", parts=("cash", "fee"))
+    joined = merged(said(100, 10, row("old", 20), paid), replace(said(110, 108), cancellations=(own,)))
+    assert joined.transactions == ()
+    alike = word(109, security="s", quantity=D(-1), cash=D(10), parts=("cash", "fee"))
+    joined = merged(said(100, 10, row("old", 20), paid), replace(said(110, 108), cancellations=(alike,)))
+    assert joined.transactions == ()
+
+
+def test_cash_beside_a_fee_and_shares_without_cash_are_found_too() -> None:
+    cases = {
+        (D(-1), D(10)): replace(row("old", 20), cash=D(-12), fees=D(2)),
+        (D(-1), D(30)): replace(row("old", 20), action="transfer", cash=D(0)),
+        (D(7), D(10)): replace(row("old", 20), action="dividend", quantity=D(0)),
+    }
+    for (quantity, cash), one in cases.items():
+        cancel = word(109, security="s", quantity=quantity, cash=cash)
+        joined = merged(said(100, 10, one), replace(said(110, 108), cancellations=(cancel,)))
+        assert joined.transactions == ()
+
+
+def test_a_cancellation_that_never_finds_its_row_is_told_every_time_and_many_are_bounded() -> None:
+    cancel = replace(said(110, 108), cancellations=(word(109, "never"),))
+    joined = merged(merged(said(100, 10, row("1", 20)), cancel), said(120, 119))
+    assert [one.id for one in joined.transactions] == ["1"]
+    assert [one.code for one in joined.remarks] == ["nothing_cancelled"]
+    many = tuple(replace(word(day, "x"), id=f"c{day}") for day in range(10, 110))
+    more = tuple(replace(word(day, "x"), id=f"d{day}") for day in range(110, 110 + MOST))
+    joined = merged(replace(said(109, 10), cancellations=many), replace(said(2000, 110), cancellations=more))
+    assert (len(joined.cancellations), joined.cancellations[0].id) == (MOST, "d110")
+
+
+def test_a_later_word_of_the_same_days_that_has_the_row_again_and_no_cancellation_counts() -> None:
+    joined = merged(said(100, 10, row("old", 20)), replace(said(110, 108), cancellations=(word(109, "old"),)))
+    assert [one.id for one in merged(joined, said(120, 10, row("old", 20))).transactions] == ["old"]

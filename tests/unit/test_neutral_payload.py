@@ -16,6 +16,7 @@ from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.neutral_rows import KINDS
 from pricecache.core.bars import day_number
 from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
+from pricecache.core.broker_merge import merged
 from pricecache.errors import Invalid
 from tests.unit.test_plaid_payload import NAUGHTY
 
@@ -148,6 +149,17 @@ def test_what_takes_a_row_back_takes_its_place_or_leaves_none() -> None:
     assert cancelled.transactions == ()
     assert [remark.code for remark in cancelled.remarks] == ["cancelled_row"]
     assert refused(payload(row(type="cancel"))) == [("transactions[0].cancels", "missing")]
+
+
+@pytest.mark.parametrize("later", [{**BUY, "quantity": 9}, {"type": "cancel"}])
+def test_what_takes_a_row_of_an_earlier_payload_back_is_applied_to_it(later: dict[str, Any]) -> None:
+    earlier = read(row("1", **BUY, date="2026-09-01"), asOf="2026-10-20")
+    after = read(row("2", **later, cancels="1", date="2026-11-02"))
+    assert [remark.code for remark in after.remarks] == ["nothing_cancelled"]
+    joined = merged(earlier, after)
+    assert [found.id for found in joined.transactions] == ([] if later["type"] == "cancel" else ["2"])
+    assert [remark.code for remark in joined.remarks] == ["cancelled_row"]
+    assert merged(after, earlier) == joined
 
 
 def test_a_row_that_is_there_twice_counts_once_and_with_another_meaning_is_refused() -> None:

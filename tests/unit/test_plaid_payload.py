@@ -18,6 +18,7 @@ from pricecache.brokers.fields import MOST_TOLD
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
 from pricecache.core.broker import BrokerData, BrokerTransaction
+from pricecache.core.broker_merge import merged
 from pricecache.errors import Invalid
 
 TODAY = 20777
@@ -353,6 +354,43 @@ def test_a_cancelled_row_goes_with_the_row_that_cancels_it() -> None:
         assert codes(data) == ["cancelled_row"]
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"fees": 5},
+        {"type": "sell", "subtype": "sell", "quantity": -10, "amount": -995, "fees": 5},
+        {"type": "sell", "subtype": "sell", "quantity": 10, "amount": -1000},
+        {"type": "cash", "subtype": "dividend", "quantity": 0, "amount": -12, "price": 0},
+        {"type": "cash", "subtype": "dividend", "quantity": 3, "amount": -12, "price": 0},
+        {"type": "transfer", "subtype": "transfer", "amount": 1000},
+        {"type": "transfer", "subtype": "split", "amount": 0, "price": 0},
+        {"type": "buy", "subtype": "contribution"},
+        {"type": "cash", "subtype": "deposit", "security_id": None, "quantity": 0, "amount": -50, "price": 0},
+        {"type": "cash", "subtype": "interest", "security_id": "sweep", "quantity": 0, "amount": -2, "price": 0},
+        {"type": "buy", "subtype": "interest reinvestment", "security_id": "sweep", "amount": 2, "quantity": 2},
+        {"security_id": "call", "quantity": 2, "price": 3, "amount": 600},
+    ],
+)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_row_of_an_earlier_answer_is_cancelled_by_a_later_one(facts: dict[str, Any], sign: int) -> None:
+    told = row(**facts)
+    amounts = {name: sign * told[name] for name in ("quantity", "amount")}
+    cancel = {**told, "investment_transaction_id": "c", "type": "cancel", "subtype": None, "date": "2026-11-02"}
+    named = {**cancel, "quantity": 0, "amount": 0, "cancel_transaction_id": "t"}
+    earlier, later = payload(told, row("other", quantity=11)), payload(row("now", date="2026-11-03"))
+    before = read_plaid(earlier, [earlier], today=TODAY - 10)
+    assert len(before.transactions) >= 2
+    for one in ({**cancel, **amounts}, named):
+        page = {**later, "investment_transactions": [*later["investment_transactions"], one]}
+        after = read_plaid(page, [page], today=TODAY)
+        assert codes(after) == ["nothing_cancelled"]
+        joined = merged(before, after)
+        assert [one.id for one in joined.transactions] == ["other", "now"]
+        assert "cancelled_row" in codes(joined)
+        assert merged(after, before) == joined
+
+
 def test_of_two_equal_rows_one_is_cancelled() -> None:
     cancel = row("c", type="cancel", subtype=None, quantity=-10, amount=-1000)
     assert [one.id for one in read(row("1"), row("2"), cancel).transactions] == ["1"]
@@ -361,6 +399,12 @@ def test_of_two_equal_rows_one_is_cancelled() -> None:
 def test_a_cancel_of_nothing_here_is_told() -> None:
     data = read(row(), row("c", type="cancel", subtype=None, cancel_transaction_id="gone"))
     assert ([one.id for one in data.transactions], codes(data)) == (["t"], ["nothing_cancelled"])
+
+
+def test_a_merger_without_an_amount_is_worth_what_its_price_makes() -> None:
+    (came,) = read(row(type="transfer", subtype="merger", quantity=4, amount=0, price=25)).transactions
+    assert (came.action, came.quantity, came.cash, came.price) == ("merger", D(4), D(0), D(25))
+    assert not read(row(type="transfer", subtype="merger", quantity=4, amount=0, price=0)).transactions[0].price
 
 
 def test_a_pending_row_does_not_count_yet() -> None:

@@ -356,6 +356,26 @@ def test_a_split_nobody_else_knows_has_the_ratio_it_states_or_makes() -> None:
     assert (only(found, "opening").quantity, only(found, "split").ratio) == (10, D("1.05"))
 
 
+@pytest.mark.parametrize(
+    ("split", "is_told"),
+    [
+        (row(5, "split", 0, ratio=D(3)), True),
+        (row(9, "split", 0, ratio=D(3)), True),
+        (row(10, "split", 0, ratio=D(4)), False),
+        (row(25, "split", 0, ratio=D(4)), False),
+        (row(10, "split", "22.4"), False),
+        (row(5, "split", 0, ratio=D(3), security="o"), False),
+        (row(5, "split", 0, ratio=D(1)), False),
+    ],
+)
+def test_a_split_that_the_market_has_none_of_is_told(split: dict[str, Any], is_told: bool) -> None:
+    found = made(said(split, held={"a": 30, "o": 30}), market((FIRST + 10, 4.0)))
+    told = [one for one in found.findings if one.code == "split_not_in_market"]
+    assert [(one.day - FIRST, one.rows, one.instrument) for one in told] == [
+        (split["day"] - FIRST, ("r0",), A)
+    ] * is_told
+
+
 def test_the_fraction_of_a_reverse_split_is_paid_or_told() -> None:
     """105 become 10.5, of which the half was paid out: 95 went."""
     prices = market((FIRST + 10, 0.1))
@@ -855,3 +875,210 @@ def test_quantities_finer_than_a_ledger_takes_are_rounded_and_add_up() -> None:
     held = D("0.370370367037")
     found = made(said(*rows, held={"a": held}, money={"x": 0}))
     assert all(abs(one.quantity or 0) < D("1E-9") for one in found.findings)
+
+
+# mergers for cash and shares
+
+
+CASH_OF_A_MERGER = {
+    "in the row that went": (row(5, "merger", -10, 20), row(5, "merger", 4, 0, "b")),
+    "in the row that came": (row(5, "merger", -10), row(5, "merger", 4, 20, "b")),
+    "in a row of the old": (row(5, "merger", -10), row(5, "merger", 4, 0, "b"), row(5, "return_of_capital", 0, 20)),
+    "in a row of the new": (row(5, "merger", 0, 20, "b"), row(5, "merger", 4, 0, "b"), row(5, "merger", -10)),
+    "in a row of nothing": (
+        row(5, "return_of_capital", 0, 20, None), row(5, "merger", -10), row(5, "merger", 4, 0, "b"),
+    ),
+    "in rows for each lot": (
+        row(5, "merger", -4, 8), row(5, "merger", -6, 12), row(5, "merger", 1, 0, "b"), row(5, "merger", 3, 0, "b"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", CASH_OF_A_MERGER.values(), ids=CASH_OF_A_MERGER)
+def test_a_merger_for_cash_and_shares_sells_the_old_for_both(rows: tuple[Any, ...]) -> None:
+    found = made(said(*rows, held={"b": 4}, money={"x": 27}))
+    sold = [t for t in found.transactions if t.type == "sell"]
+    bought = [t for t in found.transactions if t.type == "buy"]
+    assert sum((t.quantity or 0) * (t.price or 0) for t in sold) == 60
+    assert {t.price for t in sold} == {6}
+    assert sum((t.quantity or 0) * (t.price or 0) for t in bought) == 40
+    assert {t.type for t in found.transactions} == {"opening", "sell", "buy"}
+    assert not codes(found)
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_what_one_security_became_is_bought_at_the_worth_of_each() -> None:
+    rows = row(5, "merger", -10, 5, taxes=D(1)), row(5, "merger", 4, 0, "b"), row(5, "merger", 2, 0, "p")
+    found = made(said(*rows, held={"b": 4, "p": 2}, money={"x": 5}))
+    bought = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type == "buy"}
+    assert bought == {B: 40, P: D("6.25")}  # 500 pence
+    sold = only(found, "sell")
+    assert ((sold.quantity or 0) * (sold.price or 0), sold.taxes, sold.currency) == (D("52.25"), 1, "USD")
+    assert not history_flows(found, market())[1:].any()
+
+
+def test_what_several_became_one_is_sold_by_what_each_was_worth() -> None:
+    rows = row(5, "merger", -10), row(5, "merger", -10, 0, "p"), row(5, "merger", 4, 0, "b", price=D(30))
+    found = made(said(*rows, held={"b": 4}))
+    sold = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type == "sell"}
+    assert sum(sold.values()) == pytest.approx(120)
+    assert sold[A] / sold[P] == pytest.approx(D(100) / D("31.25"))
+
+
+def test_two_mergers_of_a_day_are_two() -> None:
+    rows = (
+        row(5, "merger", -10), row(5, "merger", -2, 0, "p"), row(5, "merger", 4, 0, "b"), row(5, "merger", 1, 0, "o"),
+        row(5, "merger", 0, 3, "o"),
+    )  # fmt: skip
+    found = made(said(*rows, held={"b": 4, "o": 1}, money={"x": 3}))
+    worth = {t.instrument: (t.quantity or 0) * (t.price or 0) for t in found.transactions if t.type in ("buy", "sell")}
+    assert worth == {A: 40, B: 40, P: D("6.25"), O: D("3.25")}
+
+
+def test_without_a_price_the_old_one_is_worth_what_was_given_for_it() -> None:
+    rows = row(5, "merger", -10, 20, "o"), row(5, "merger", 4, 0, "b")
+    found = made(said(*rows, held={"b": 4}, money={"x": 20}))
+    opening = next(t for t in found.transactions if t.type == "opening" and t.instrument == O)
+    assert (opening.price, only(found, "sell").price, codes(found)) == (6, 6, [])
+
+
+def test_without_a_price_the_new_one_is_worth_what_is_left_of_the_old() -> None:
+    rows = row(5, "merger", -10, 20), row(5, "merger", 4, 0, "o")
+    found = made(said(*rows, held={"o": 4}, money={"x": 20}))
+    assert (only(found, "buy").price, only(found, "sell").price) == (20, 10)
+
+
+def test_where_nobody_knows_a_price_the_cash_is_what_is_known() -> None:
+    rows = row(5, "merger", -10, 20, "o"), row(5, "merger", 4, 0, "b")
+    bare = MarketData({}, market().rates)
+    found = made(said(*rows, held={"b": 4}, money={"x": 20}), bare)
+    assert (only(found, "buy").price, only(found, "sell").price) == (0, 2)
+    assert "no_price" in codes(found)
+
+
+def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split() -> None:
+    rows = row(5, "merger", -15), row(5, "merger", 7, 5)
+    found = made(said(*rows, held={"a": 7}, money={"x": 5}), market((FIRST + 5, 0.5)))
+    assert [one.type for one in found.transactions if one.day == FIRST + 5] == ["split", "sell"]
+
+
+# rows in the shares of after a split
+
+
+RESTATED = market((FIRST + 10, 4.0), (FIRST + 20, 0.5), price=40.0)
+"""A costs 40, then 10, then 20: of the first shares there are twice as many today."""
+
+
+def test_rows_told_in_later_shares_count_in_those_of_their_day() -> None:
+    rows = (
+        row(2, "buy", 20, -400, price=D(20)), row(3, "transfer", -4, id="bare"),
+        row(12, "buy", 5, -100, price=D("19.5")), row(25, "sell", -1, 20, price=D(20)),
+    )  # fmt: skip
+    found = made(said(*rows, held={"a": 30}, money={"x": 20}), RESTATED)
+    assert brief(found)[2:] == [
+        (2, "buy", "AAA", 10), (3, "transfer_out", "AAA", 2), (10 + 2, "buy", "AAA", 10), (25, "sell", "AAA", 1),
+    ]  # fmt: skip
+    assert [t.price for t in found.transactions if t.type == "buy"] == [40, 10]
+    assert only(found, "sell").price == 20
+    told = {one.day - FIRST: one.rows for one in found.findings}
+    assert codes(found) == ["rows_restated", "rows_restated"]
+    assert told == {10: ("r0", "bare"), 20: ("r0", "bare", "r2")}
+
+
+def test_rows_in_shares_of_between_two_splits_are_put_back_through_the_first() -> None:
+    found = made(said(row(2, "buy", 40, -400, price=D(10)), held={"a": 30}), RESTATED)
+    assert (only(found, "buy").quantity, only(found, "opening").quantity) == (10, 5)
+    assert [one.day - FIRST for one in found.findings if one.code == "rows_restated"] == [10]
+
+
+@pytest.mark.parametrize(("price", "quantity"), [(D(40), 10), (D("43.9"), 10), (D(26), 10), (None, 10), (D("19.9"), 5)])
+def test_only_a_price_of_its_day_in_later_shares_tells(price: D | None, quantity: int) -> None:
+    found = made(said(row(2, "transfer", 10, price=price), held={"a": 30}), RESTATED)
+    assert only(found, "transfer_in").quantity == quantity
+
+
+def test_rows_of_another_account_tell_nothing() -> None:
+    rows = row(2, "buy", 20, -400, price=D(20)), row(2, "transfer", 4, account="y")
+    found = made(said(*rows, held={"a": 30, ("y", "a"): 8}, money={"x": 0}), RESTATED)
+    assert only(found, "transfer_in").quantity == 4
+
+
+def test_a_row_is_not_put_back_when_only_the_walk_with_it_as_told_adds_up() -> None:
+    none = Waypoint(FIRST - 1, "x", D(0), "a")
+    bought = row(8, "buy", 20, -400, price=D(20))
+    found = made(said(bought, held={"a": 40}, money={"x": 0}, waypoints=(none,)), RESTATED)
+    assert (only(found, "buy").quantity, codes(found)) == (20, [])
+    found = made(said(bought, held={"a": 20}, money={"x": 0}, waypoints=(none,)), RESTATED)
+    assert (only(found, "buy").quantity, codes(found)) == (10, ["rows_restated"] * 2)
+
+
+def test_prices_of_restated_rows_are_those_of_their_day_elsewhere_too() -> None:
+    bare = MarketData({A: RESTATED.prices[A]}, RESTATED.rates)
+    rows = row(2, "buy", 20, -400, price=D(20)), row(3, "reinvestment", 2, 0)
+    found = made(said(*rows, held={"a": 22}), bare)
+    assert [t.quantity for t in found.transactions if t.type == "buy"] == [10, 1]
+
+
+# cash for a fraction, later
+
+
+@pytest.mark.parametrize(
+    "paid",
+    [
+        row(17, "return_of_capital", 0, "4.6"),
+        row(10, "return_of_capital", 0, "4.5"),
+        row(30, "dividend", 0, "5.5", note="CASH IN LIEU OF FRACTIONAL SHARES"),
+        row(17, "merger", 0, "4.2", taxes=D("0.8")),
+    ],
+)
+def test_cash_for_a_fraction_that_comes_after_its_split_is_the_sale_of_it(paid: dict[str, Any]) -> None:
+    """105 become 10.5; balances in between have neither the half share nor the money."""
+    prices = market((FIRST + 10, 0.1), price=1.0)
+    between = Waypoint(FIRST + 11, "x", D(10), "a"), Waypoint(FIRST + 11, "x", D(3))
+    between = () if paid["day"] == FIRST + 10 else between
+    data = said(row(10, "split", -95), paid, held={"a": 10}, money={"x": 3 + paid["cash"]}, waypoints=between)
+    found = made(data, prices)
+    assert {t.type for t in found.transactions} == {"opening", "split", "sell"}
+    sold = only(found, "sell")
+    assert (sold.day - FIRST, sold.quantity) == (10, D("0.5"))
+    assert (sold.quantity or 0) * (sold.price or 0) - sold.taxes == paid["cash"]
+    assert not found.findings
+    assert not history_flows(found, prices)[1:].any()
+
+
+@pytest.mark.parametrize("action", ["spin_off", "adjustment", "sell"])
+def test_a_fraction_that_goes_in_one_row_and_is_paid_in_another_is_one_sale(action: Any) -> None:
+    rows = (
+        row(5, "spin_off", "3.4", 0, "b"),
+        row(7, action, "-0.4", 0, "b"),
+        row(19, "return_of_capital", 0, "4.1", "b"),
+    )
+    between = Waypoint(FIRST + 8, "x", D(3), "b"), Waypoint(FIRST + 12, "x", D(3))
+    found = made(said(*rows, held={"b": 3, "a": 1}, money={"x": "7.1"}, waypoints=between))
+    sold = only(found, "sell")
+    assert (sold.day - FIRST, sold.quantity, sold.price) == (7, D("0.4"), D("10.25"))
+    assert (only(found, "dividend").amount, codes(found)) == (34, [])
+    assert not history_flows(found, market())[1:].any()
+    unrelated = made(said(*rows[1:], held={"b": 3}, money={"x": "7.1"}))
+    assert only(unrelated, "dividend").amount == D("4.1")
+
+
+@pytest.mark.parametrize(
+    "paid",
+    [
+        row(17, "return_of_capital", 0, 9), row(17, "dividend", 0, 5), row(9, "return_of_capital", 0, 5),
+        row(17, "return_of_capital", 0, 5, account="y"), row(17, "return_of_capital", 0, 5, "b"),
+    ],
+)  # fmt: skip
+def test_other_cash_after_a_split_is_income_and_the_fraction_is_told(paid: dict[str, Any]) -> None:
+    data = said(row(10, "split", -95), paid, held={"a": 10}, money={"x": 20, "y": 20})
+    found = made(data, market((FIRST + 10, 0.1), price=1.0))
+    assert (only(found, "dividend").amount, codes(found)) == (paid["cash"], ["fractional_shares"])
+
+
+def test_cash_for_a_fraction_that_comes_after_a_merger_is_of_its_sale() -> None:
+    rows = row(5, "merger", -10), row(5, "merger", 4, 0, "b"), row(25, "merger", 0, 6, "b")
+    between = (Waypoint(FIRST + 12, "x", D(1)), Waypoint(FIRST + 12, "x", D(4), "b"))
+    found = made(said(*rows, held={"b": 4}, money={"x": 7}, waypoints=between))
+    assert (only(found, "sell").price, only(found, "buy").price, codes(found)) == (D("4.6"), 10, [])
+    assert {t.type for t in found.transactions} == {"opening", "sell", "buy"}

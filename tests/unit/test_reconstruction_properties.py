@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from decimal import Decimal as D
@@ -12,7 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pricecache.core.backward import LATE_DAYS, SPECK
-from pricecache.core.broker import BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.broker import BrokerData, BrokerHolding, BrokerTransaction, Cancellation, Waypoint
+from pricecache.core.broker_merge import merged
+from pricecache.core.broker_prices import exact
 from pricecache.core.currencies import major, unit
 from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
@@ -22,7 +25,7 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.money_walk import effects
 from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.replay import replay
-from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, markets, true_worlds, worlds
+from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, B, markets, true_worlds, worlds
 
 MORE = settings(max_examples=100, deadline=None)
 
@@ -142,13 +145,67 @@ def test_a_trade_said_twice_is_left_out_when_an_earlier_balance_is_known(world: 
     twice = [row for row in data.transactions for row in ([row, replace(row, id="twin")] if row is one else [row])]
     found = made(replace(data, transactions=tuple(twice)), market)
     assert [finding.code for finding in found.findings if finding.code != "no_price"] == ["duplicate_row"]
-    assert [without_id(row) for row in found.transactions] == [
-        without_id(row) for row in made(data, market).transactions
-    ]
+    assert without_ids(found) == without_ids(made(data, market))
 
 
-def without_id(row: Transaction) -> Transaction:
-    return replace(row, external_id=None)
+@MORE
+@given(true_worlds(), st.integers(FIRST, LAST), st.booleans(), st.booleans())
+def test_a_row_that_a_later_payload_cancels_leaves_nothing_behind(
+    world: Any, day: int, is_held: bool, is_named: bool
+) -> None:
+    data, market, held, cash = world
+    assume(not any(action.ex_date > LAST for column in market.prices.values() for action in column.actions))
+    slip = BrokerTransaction("slip", "x", day, "buy", "b", D("77.5"), None, D("-155.31"), place=1000)
+    split = math.prod(int(one.value) for one in market.prices[B].actions if day < one.ex_date)
+    more = {("x", "b"): slip.quantity * split} if is_held else {}
+    holdings = {(one.account, one.security): one.quantity for one in data.holdings}
+    before = replace(
+        data,
+        transactions=tuple(sorted([*data.transactions, slip], key=lambda row: row.day)),
+        holdings=tuple(
+            BrokerHolding(*key, holdings.get(key, D(0)) + more.get(key, D(0))) for key in {**holdings, **more}
+        ),
+        money={key: amount + (slip.cash if is_held and key[0] == "x" else 0) for key, amount in data.money.items()},
+    )
+    word = Cancellation("word", "x", LAST + 1, "slip" if is_named else None, "b", -slip.quantity, -slip.cash)
+    after = replace(data, day=LAST + 1, first_day=LAST + 1, transactions=(), waypoints=(), cancellations=(word,))
+    found = made(merged(before, after), market)
+    assert [one for one in found.findings if one.external_id is not None] == []
+    assert opened(found) == {key: quantity for key, quantity in held.items() if quantity}
+    openings = [row for row in found.transactions if row.type == "opening"]
+    assert {r.account: r.amount for r in openings if not r.instrument} == {a: c for a, c in cash.items() if c}
+
+
+@MORE
+@given(true_worlds(), st.sampled_from(["a", "b", "p"]))
+def test_rows_that_a_broker_restated_are_walked_as_those_of_their_day(world: Any, security: str) -> None:
+    data, market, _, _ = world
+    column, instrument = market.prices[INSTRUMENTS[security]], INSTRUMENTS[security]
+    assume(column.closes.first < FIRST)
+    splits = [one for one in column.actions if FIRST < one.ex_date <= LAST]
+    rows, names = [], set()
+    for row in data.transactions:
+        if row.security == security and row.quantity:
+            close = exact(column.price_on(row.day)[1])
+            row = replace(row, price=close, currency=column.currency, cash=D(0), action="transfer")
+            ratio = math.prod(int(one.value) for one in splits if row.day < one.ex_date)
+            names.update({row.id} if ratio > 1 else ())
+            rows.append((row, replace(row, quantity=row.quantity * ratio, price=close / ratio)))
+        else:
+            rows.append((row, row))
+    as_they_were, restated = (replace(data, transactions=tuple(pair[i] for pair in rows)) for i in (0, 1))
+    found, wanted = made(restated, market), made(as_they_were, market)
+    assert found.transactions == wanted.transactions
+    assert found.positions == wanted.positions
+    told = [one for one in found.findings if one.code == "rows_restated"]
+    assert {one.instrument for one in told} == ({instrument} if names else set())
+    assert {name for one in told for name in one.rows} == names
+    assert [one for one in found.findings if one.code != "rows_restated"] == list(wanted.findings)
+
+
+def without_ids(found: Reconstruction) -> list[Transaction]:
+    """Of rows that say the same, as chance makes them, too, none is the first."""
+    return sorted((replace(row, external_id=None) for row in found.transactions), key=repr)
 
 
 ACTIONS: dict[str, Any] = {
