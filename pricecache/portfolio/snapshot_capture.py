@@ -269,12 +269,12 @@ class SnapshotCapture:
                 await self._clock.sleep(exc.retry_after or 1.0)
             else:
                 break
-        ids = of.market.signs.ids
-        of.named.update(ids[await asyncio.to_thread(gathered.named, ids)].tolist())
+        signs = of.market.signs
+        of.named.update(signs.ids[await asyncio.to_thread(gathered.named, signs.numbering)].tolist())
 
     async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
-        series = await asyncio.to_thread(gathered.series_beside, market.signs.ids)
-        codes = await asyncio.to_thread(gathered.codes_beside, market.prices.codes)
+        series = await asyncio.to_thread(gathered.series_beside, market.signs.numbering)
+        codes = await asyncio.to_thread(gathered.codes_beside, market.prices.numbering)
         await market.learn(codes, series)
 
     def _count(self, of: _Pass, group: _Group, rows: Sequence[DayRows], written: int) -> None:
@@ -325,7 +325,7 @@ class _Group:
         self.blocks = {number: one.block or Block.of([]) for number, one in self.stored.items()}
         self.rosters = {number: one.roster for number, one in self.stored.items()}
         self.changed: dict[int, StoredBlock] = {}
-        self.gathered = Gathered.of(list(self.blocks.values()))
+        self.gathered = Gathered(list(self.blocks.values()))
         self.todo = {
             (number, day)
             for number in self.blocks
@@ -368,7 +368,7 @@ class _Group:
         since, signs = gathered.since, of.market.signs
         latest = int(since[since < NEVER].max(initial=-FOR_EVER))
         changed_from = np.where(signs.changed_from > latest, FOR_EVER, signs.changed_from)
-        changed = gathered.by_portfolio(changed_from, signs.ids, np.minimum, FOR_EVER)
+        changed = gathered.by_portfolio(changed_from, signs.numbering, np.minimum, FOR_EVER)
         days = {number: min((day for n, day in self.todo if n == number), default=FOR_EVER) for number in self.blocks}
         first = np.repeat(np.array(list(days.values())), [len(block) for block in self.blocks.values()])
         found = (changed <= since) | ((since > first) & (first < FOR_EVER))
@@ -398,7 +398,7 @@ class _Group:
                 elif name in place and name not in gone:
                     members.append(block.member(place[name]))
             self._change(one.number, Block.of(members))
-        self.gathered = Gathered.of(list(self.blocks.values()))
+        self.gathered = Gathered(list(self.blocks.values()))
         return True
 
     def _change(self, number: int, made: Block) -> None:
@@ -443,11 +443,11 @@ class _Group:
         gathered, market = self.gathered, self.of.market
         signs, prices, days = market.signs, market.prices, market.days[:, None]
         estimated, waits = gathered.holding(prices.stale, prices), gathered.holding(prices.awaited, prices)
-        closed = gathered.by_portfolio(signs.closed, signs.ids, np.logical_or, False)
-        closed[~gathered.by_portfolio(signs.has_sessions, signs.ids, np.logical_or, False)] = market.home
+        closed = gathered.by_portfolio(signs.closed, signs.numbering, np.logical_or, False)
+        closed[~gathered.by_portfolio(signs.has_sessions, signs.numbering, np.logical_or, False)] = market.home
         closed[gathered.accounts == 0] = False
         until = np.minimum(signs.settled, days[-1])
-        settled = gathered.by_portfolio(until, signs.ids, np.minimum, FOR_EVER)
+        settled = gathered.by_portfolio(until, signs.numbering, np.minimum, FOR_EVER)
         is_known = (gathered.since <= days) & (gathered.accounts > 0)
         is_final = is_known & (np.minimum(settled, self._over()) >= days) & ~waits
         bits = ((KNOWN, is_known), (CLOSED, closed.T), (FINAL, is_final), (ESTIMATED, is_known & estimated))

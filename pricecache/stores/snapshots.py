@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Roster:
     accounts: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DayRows:
     """One block at the close of one day. `version`: 0 for what is not stored. `roster`: whose rows these are.
 
@@ -84,7 +85,7 @@ class DayRows:
     at: NDArray[np.int64]
     failed: int = 0
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         due = (self.flags & CLOSED) > 0
         known = (self.flags & KNOWN) > 0
