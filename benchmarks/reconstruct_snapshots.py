@@ -100,11 +100,11 @@ class World:
         markets = Markets(catalog, ColumnCache(self.bars, 512 << 20), book, LiveCache(), self.clock, 0.0)
         self.markets = markets
         self.capturer = SnapshotCapture(
-            self.store, NothingChanged(), markets, catalog, book, self.clock, self.database
+            self.store, NothingChanged(), markets, catalog, book, self.clock, self.bars.journal
         )  # fmt: skip
         await self._hold()
         before = await self.store.examined()
-        market = SnapshotMarket(markets, catalog, book, self.database, self.clock, [DAY - 1], before, DAY)
+        market = SnapshotMarket(markets, catalog, book, self.bars.journal, self.clock, [DAY - 1], before, DAY)
         series = np.array([entry.id for entry in self.entries], np.int64)
         await market.learn(self.codes, series)
         await self.store.examine(Examined.of(before.version, market.looked_at, time.time()))

@@ -498,7 +498,7 @@ class Parts:
         builder = MemberBuilder(self.wholes, self.stored_histories, self.portfolios, self.ledgers, self.catalog)
         self.snapshots = Snapshots(store, self.wholes)
         self.snapshot_capture = SnapshotCapture(
-            store, builder, markets, self.catalog, self._book, self._clock, self._database, self._extend_histories
+            store, builder, markets, self.catalog, self._book, self._clock, self.bars.journal, self._extend_histories
         )
         self.snapshot_stats = SnapshotStats(store, self._clock, self.snapshot_capture.days)
         self.jobs.define(
