@@ -94,7 +94,7 @@ class SnapshotCapture:
         )
         is_all = is_again or not heads or day_of(days[-1]).weekday() == LOOKED_THROUGH_ON
         moved = await (store.everybody() if is_all else store.changed())
-        ids = await store.ids() if heads and (is_all or moved) else {}
+        ids = await store.ids(heads) if heads and (is_all or moved) else {}
         if is_all:
             gone += await asyncio.to_thread(_missing, ids, moved)
         latest = max((head.latest for head in heads), default=-FOR_EVER)
