@@ -53,7 +53,7 @@ from pricecache.portfolio.reconstruction_data import ReconstructionNews
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB, SnapshotCapture
-from pricecache.portfolio.snapshot_days import SNAPSHOT_CRON, SNAPSHOT_ZONE
+from pricecache.portfolio.snapshot_days import SNAPSHOT_AFTER_SECONDS, SNAPSHOT_CRON, SNAPSHOT_ZONE
 from pricecache.portfolio.snapshot_members import MemberBuilder
 from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
@@ -502,7 +502,13 @@ class Parts:
         )
         self.snapshot_stats = SnapshotStats(store, self._clock, self.snapshot_capture.days)
         self.jobs.define(
-            JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
+            JobDefinition(
+                SNAPSHOT_JOB,
+                self.snapshot_capture.run_job,
+                cron=SNAPSHOT_CRON,
+                time_zone=SNAPSHOT_ZONE,
+                first_after=SNAPSHOT_AFTER_SECONDS,
+            )
         )
 
     async def _extend_histories(self) -> None:

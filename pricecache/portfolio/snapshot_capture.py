@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ from pricecache.core.snapshot_blocks import SIZE, Ids, names_of
 from pricecache.core.snapshot_values import Gathered
 from pricecache.errors import Unavailable
 from pricecache.portfolio.market import FOR_EVER, Markets
-from pricecache.portfolio.snapshot_days import SnapshotDays
+from pricecache.portfolio.snapshot_days import LEFT_UNTIL, SnapshotDays
 from pricecache.portfolio.snapshot_group import Group, Pass, Read, Wanted
 from pricecache.portfolio.snapshot_market import SnapshotMarket
 from pricecache.portfolio.snapshot_members import MemberBuilder
@@ -70,9 +70,9 @@ class SnapshotCapture:
 
     async def run_job(self, run: RunHandle) -> None:
         """Parameters: `date` for one day again, else every day that closed and is not captured, and those lately
-        captured that are not final."""
+        captured that are not final; what is due at four in the morning is not for a run of the schedule before."""
         asked = run.parameters.get("date")
-        days = await self.days.due() if asked is None else tuple(self.days.closed([_day(asked)]))
+        days = await self._due(run) if asked is None else tuple(self.days.closed([_day(asked)]))
         run.count("days", 0)
         if not days:
             what = "that is not captured" if asked is None else f"on {asked}, by now"
@@ -84,6 +84,9 @@ class SnapshotCapture:
             run.progress(0, 0, f"No portfolio had anything on {asked} that closed.")
         if run.run.counts.get("captured") and self._extend is not None and not run.stopping:
             await self._extend()
+
+    async def _due(self, run: RunHandle) -> tuple[int, ...]:
+        return await self.days.due(LEFT_UNTIL if run.run.requested_by == "schedule" else timedelta())
 
     # all blocks
 
