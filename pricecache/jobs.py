@@ -200,7 +200,7 @@ class Jobs:
         options: dict[str, Any] = {"id": definition.id, "args": [definition.id]}
         if definition.first_after is not None:
             options["next_run_time"] = datetime.now(UTC) + timedelta(seconds=definition.first_after)
-        scheduler.add_job(self._tick, _trigger(definition), **options)
+        scheduler.add_job(self._tick, trigger_of(definition), **options)
 
     def _listen(self, scheduler: AsyncIOScheduler) -> None:
         from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
@@ -505,7 +505,8 @@ def _new_scheduler() -> AsyncIOScheduler:
     return AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
 
 
-def _trigger(definition: JobDefinition) -> Any:
+def trigger_of(definition: JobDefinition) -> Any:
+    """What tells a scheduler when a job that is scheduled starts."""
     from zoneinfo import ZoneInfo
 
     from apscheduler.triggers.cron import CronTrigger

@@ -26,14 +26,15 @@ SIZE = 256
 """Portfolios in a block: a year of its days is read in some ten milliseconds for one of them."""
 NEVER = 1 << 40
 """Since when a portfolio only holds that has to be computed from its ledger every time."""
-_CODE_BITS = 24
+CODE_BITS = 24
+"""Of a column's number, the lowest: of its base currency."""
 _LETTERS = 27
 _ID = "S24"
 
 
 def price_code(series: int, base: str) -> int:
     """The column that the price of `series` in the whole currency `base` stands in, as a number."""
-    return series << _CODE_BITS | currency_number(base)
+    return series << CODE_BITS | currency_number(base)
 
 
 def cash_code(currency: str, base: str) -> int:
@@ -44,7 +45,7 @@ def cash_code(currency: str, base: str) -> int:
 def of_code(code: int) -> tuple[int | str, str]:
     """The series or the currency, and the base currency, that a column is of."""
     plain = code if code >= 0 else -1 - code
-    what, base = plain >> _CODE_BITS, currency_of(plain & ((1 << _CODE_BITS) - 1))
+    what, base = plain >> CODE_BITS, currency_of(plain & ((1 << CODE_BITS) - 1))
     return (what if code >= 0 else currency_of(what)), base
 
 
@@ -169,7 +170,7 @@ class Block:
         cut = {name: slice(int(at[place]), int(at[place + 1])) for name, at in self._places.items()}
         own = cut["accounts"]
         columns, series = a["codes"][a["column"][cut["entries"]]], a["series"][cut["named"]]
-        held = np.unique(columns[columns >= 0] >> _CODE_BITS)
+        held = np.unique(columns[columns >= 0] >> CODE_BITS)
         return Member(
             self.portfolios[place], int(a["generation"][place]), int(a["since"][place]),
             currency_of(int(a["currency"][place])), self.zones[int(a["zone"][place])], bool(a["tracks_cash"][place]),
@@ -177,12 +178,6 @@ class Block:
             a["counts"][2 * own.start : 2 * own.stop].astype(np.int64), columns, a["quantities"][cut["entries"]],
             np.concatenate([held, a["watched"][series]]),
         )  # fmt: skip
-
-    @cached_property
-    def held(self) -> Numbers:
-        """The series of each of `codes`, -1 of cash."""
-        codes = self.arrays["codes"]
-        return np.where(codes >= 0, codes >> _CODE_BITS, -1)
 
     def pack(self) -> bytes:
         """All but the ids and the names of zones."""
@@ -217,7 +212,7 @@ def unpack_ids(kept: bytes) -> Ids:
 
 def _not_held(one: Member) -> Numbers:
     """Places of the series that no position of it says already."""
-    held = one.columns[one.columns >= 0] >> _CODE_BITS
+    held = one.columns[one.columns >= 0] >> CODE_BITS
     return np.flatnonzero(~np.isin(one.series, held))
 
 

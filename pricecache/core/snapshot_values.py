@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.currencies import digits
-from pricecache.core.snapshot_blocks import Block, currency_of
+from pricecache.core.numbering import Numbering
+from pricecache.core.snapshot_blocks import CODE_BITS, Block, currency_of
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -19,9 +21,10 @@ Flags = NDArray[np.bool_]
 TOTAL_VALUE, CASH, TOTAL_COST = range(3)
 FIELDS = 3
 """Of a snapshot, in this order; money in base currency, rounded as the history's rows are. NaN is unknown."""
+_NOTHING = Block.of([])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Prices:
     """By column: `codes` (int64, ascending), and on each of the days that are asked for `prices` in base currency
     (float64, shape (columns, days)), whether a session of it is due and has none (`stale`: bool), and whether that one
@@ -32,8 +35,12 @@ class Prices:
     stale: Flags
     awaited: Flags
 
+    @cached_property
+    def numbering(self) -> Numbering:
+        return Numbering(self.codes, CODE_BITS)
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Signs:
     """By series (`ids`: int64, ascending): `changed_from`, the first day that is another than was looked at last;
     `settled`, the last day that nothing but a revision changes; `has_sessions`: bool, whether it has any that count;
@@ -45,80 +52,83 @@ class Signs:
     has_sessions: Flags
     closed: Flags
 
+    @cached_property
+    def numbering(self) -> Numbering:
+        return Numbering(self.ids)
 
-@dataclass(frozen=True, slots=True, eq=False)
+
 class Gathered:
-    """Several blocks end to end. Everything by portfolio, in the order of the blocks, but `costs` (by scope)."""
+    """Several blocks end to end, in their order. May be used by several threads."""
 
-    blocks: tuple[Block, ...]
-    generation: Numbers
-    since: Numbers
-    accounts: Numbers
-    costs: Floats
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = tuple(blocks)
+        self.generation, self.since = self._joined("generation"), self._joined("since")
+        self.accounts = self._joined("accounts").astype(np.int64)
+        self._costs, self._codes, self._watched = (self._joined(name) for name in ("costs", "codes", "watched"))
+        self._held = np.where(self._codes >= 0, self._codes >> CODE_BITS, -1)
+        self._has_cash = bool((self._codes < 0).any())
+        self._placed: dict[str, tuple[Numbering, NDArray[np.int32]]] = {}
 
-    @classmethod
-    def of(cls, blocks: Sequence[Block]) -> Gathered:
-        of = {name: _joined(blocks, name) for name in ("generation", "since", "costs")}
-        return cls(tuple(blocks), accounts=_joined(blocks, "accounts").astype(np.int64), **of)
+    def codes_beside(self, known: Numbering) -> Numbers:
+        """Every column that something is held in, but for those `known`."""
+        return _every(self._codes[self._places("codes", known) == known.none])
 
-    def codes_beside(self, known: Numbers) -> Numbers:
-        """Every column that something is held in, but for those `known` (ascending)."""
-        return _every([_beside(block.arrays["codes"], known) for block in self.blocks])
+    def series_beside(self, known: Numbering) -> Numbers:
+        """Every series that is named, but for those `known`."""
+        held = self._held[(self._places("held", known) == known.none) & (self._held >= 0)]
+        watched = self._watched[self._places("watched", known) == known.none]
+        return _every(np.concatenate([held, watched]))
 
-    def series_beside(self, known: Numbers) -> Numbers:
-        """Every series that is named, but for those `known` (ascending)."""
-        held = _every([_beside(block.held, known) for block in self.blocks])
-        return _every([held[held >= 0], _beside(_joined(self.blocks, "watched"), known)])
-
-    def named(self, ids: Numbers) -> Flags:
-        """Which of these series (ascending, and all that are named among them) any portfolio names."""
-        found = np.zeros(len(ids) + 1, np.bool_)
-        for block in self.blocks:
-            found[_places(block.held, ids)] = True
-            found[_places(block.arrays["watched"], ids)] = True
+    def named(self, known: Numbering) -> Flags:
+        """Which of these series (all that are named among them) any portfolio names."""
+        found = np.zeros(known.none + 1, np.bool_)
+        found[self._places("held", known)] = True
+        found[self._places("watched", known)] = True
         return found[:-1]
 
-    def by_portfolio(self, of_series: NDArray[Any], ids: Numbers, how: np.ufunc, nothing: Any) -> NDArray[Any]:
-        """`of_series` (by series, as `ids` are) of all the series of each portfolio taken together; `nothing` where it
-        names none."""
-        entries, named = _joined(self.blocks, "entries"), _joined(self.blocks, "named")
-        is_each = all((_places(b.held, ids) < len(ids)).all() for b in self.blocks)  # none is cash
-        if is_each and len(of_series) and (of_series == of_series[:1]).all():  # as mostly: soon told
-            names_any = (entries > 0) | (named > 0)
+    def by_portfolio(self, of_series: NDArray[Any], known: Numbering, how: np.ufunc, nothing: Any) -> NDArray[Any]:
+        """`of_series` (by series, as they are `known`) of all the series of each portfolio taken together; `nothing`
+        where it names none."""
+        if not self._has_cash and len(of_series) and (of_series == of_series[:1]).all():  # as mostly: soon told
+            names_any = (self._entries > 0) | (self._named > 0)
             shape = (len(names_any), *(1 for _ in of_series.shape[1:]))
             return np.where(names_any.reshape(shape), of_series[:1], nothing)
-        known = np.concatenate([of_series, np.full((1, *of_series.shape[1:]), nothing, of_series.dtype)])
-        held = [known[_places(b.held, ids)][b.arrays["column"]] for b in self.blocks]
-        beside = [known[_places(b.arrays["watched"], ids)][b.arrays["series"]] for b in self.blocks]
-        found = [_reduced(how, np.concatenate(held), entries, nothing)]
-        found.append(_reduced(how, np.concatenate(beside), named, nothing))
+        padded = np.concatenate([of_series, np.full((1, *of_series.shape[1:]), nothing, of_series.dtype)])
+        held = padded[self._places("held", known)[self._column]]
+        beside = padded[self._places("watched", known)[self._series]]
+        found = _reduced(how, held, self._entries, nothing), _reduced(how, beside, self._named, nothing)
         return np.asarray(how(*found))
 
     def valued(self, prices: Prices) -> Floats:
         """float64, shape (days, FIELDS, scopes): the worth of each portfolio and its accounts as they are held."""
         worth, cash = self._worth(prices)
-        places = self._digits().repeat(self.accounts)
-        found = np.empty((worth.shape[1], FIELDS, len(self.costs)))
-        is_total = self._totals()
-        tracks = _joined(self.blocks, "tracks_cash")
-        cash[~tracks.repeat(self.accounts)] = np.nan
+        cash[~self._joined("tracks_cash").repeat(self.accounts)] = np.nan
+        places = self._digits()
+        places_of_parts = places.repeat(self.accounts)
+        found = np.empty((worth.shape[1], FIELDS, len(self._costs)))
+        totals = np.cumsum(self.accounts + 1) - (self.accounts + 1)
+        is_part = np.ones(len(self._costs), np.bool_)
+        is_part[totals] = False
+        at_parts = np.flatnonzero(is_part)
         for field, exact in ((TOTAL_VALUE, worth), (CASH, cash)):
-            parts = _rounded(exact, places)
-            found[:, field, ~is_total] = parts.T
-            found[:, field, is_total] = _rounded(_reduced(np.add, parts, self.accounts, 0.0), self._digits()).T
-        found[:, TOTAL_COST] = self.costs
-        return found + 0.0
+            parts = _rounded(exact, places_of_parts)
+            found[:, field, at_parts] = parts.T
+            found[:, field, totals] = _rounded(_reduced(np.add, parts, self.accounts, 0.0), places).T
+        found[:, TOTAL_COST] = self._costs
+        found += 0.0
+        return found
 
     def _worth(self, prices: Prices) -> tuple[Floats, Floats]:
+        """float64, shape (accounts, days): with the cash, and that alone."""
         from scipy.sparse import csr_array
 
         days = prices.prices.shape[1]
-        column, counts = self._columns(prices), _joined(self.blocks, "counts")
+        counts = self._joined("counts")
         bounds = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
         shape = (len(counts), len(prices.codes))
         if not all(shape):
             return np.zeros((len(counts) // 2, days)), np.zeros((len(counts) // 2, days))
-        held = csr_array((_joined(self.blocks, "quantities"), column, bounds), shape=shape)
+        held = csr_array((self._joined("quantities"), self._columns(prices), bounds), shape=shape)
         # a vector is multiplied several times as fast as a matrix of one column
         alone = days == 1
         product = np.asarray(held @ (prices.prices[:, 0] if alone else prices.prices), np.float64)
@@ -130,29 +140,64 @@ class Gathered:
         found = np.zeros((flags.shape[1], len(self.since)), np.bool_)
         days = np.flatnonzero(flags.any(axis=0))
         if len(days):
-            column, counts = self._columns(prices), _joined(self.blocks, "entries")
+            column = self._columns(prices)
             for day in days.tolist():
-                found[day] = _reduced(np.logical_or, flags[column, day], counts, False)
+                found[day] = _reduced(np.logical_or, flags[column, day], self._entries, False)
         return found
 
     def _columns(self, prices: Prices) -> NDArray[np.int32]:
-        of = [
-            np.searchsorted(prices.codes, b.arrays["codes"]).astype(np.int32)[b.arrays["column"]] for b in self.blocks
-        ]
-        return np.concatenate([np.empty(0, np.int32), *of])
+        """The row in `prices` of each entry."""
+        return self._places("codes", prices.numbering)[self._column]
 
     def _digits(self) -> Numbers:
-        numbers, inverse = np.unique(_joined(self.blocks, "currency"), return_inverse=True)
+        currencies = self._joined("currency")
+        if len(currencies) and (currencies == currencies[0]).all():
+            return np.full(len(currencies), digits(currency_of(int(currencies[0]))))
+        numbers, inverse = np.unique(currencies, return_inverse=True)
         return np.array([digits(currency_of(number)) for number in numbers.tolist()], np.int64)[inverse]
 
-    def _totals(self) -> Flags:
-        found = np.zeros(len(self.costs), np.bool_)
-        found[np.cumsum(self.accounts + 1) - (self.accounts + 1)] = True
+    def _joined(self, name: str) -> NDArray[Any]:
+        return np.concatenate([_NOTHING.arrays[name], *(block.arrays[name] for block in self.blocks)])
+
+    @cached_property
+    def _entries(self) -> NDArray[Any]:
+        return self._joined("entries")
+
+    @cached_property
+    def _named(self) -> NDArray[Any]:
+        return self._joined("named")
+
+    @cached_property
+    def _column(self) -> NDArray[np.int32]:
+        """Of each entry the place in the codes of all blocks."""
+        return self._shifted("column", "codes")
+
+    @cached_property
+    def _series(self) -> NDArray[np.int32]:
+        """The same of the series beside those held, in those of all blocks."""
+        return self._shifted("series", "watched")
+
+    def _shifted(self, name: str, into: str) -> NDArray[np.int32]:
+        found = np.empty(sum(len(block.arrays[name]) for block in self.blocks), np.int32)
+        low = shift = 0
+        for block in self.blocks:
+            high = low + len(block.arrays[name])
+            np.add(block.arrays[name], np.int32(shift), out=found[low:high], casting="same_kind")
+            low, shift = high, shift + len(block.arrays[into])
         return found
+
+    def _places(self, name: str, known: Numbering) -> NDArray[np.int32]:
+        found = self._placed.get(name)
+        if found is None or found[0] is not known:
+            numbers = {"codes": self._codes, "held": self._held, "watched": self._watched}[name]
+            found = self._placed[name] = known, known.places(numbers)
+        return found[1]
 
 
 def _rounded(amounts: Floats, places: Numbers) -> Floats:
     """As `rows.rounded` does it. `places`: by row."""
+    if len(places) and (places == places[0]).all():
+        return np.round(amounts, int(places[0]))
     found = amounts.copy()
     for one in np.unique(places).tolist():
         chosen = places == one
@@ -170,25 +215,9 @@ def _reduced(how: np.ufunc, values: NDArray[Any], counts: Numbers, nothing: Any)
     return found
 
 
-def _joined(blocks: Sequence[Block], name: str) -> NDArray[Any]:
-    return np.concatenate([block.arrays[name] for block in blocks])
-
-
-def _places(series: Numbers, ids: Numbers) -> Numbers:
-    """Where each of them is among `ids`; behind them all for one that is none."""
-    return np.where(series >= 0, np.searchsorted(ids, series), len(ids))
-
-
-def _is_beside(numbers: Numbers, known: Numbers) -> Flags:
-    """Which of them are not among those `known`, which are ascending."""
-    if not len(known):
-        return np.ones(len(numbers), np.bool_)
-    return np.asarray(known[np.minimum(np.searchsorted(known, numbers), len(known) - 1)] != numbers)
-
-
-def _beside(numbers: Numbers, known: Numbers) -> Numbers:
-    return numbers[_is_beside(numbers, known)]
-
-
-def _every(parts: Sequence[Numbers]) -> Numbers:
-    return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+def _every(numbers: Numbers) -> Numbers:
+    """Each once, ascending."""
+    found = np.sort(numbers, kind="stable")  # of runs that ascend, it merges them: `np.unique` would hash every one
+    is_first = np.ones(len(found), np.bool_)
+    is_first[1:] = found[1:] != found[:-1]
+    return found[is_first]

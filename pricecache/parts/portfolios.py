@@ -16,7 +16,7 @@ from pricecache.portfolio.orders import Orders
 from pricecache.portfolio.returns import Returns
 from pricecache.portfolio.sampler import Sampler
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB, SnapshotCapture
-from pricecache.portfolio.snapshot_days import SNAPSHOT_CRON, SNAPSHOT_ZONE
+from pricecache.portfolio.snapshot_days import SNAPSHOT_AFTER_SECONDS, SNAPSHOT_CRON, SNAPSHOT_ZONE
 from pricecache.portfolio.snapshot_members import MemberBuilder
 from pricecache.portfolio.snapshots import Snapshots, SnapshotStats
 from pricecache.portfolio.summary import Summaries
@@ -92,16 +92,22 @@ class PortfolioParts:
         )
 
     def _make_snapshots(self) -> None:
-        ground, catalog = self._ground, self._prices.catalog
+        ground, catalog, journal = self._ground, self._prices.catalog, self._prices.bars.journal
         store = SnapshotStore(ground.database)
         builder = MemberBuilder(self.wholes, self.stored_histories, self.store, self.ledgers, catalog)
         self.snapshots = Snapshots(store, self.wholes)
         self.snapshot_capture = SnapshotCapture(
-            store, builder, self.markets, catalog, ground.book, ground.clock, ground.database, self._extend_histories
+            store, builder, self.markets, catalog, ground.book, ground.clock, journal, self._extend_histories
         )
         self.snapshot_stats = SnapshotStats(store, ground.clock, self.snapshot_capture.days)
         self._prices.jobs.define(
-            JobDefinition(SNAPSHOT_JOB, self.snapshot_capture.run_job, cron=SNAPSHOT_CRON, time_zone=SNAPSHOT_ZONE)
+            JobDefinition(
+                SNAPSHOT_JOB,
+                self.snapshot_capture.run_job,
+                cron=SNAPSHOT_CRON,
+                time_zone=SNAPSHOT_ZONE,
+                first_after=SNAPSHOT_AFTER_SECONDS,
+            )
         )
 
     async def _extend_histories(self) -> None:

@@ -14,6 +14,10 @@ from pricecache.portfolio.snapshot_market import HOME
 from pricecache.stores.snapshots import SnapshotStore
 
 SNAPSHOT_CRON, SNAPSHOT_ZONE = "0 4 * * *", "America/New_York"
+SNAPSHOT_AFTER_SECONDS = 300.0
+"""After the start of a daemon: by then the first sync has brought what closed while there was none."""
+LEFT_UNTIL = timedelta(hours=3, minutes=30)
+"""After midnight of the job's clock: a run of the schedule before it leaves the last day to the one of that morning."""
 OPEN_DAYS = 10
 """For so many days rows that are not final are captured again."""
 FIRST_LOOK_BACK = 7
@@ -27,9 +31,10 @@ class SnapshotDays:
     def __init__(self, store: SnapshotStore, catalog: Catalog, calendars: CalendarBook, clock: Clock) -> None:
         self._store, self._catalog, self._calendars, self._clock = store, catalog, calendars, clock
 
-    async def due(self) -> tuple[int, ...]:
-        """Ascending: what is not captured, and of late what is not final. The last is yesterday by the job's clock."""
-        last = self._yesterday()
+    async def due(self, after: timedelta = timedelta()) -> tuple[int, ...]:
+        """Ascending: what is not captured, and of late what is not final. The last is yesterday by the job's clock, and
+        until so long `after` midnight the day before."""
+        last = self._yesterday(after)
         new = await self.new(last)
         if new is None:
             new = self.closed(range(last - FIRST_LOOK_BACK, last + 1))[-1:]

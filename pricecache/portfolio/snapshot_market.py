@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
@@ -22,7 +21,7 @@ from pricecache.core.snapshot_blocks import of_code
 from pricecache.core.snapshot_values import Flags, Numbers, Prices, Signs
 from pricecache.core.stamps import ALWAYS, NEVER, SeriesFacts
 from pricecache.portfolio.market import FOR_EVER, Markets
-from pricecache.stores.revisions import first_changed, firsts_since
+from pricecache.stores.journal import Journal
 from pricecache.stores.snapshots import Examined
 
 SKEW_SECONDS = 600.0
@@ -56,14 +55,14 @@ class SnapshotMarket:
         markets: Markets,
         catalog: Catalog,
         calendars: CalendarBook,
-        database: AsyncDatabase[dict[str, Any]],
+        journal: Journal,
         clock: Clock,
         days: Sequence[int],
         examined: Examined,
         latest: int,
     ) -> None:
         self._markets, self._catalog, self._calendars = markets, catalog, calendars
-        self._database, self._clock, self._latest = database, clock, latest
+        self._journal, self._clock, self._latest = journal, clock, latest
         self.days = np.array(days, np.int64)
         self._known, self._known_at, self._began_at = examined.facts, examined.at, clock.time()
         self._recent: dict[tuple[int, int], int | None] | None = None
@@ -125,42 +124,56 @@ class SnapshotMarket:
     async def _learn_series(self, series: Numbers) -> None:
         if not len(series):
             return
-        changed_from = np.full(len(series), ALWAYS)
-        settled, has_sessions = np.full(len(series), FOR_EVER), np.zeros(len(series), np.bool_)
-        closed = np.zeros((len(series), len(self.days)), np.bool_)
-        moved: dict[int, tuple[int, int]] = {}
+        new = Signs(
+            series,
+            np.full(len(series), ALWAYS),
+            np.full(len(series), FOR_EVER),
+            np.zeros(len(series), np.bool_),
+            np.zeros((len(series), len(self.days)), np.bool_),
+        )
+        moved, recent = await asyncio.gather(self._looked_at(new), self._firsts())
         place = {number: at for at, number in enumerate(series.tolist())}
-        for low in range(0, len(series), AT_ONCE):
-            some = series[low : low + AT_ONCE].tolist()
-            there = [(place[one], entry) for one in some if (entry := self._catalog.by_id(one)) is not None]
+        spans = self._doubtful(moved, recent)
+        for low in range(0, len(spans), AT_ONCE):
+            found = await self._journal.first_changed(dict(spans[low : low + AT_ONCE]), self._latest)
+            for number, day in found.items():
+                new.changed_from[place[number]] = ALWAYS if day is None else day
+        old = self.signs
+        self.signs = Signs(
+            *_merged(
+                old.ids, series, (old.changed_from, new.changed_from), (old.settled, new.settled),
+                (old.has_sessions, new.has_sessions), (old.closed, new.closed),
+            )
+        )  # fmt: skip
+
+    async def _looked_at(self, new: Signs) -> dict[int, tuple[int, int]]:
+        """Fills in `new`, but for the revisions that have to be looked up: these, by series."""
+        moved: dict[int, tuple[int, int]] = {}
+        for low in range(0, len(new.ids), AT_ONCE):
+            some = enumerate(new.ids[low : low + AT_ONCE].tolist(), low)
+            there = [(at, entry) for at, one in some if (entry := self._catalog.by_id(one)) is not None]
             found = await self._markets.standings([entry for _, entry in there])
             for (at, entry), (facts, until) in zip(there, found, strict=True):
                 place_of = entry.instrument.place
                 if place_of.has_provider:
-                    settled[at] = until
+                    new.settled[at] = until
                 if place_of.has_sessions:
-                    has_sessions[at], closed[at] = True, self._closed_for(entry)
-                changed_from[at] = self._compared(entry.id, facts, moved)
+                    new.has_sessions[at], new.closed[at] = True, self._closed_for(entry)
+                new.changed_from[at] = self._compared(entry.id, facts, moved)
             await asyncio.sleep(0)
-        spans = await self._doubtful(moved)
-        for low in range(0, len(spans), AT_ONCE):
-            for number, day in (
-                await first_changed(self._database, dict(spans[low : low + AT_ONCE]), self._latest)
-            ).items():
-                changed_from[place[number]] = ALWAYS if day is None else day
-        old = self.signs
-        self.signs = Signs(
-            *_merged(
-                old.ids, series, (old.changed_from, changed_from), (old.settled, settled),
-                (old.has_sessions, has_sessions), (old.closed, closed),
-            )
-        )  # fmt: skip
+        return moved
 
-    async def _doubtful(self, moved: Mapping[int, tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    async def _firsts(self) -> Mapping[tuple[int, int], int | None]:
+        """What revisions since the last time changed, at first sight: read once."""
+        if self._recent is None:
+            self._recent = await self._journal.firsts_since(self._known_at - SKEW_SECONDS) if self._known else {}
+        return self._recent
+
+    def _doubtful(
+        self, moved: Mapping[int, tuple[int, int]], recent: Mapping[tuple[int, int], int | None]
+    ) -> list[tuple[int, tuple[int, int]]]:
         """Those of `moved` of which a revision may have changed what counts; most got the latest session alone."""
-        if moved and self._recent is None:
-            self._recent = await firsts_since(self._database, self._known_at - SKEW_SECONDS)
-        recent, latest = self._recent or {}, self._latest
+        latest = self._latest
 
         def is_new_only(series: int, after: int, until: int) -> bool:
             firsts = (recent.get((series, rev)) for rev in range(after + 1, until + 1))

@@ -7,7 +7,7 @@ batch stands in `revisions`, because a commit may fail after its rows were writt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -20,9 +20,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, Provenance
+from pricecache.stores import revisions
 from pricecache.stores.journal_rows import Rows, journal_rows, rows_from, together
 from pricecache.stores.layers import layered
-from pricecache.stores.revisions import Revision, changed_from, revision_from
+from pricecache.stores.revisions import NO_SESSION, Revision, changed_from, revision_from
 
 ROWS_AT_ONCE = 500
 """Rows of one insert (at most twice as many): encoding more at a time would hold the event loop over 10 ms."""
@@ -70,6 +71,7 @@ class Journal:
     """Writes and replays rows of `bars_1d` with `revisions`. Loop-only."""
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+        self._database = database
         self._rows = database["bars_1d"]
         self._revisions = database["revisions"]
 
@@ -107,6 +109,16 @@ class Journal:
             if (changed := changed_from(document)) is not None:
                 sessions = (sessions | set(changed.added.tolist())) - set(changed.removed.tolist())
         return np.array(sorted(sessions), np.int64)
+
+    async def first_changed(
+        self, spans: Mapping[int, tuple[int, int]], up_to: int = NO_SESSION
+    ) -> dict[int, int | None]:
+        """`revisions.first_changed` of this database."""
+        return await revisions.first_changed(self._database, spans, up_to)
+
+    async def firsts_since(self, at: float) -> dict[tuple[int, int], int | None]:
+        """`revisions.firsts_since` of this database."""
+        return await revisions.firsts_since(self._database, at)
 
     async def rows(self, series_id: int, start: int | None = None, end: int | None = None) -> Rows:
         """Every row of a series, those of no committed batch included; of the sessions `start` to `end` only, if given,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Roster:
     accounts: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class DayRows:
     """One block at the close of one day. `version`: 0 for what is not stored. `roster`: whose rows these are.
 
@@ -84,7 +85,7 @@ class DayRows:
     at: NDArray[np.int64]
     failed: int = 0
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         due = (self.flags & CLOSED) > 0
         known = (self.flags & KNOWN) > 0
@@ -215,15 +216,20 @@ class SnapshotStore:
         found = self._blocks.find({"_id": {"$gte": 0}}, {"version": 1, "latest": 1, "size": 1}, sort=[("_id", 1)])
         return [BlockHead(one["_id"], one["version"], one["latest"], one["size"]) for one in await found.to_list()]
 
-    async def ids(self) -> dict[int, Ids]:
-        """Of the portfolios in each block, by number."""
-        found = await self._blocks.find({"_id": {"$gte": 0}}, {"ids": 1}).to_list()
-        return {one["_id"]: _ids_of(one) for one in found}
+    async def ids(self, heads: Sequence[BlockHead]) -> dict[int, Ids]:
+        """Of the portfolios in each block, by number; those that stand in memory as their heads say are not read."""
+        kept = {number: one.ids for number, one in self._kept_of(heads).items()}
+        missing = [head.number for head in heads if head.number not in kept]
+        found = await self._blocks.find({"_id": {"$in": missing}}, {"ids": 1}).to_list() if missing else []
+        return kept | {one["_id"]: _ids_of(one) for one in found}
+
+    def _kept_of(self, heads: Sequence[BlockHead]) -> dict[int, StoredBlock]:
+        known = ((head, self._kept.get(head.number)) for head in heads)
+        return {head.number: one for head, one in known if one is not None and one.version == head.version}
 
     async def blocks(self, heads: Sequence[BlockHead]) -> dict[int, StoredBlock]:
         """By number; those that stand in memory as their heads say are not read."""
-        known = ((head, self._kept.get(head.number)) for head in heads)
-        kept = {head.number: one for head, one in known if one is not None and one.version == head.version}
+        kept = self._kept_of(heads)
         missing = [head.number for head in heads if head.number not in kept]
         if missing:
             found = await self._blocks.find({"_id": {"$in": missing}}).batch_size(BLOCKS_READ).to_list()

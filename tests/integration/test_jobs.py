@@ -470,11 +470,12 @@ async def test_the_first_scheduled_run_comes_when_told(daemons: Daemons) -> None
         JobDefinition("soon", nothing, every=10800, first_after=10),
         JobDefinition("later", nothing, every=900),
         JobDefinition("nightly", nothing, cron="0 4 * * *", time_zone="America/New_York"),
+        JobDefinition("caught up", nothing, cron="0 4 * * *", time_zone="America/New_York", first_after=20),
     )
     await jobs.start()
     now = datetime.now(UTC)
-    waits = [(jobs.next_run(name) or now) - now for name in ("soon", "later")]
-    assert [round(wait.total_seconds()) for wait in waits] == [10, 900]
+    waits = [(jobs.next_run(name) or now) - now for name in ("soon", "later", "caught up")]
+    assert [round(wait.total_seconds()) for wait in waits] == [10, 900, 20]
     nightly = jobs.next_run("nightly")
     assert nightly is not None
     assert (nightly.hour, nightly.minute, str(nightly.tzinfo)) == (4, 0, "America/New_York")

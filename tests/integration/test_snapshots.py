@@ -237,6 +237,29 @@ async def test_days_off_are_caught_up_and_days_without_a_session_are_left_out(wo
         assert (await world.capture())["counts"] == {"days": 0}
 
 
+async def test_a_start_before_four_catches_up_and_leaves_the_last_day_to_that_morning(world: World) -> None:
+    from pricecache.stores.runs import Run, RunHandle
+
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    await world.trade(AAPL, TODAY, TODAY + 4)
+
+    async def scheduled(hour: int, minute: int = 0) -> int:
+        world.at(TODAY + 5, hour, minute)
+        handle = RunHandle(Run("x", SNAPSHOT_JOB, "running", "schedule", {}, world.daemon.clock.time()))
+        await world.daemon.parts.portfolio.snapshot_capture.run_job(handle)
+        return handle.run.counts["days"]
+
+    days = world.sessions(AAPL, TODAY, TODAY + 4)
+    assert [iso(day) for day in days] == ["2026-11-20", "2026-11-23", "2026-11-24"]
+    assert await scheduled(1) == 2
+    assert [row["date"] for row in await world.agrees(one)] == [iso(TODAY - 1), *map(iso, days[:2])]
+    assert await scheduled(3, 29) == 0
+    assert await scheduled(4) == 1
+    assert [row["date"] for row in await world.agrees(one)] == [iso(TODAY - 1), *map(iso, days)]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [("2026-10-30", "2026-11-02"), ("2027-03-12", "2027-03-15")],

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricecache.core.numbering import Numbering
 from pricecache.core.packed_arrays import pack_arrays, unpack_arrays
 from pricecache.core.snapshot_blocks import (
     NEVER,
@@ -82,7 +83,7 @@ def test_a_block_gives_back_its_members_before_and_after_it_is_packed(given: lis
 @given(st.lists(st.lists(members(), max_size=4), min_size=1, max_size=3))
 def test_everything_is_worth_quantities_times_prices_by_account_and_day(blocks: list[list[Member]]) -> None:
     every = [member for block in blocks for member in block]
-    gathered = Gathered.of([Block.of(block) for block in blocks])
+    gathered = Gathered([Block.of(block) for block in blocks])
     codes = np.unique(np.concatenate([np.empty(0, np.int64), *(member.columns for member in every)]))
     table = np.round(np.random.default_rng(len(codes)).uniform(1, 200, (len(codes), 2)), 4)
     price, no_flags = dict(zip(codes.tolist(), table.tolist(), strict=True)), np.zeros(table.shape, np.bool_)
@@ -117,17 +118,20 @@ def test_everything_is_worth_quantities_times_prices_by_account_and_day(blocks: 
 @given(st.lists(st.lists(members(), max_size=4), min_size=1, max_size=3), st.data())
 def test_what_series_say_is_taken_together_by_portfolio(blocks: list[list[Member]], data: Any) -> None:
     every = [member for block in blocks for member in block]
-    gathered = Gathered.of([Block.of(block) for block in blocks])
-    ids = gathered.series_beside(np.empty(0, np.int64))
+    gathered = Gathered([Block.of(block) for block in blocks])
+    ids = gathered.series_beside(Numbering(np.empty(0, np.int64)))
     assert ids.tolist() == sorted({one for member in every for one in member.series.tolist()})
-    assert gathered.named(ids).all()
+    known = Numbering(ids[::2].copy())
+    assert gathered.series_beside(known).tolist() == ids[1::2].tolist()
+    known = Numbering(ids)
+    assert gathered.named(known).all()
     days = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(ids), max_size=len(ids))), np.int64)
-    known = dict(zip(ids.tolist(), days.tolist(), strict=True))
-    least = gathered.by_portfolio(days, ids, np.minimum, 99)
-    assert least.tolist() == [min((known[one] for one in m.series.tolist()), default=99) for m in every]
+    day_of = dict(zip(ids.tolist(), days.tolist(), strict=True))
+    least = gathered.by_portfolio(days, known, np.minimum, 99)
+    assert least.tolist() == [min((day_of[one] for one in m.series.tolist()), default=99) for m in every]
     flags = np.stack([days > 1, days > 2], axis=1)
-    some = gathered.by_portfolio(flags, ids, np.logical_or, False)
-    assert some.tolist() == [[any(known[one] > n for one in m.series.tolist()) for n in (1, 2)] for m in every]
+    some = gathered.by_portfolio(flags, known, np.logical_or, False)
+    assert some.tolist() == [[any(day_of[one] > n for one in m.series.tolist()) for n in (1, 2)] for m in every]
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 255)), max_size=3), st.data())
