@@ -127,7 +127,7 @@ class Reconstructor:
             found = await self._walk(connection, portfolio, data, priced, market)
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
-        counts = await self._store(attempt, portfolio, connection, found)
+        counts = await self._store(attempt, portfolio, connection, data, found)
         teller.stage("materialising")
         await self._materialise(portfolio)
         teller.end()
@@ -245,15 +245,22 @@ class Reconstructor:
         return await self._ledgers.change_portfolio(portfolio, {"allowShort": True}, BY)
 
     async def _store(
-        self, attempt: Attempt, portfolio: Portfolio, connection: Connection, found: Reconstruction
+        self,
+        attempt: Attempt,
+        portfolio: Portfolio,
+        connection: Connection,
+        data: BrokerData,
+        found: Reconstruction,
     ) -> RowCounts:
-        rows = found.transactions
+        rows, own = found.transactions, {connection.accounts[name] for name in data.accounts}
         incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
         prefix, now = prefix_of(connection.id), round(self._clock.time(), 3)
 
         views: list[LedgerView] = []
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            if not accounts >= own:
+                raise LedgerMoved  # its user has deleted one since it was settled: it is made anew first
             views.append(view)
             planned = exchange(view, prefix, self._ledgers.accepted(view, incoming, accounts), ids, now)
             return replace(planned, change=replace(planned.change, companions=[attempt.holding]))
@@ -266,7 +273,7 @@ class Reconstructor:
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)
-                portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
+                connection, portfolio = await self._sources.homes.settle(connection, data.accounts.values())
                 await self._ledgers.tell_of(portfolio.id, change_id)
             except Invalid as exc:
                 if (conflict := own_row_conflict(views[-1], prefix, rows, exc.rows)) is None:

@@ -405,6 +405,25 @@ async def test_a_deleted_portfolio_does_not_come_back_by_itself(daemon: ApiDaemo
     assert again["portfolioId"] != found["portfolioId"]
 
 
+async def test_an_account_that_is_deleted_while_its_rows_are_stored_is_made_again(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledgers, portfolios = daemon.parts.ledgers, daemon.parts.portfolios
+    attempt, gone = ledgers.attempt, []
+
+    async def once_deleted(portfolio: Any, *rest: Any, **options: Any) -> Any:
+        if not gone:
+            gone.extend(one.id for one in await portfolios.accounts(portfolio.id))
+            await portfolios.delete_account(portfolio.id, gone[0])
+        return await attempt(portfolio, *rest, **options)
+
+    monkeypatch.setattr(ledgers, "attempt", once_deleted)
+    found = await done(daemon, PLAID)
+    assert [one.id for one in await portfolios.accounts(found["portfolioId"])] == gone
+    assert found["attempts"] == 1
+    assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 10
+
+
 async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:
     _, made = await daemon.call("POST", "/api/portfolios", json={"name": "Mine"}, headers=ANN)
     told: list[dict[str, Any]] = []
