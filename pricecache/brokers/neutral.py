@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
-from pricecache.brokers.fields import Faults, Fields
+from pricecache.brokers.fields import Faults, Fields, Listed
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money, note_impossible
 from pricecache.brokers.limits import (
     MOST_ACCOUNTS,
@@ -65,6 +65,8 @@ class _Reading:
         self.securities: dict[str, BrokerSecurity] = {}
         self.money: Money = {}
         self.units = OptionUnits()
+        self.listed_accounts = Listed("accounts", "unknown_account")
+        self.listed_securities = Listed("securities", "unknown_security")
 
     def read(self, body: Fields) -> BrokerData:
         self.faults = body.faults
@@ -103,9 +105,9 @@ class _Reading:
         )
 
     def _accounts(self, body: Fields, source: str | None) -> None:
-        for given in body.objects("accounts", MOST_ACCOUNTS, required=True):
+        for given, name in self.listed_accounts.read(body, MOST_ACCOUNTS, "id", required=True):
             given.unknown(_ACCOUNT)
-            name, currency = given.id("id"), given.currency("currency") or "USD"
+            currency = given.currency("currency") or "USD"
             kind, institution = given.text("kind", 64), given.text("institution") or source
             total = given.amount("totalValue")
             if name in self.accounts:
@@ -117,7 +119,7 @@ class _Reading:
                 self._cash(given, name)
 
     def _cash(self, account: Fields, name: str) -> None:
-        listed = list(account.objects("cash", MOST_CURRENCIES))
+        listed = list(account.objects("cash", MOST_CURRENCIES, may_be_null=True))
         if account.has("cash") and not listed:  # it says that there is none
             self.money[name, self.accounts[name].currency] = ZERO
         for given in listed:
@@ -129,10 +131,9 @@ class _Reading:
                 self.money[key] = self.money.get(key, ZERO) + amount * unit(currency)
 
     def _securities(self, body: Fields) -> None:
-        for given in body.objects("securities", MOST_SECURITIES):
+        for given, name in self.listed_securities.read(body, MOST_SECURITIES, "id"):
             given.unknown(_SECURITY)
-            name, kind = given.id("id"), given.word("type") or "other"
-            kind = kind.replace(" ", "_")
+            kind = (given.word("type") or "other").replace(" ", "_")
             if kind not in SECURITY_KINDS:
                 given.fault("type", "unknown_type", f"a type is one of {', '.join(SECURITY_KINDS)}")
             if name in self.securities:
@@ -220,16 +221,10 @@ class _Reading:
 
     def _check(self, given: Fields, account: str | None, security: str | None) -> str:
         currency = "USD"
-        if account is not None:
-            if account in self.accounts:
-                currency = self.accounts[account].currency
-            else:
-                given.fault("accountId", "unknown_account", "accounts has no account of this id")
-        if security is not None:
-            if security in self.securities:
-                currency = self.securities[security].currency
-            else:
-                given.fault("securityId", "unknown_security", "securities has no security of this id")
+        if account is not None and self.listed_accounts.check(given, "accountId", account, self.accounts):
+            currency = self.accounts[account].currency
+        if security is not None and self.listed_securities.check(given, "securityId", security, self.securities):
+            currency = self.securities[security].currency
         return currency
 
 

@@ -250,6 +250,30 @@ def test_a_fault_of_the_rest_is_told_with_its_path(parts: dict[str, Any], path: 
     assert (path, code) in refused(payload(**parts))
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "code"),
+    [
+        ("accounts", None, "missing"),
+        *((part, None, "invalid_value") for part in ("securities", "holdings", "transactions", "balances")),
+        *((part, 5, "invalid_value") for part in ("accounts", "securities", "holdings", "transactions", "balances")),
+    ],
+)
+def test_a_list_that_is_none_is_the_one_fault(part: str, value: Any, code: str) -> None:
+    assert refused(payload(row(**BUY), **{part: value})) == [(part, code)]
+
+
+def test_rows_of_a_security_that_was_refused_are_no_further_faults() -> None:
+    given = payload(row(**BUY), row("2", **{**BUY, "securityId": "?"}), securities=[{"id": "s", "type": "art"}])
+    assert refused(given) == [
+        ("securities[0].type", "unknown_type"),
+        ("transactions[1].securityId", "unknown_security"),
+    ]
+
+
+def test_cash_that_is_null_is_not_told() -> None:
+    assert read(accounts=[{"id": "a", "cash": None}]).money == {}
+
+
 def test_a_row_of_after_the_holdings_is_refused() -> None:
     given = payload(
         row(
