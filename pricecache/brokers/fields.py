@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any
 
-from pricecache.core.bars import day_number
+from pricecache.core.bars import day_number, day_of
 from pricecache.core.currencies import ISO, is_known
 from pricecache.core.text import plain_text
 from pricecache.errors import Invalid
@@ -164,8 +164,8 @@ class Fields:
             return found if found.as_tuple().exponent >= -12 else _rounded(found)  # type: ignore[operator]
         return None
 
-    def day(self, name: str, latest: int, *, required: bool = False) -> int | None:
-        """Days since 1970-01-01, of 1900 to `latest`."""
+    def day(self, name: str, latest: int, *, since: int = _EARLIEST, required: bool = False) -> int | None:
+        """Days since 1970-01-01, from `since` to `latest`, of 1900 and later."""
         value = self._value(name, required)
         if value is None:
             return None
@@ -174,6 +174,8 @@ class Fields:
             self.fault(name, "bad_date", _SEEMS_DATE)
         elif found < _EARLIEST:
             self.fault(name, "date_too_early", "a date lies after 1899")
+        elif found < since:
+            self.fault(name, "date_too_old", f"nothing here may be of before {day_of(since)}")
         elif found > latest:
             self.fault(name, "date_in_the_future", "the day has not come yet")
         else:

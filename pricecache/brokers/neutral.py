@@ -17,6 +17,7 @@ from pricecache.brokers.limits import (
     MOST_HOLDINGS,
     MOST_SECURITIES,
     MOST_TRANSACTIONS,
+    OLDEST_DAYS,
 )
 from pricecache.brokers.neutral_rows import NeutralRow, read_row
 from pricecache.brokers.option_units import OptionUnits, option_of
@@ -58,6 +59,7 @@ class _Reading:
 
     def __init__(self, today: int, scope: str) -> None:
         self.today = today
+        self.since = today - OLDEST_DAYS
         self.scope = scope
         self.faults = Faults()
         self.remarks: list[Remark] = []
@@ -71,8 +73,8 @@ class _Reading:
     def read(self, body: Fields) -> BrokerData:
         self.faults = body.faults
         body.unknown(_TOP)
-        as_of = body.day("asOf", self.today + 1, required=True)
-        source, start = body.text("source"), body.day("transactionsFrom", self.today + 1)
+        as_of = body.day("asOf", self.today + 1, since=self.since, required=True)
+        source, start = body.text("source"), body.day("transactionsFrom", self.today + 1, since=self.since)
         latest = self.today + 1 if as_of is None else as_of
         self._accounts(body, source)
         self._securities(body)
@@ -184,7 +186,7 @@ class _Reading:
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
         seen: dict[str, Fields] = {}
         for place, given in enumerate(body.objects("transactions", MOST_TRANSACTIONS)):
-            row = read_row(given, latest, place, self._check, self._units_of)
+            row = read_row(given, (self.since, latest), place, self._check, self._units_of)
             if row is None:
                 continue
             before = seen.setdefault(row.id, given)
@@ -196,7 +198,7 @@ class _Reading:
     def _waypoints(self, body: Fields, latest: int) -> Iterator[Waypoint]:
         for given in body.objects("balances", MOST_BALANCES):
             given.unknown(_BALANCE)
-            day, account = given.day("date", latest, required=True), given.id("accountId")
+            day, account = given.day("date", latest, since=self.since, required=True), given.id("accountId")
             security, currency = given.id("securityId", required=False), given.currency("currency")
             quantity, price = given.amount("quantity", required=True), _price(given)
             default = self._check(given, account, security)

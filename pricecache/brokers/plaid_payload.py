@@ -14,7 +14,7 @@ from typing import Any
 from pricecache.brokers.cancelled import without_cancelled
 from pricecache.brokers.fields import Faults, Fields, Listed, let_go
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
-from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
+from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS, OLDEST_DAYS
 from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
@@ -73,6 +73,7 @@ class _Reading:
 
     def __init__(self, today: int) -> None:
         self.today = today
+        self.since = today - OLDEST_DAYS
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
@@ -97,7 +98,7 @@ class _Reading:
             for number, page in enumerate(transactions)
         ]
         other = [page for page in pages if not page.is_same_as(held)]
-        start = held.day("start_date", self.today)
+        start = held.day("start_date", self.today, since=self.since)
         item = held.object("item")
         name = institution or (item.text("institution_name") if item is not None else None)
         has_accounts = any(part.has("accounts") for part in (held, *other))
@@ -264,7 +265,7 @@ class _Reading:
 
     def _row(self, given: Fields, name: str | None, place: int) -> PlaidRow | None:
         account, security = given.id("account_id"), given.id("security_id", required=False)
-        day = given.day("date", self.today + 1, required=True)
+        day = given.day("date", self.today + 1, since=self.since, required=True)
         kind, subtype = given.word("type", required=True), given.word("subtype")
         quantity, amount = given.amount("quantity", required=True), given.amount("amount", required=True)
         price, fees = self._price(given, "price"), given.amount("fees") or ZERO

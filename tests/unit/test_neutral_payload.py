@@ -214,6 +214,7 @@ def test_pence_become_pounds() -> None:
         ({**BUY, "currency": "XYZ"}, "currency", "bad_currency"),
         ({**BUY, "date": "2026-11-21"}, "date", "date_in_the_future"),
         ({**BUY, "date": "1899-12-31"}, "date", "date_too_early"),
+        ({**BUY, "date": "1976-11-19"}, "date", "date_too_old"),
         ({**BUY, "colour": "red"}, "colour", "unknown_field"),
         ({**BUY, "type": "gift"}, "type", "unknown_type"),
         ({"type": "dividend"}, "amount", "missing"),
@@ -244,6 +245,13 @@ def test_a_fault_of_a_row_is_told_with_its_path(facts: dict[str, Any], path: str
         ({"holdings": "none"}, "holdings", "invalid_value"),
         ({"balances": [{"date": "2026-01-01", "accountId": "a", "quantity": 1}]}, "balances[0].currency", "missing"),
         ({"extra": 1}, "extra", "unknown_field"),
+        ({"asOf": "1901-01-01"}, "asOf", "date_too_old"),
+        ({"transactionsFrom": "1901-01-01"}, "transactionsFrom", "date_too_old"),
+        (
+            {"balances": [{"date": "1901-01-01", "accountId": "a", "securityId": "s", "quantity": 1}]},
+            "balances[0].date",
+            "date_too_old",
+        ),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_rest_is_told_with_its_path(parts: dict[str, Any], path: str, code: str) -> None:
@@ -268,6 +276,10 @@ def test_rows_of_a_security_that_was_refused_are_no_further_faults() -> None:
         ("securities[0].type", "unknown_type"),
         ("transactions[1].securityId", "unknown_security"),
     ]
+
+
+def test_a_row_may_be_fifty_years_old() -> None:
+    assert read(row(**{**BUY, "date": "1976-11-20"})).first_day == day_number(date(1976, 11, 20))
 
 
 def test_cash_that_is_null_is_not_told() -> None:

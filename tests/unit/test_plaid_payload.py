@@ -417,6 +417,8 @@ def test_a_row_of_tomorrow_counts_as_todays_and_one_of_later_is_refused() -> Non
         ("investment_transactions", "date", 20260101, "bad_date"),
         ("investment_transactions", "date", "2026-10-01T00:00:00Z", "bad_date"),
         ("investment_transactions", "date", "1066-10-14", "date_too_early"),
+        ("investment_transactions", "date", "1901-01-01", "date_too_old"),
+        ("investment_transactions", "date", "1976-11-19", "date_too_old"),
         ("investment_transactions", "date", "2999-01-01", "date_in_the_future"),
         ("investment_transactions", "account_id", "nobody", "unknown_account"),
         ("investment_transactions", "security_id", "nothing", "unknown_security"),
@@ -506,6 +508,11 @@ def test_a_payload_without_its_main_lists_is_refused(part: str) -> None:
     given = payload()
     del given[part]
     assert refused(given) == [(part, "missing")]
+
+
+def test_a_row_may_be_fifty_years_old() -> None:
+    assert read(row(date="1976-11-20")).first_day == day_number(date(1976, 11, 20))
+    assert refused(payload(row(), start_date="1970-01-01")) == [("start_date", "date_too_old")]
 
 
 def test_an_id_with_two_meanings_is_refused() -> None:
