@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from pricecache.errors import (
     Unavailable,
 )
 from pricecache.portfolio.connection_rows import delete_rows
-from pricecache.portfolio.fetching import FETCH_JOB, SOON_SECONDS, Fetcher, Plaid
+from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
+from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import Connection, ConnectionStore
@@ -31,7 +32,6 @@ from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
 
-StartRun = Callable[[str, Mapping[str, Any], str], Awaitable[Any]]
 Outcome = Literal["fetching", "noted", "ignored"]
 _CHANGED = frozenset({("INVESTMENTS_TRANSACTIONS", "DEFAULT_UPDATE"), ("HOLDINGS", "DEFAULT_UPDATE")})
 _ALL_THERE = ("INVESTMENTS_TRANSACTIONS", "HISTORICAL_UPDATE")
@@ -184,18 +184,19 @@ class Connections:
         connection = await self.store.by_item(told.item) if told.item else None
         if connection is None or connection.state == "removing":
             return "ignored"
-        return await self._heard(connection, told)
+        assert self.fetcher is not None
+        return await self._heard(self.fetcher, connection, told)
 
-    async def _heard(self, connection: Connection, told: Webhook) -> Outcome:
-        what, soon = (told.kind, told.code), self._clock.time() + SOON_SECONDS
+    async def _heard(self, fetcher: Fetcher, connection: Connection, told: Webhook) -> Outcome:
+        what = told.kind, told.code
         if what in _CHANGED or what == _ALL_THERE:
             if connection.state == "revoked":
                 return "noted"
-            await self.store.want(connection.id, soon, everything=what == _ALL_THERE)
+            await fetcher.want_soon(connection.id, everything=what == _ALL_THERE)
             return "fetching"
         if what == ("ITEM", "LOGIN_REPAIRED"):
             await self.store.put_in(connection.id, "active")
-            await self.store.want(connection.id, soon)
+            await fetcher.want_soon(connection.id)
             return "fetching"
         error = AccessRevoked() if what in _REVOKED else _error(told) if what == ("ITEM", "ERROR") else None
         if error is None:
@@ -203,7 +204,7 @@ class Connections:
         await self.store.failed(connection, error.code, error.detail, self._clock.time())
         if isinstance(error, LoginRequired | AccessRevoked):
             await self.store.put_in(connection.id, "login_required" if isinstance(error, LoginRequired) else "revoked")
-            await self.store.fetch_again(connection, None, soon)
+            await fetcher.fetch_again(connection, None)
         return "noted"
 
     # ----

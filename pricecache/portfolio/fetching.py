@@ -32,6 +32,7 @@ from pricecache.errors import (
     PricecacheError,
     Unavailable,
 )
+from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
 from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore
 from pricecache.stores.leases import Lease, LeaseStore
 
@@ -51,8 +52,6 @@ AT_ONCE = 4
 MOST_AT_A_TIME = 1000
 ROUND_SECONDS = 40.0
 """How long after its beginning a run begins to fetch one that is due: the rest is for the next run, a minute later."""
-SOON_SECONDS = 5.0
-"""How long after it was asked for: Plaid tells of one change by several webhooks."""
 DAY_SECONDS = 86400.0
 _LONGEST_WAIT = 4 * 3600.0
 _STATES: dict[type[PricecacheError], ConnectionState] = {LoginRequired: "login_required", AccessRevoked: "revoked"}
@@ -69,6 +68,8 @@ class Plaid:
 class Fetcher:
     """Fetches connections. Loop-only. `interval`: seconds between two fetches of one that nobody asks for.
 
+    `soon`: begins those that are wanted a few seconds from now.
+
     `on_fetched` is awaited with each connection of which new data is stored; as long as it fails, so does the fetch.
     """
 
@@ -80,6 +81,7 @@ class Fetcher:
         leases: LeaseStore,
         clock: Clock,
         chance: random.Random,
+        soon: SoonFetches,
         *,
         interval: float = DAY_SECONDS,
     ) -> None:
@@ -89,6 +91,7 @@ class Fetcher:
         self._leases = leases
         self._clock = clock
         self._chance = chance
+        self.soon = soon
         self._interval = interval
         self._going: set[str] = set()
         self._slots, self._slots_asked = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE // 2)
@@ -127,6 +130,11 @@ class Fetcher:
         except Exception as exc:  # a fault of ours in one user's data is no reason to leave out the others
             log.exception("a connection could not be fetched", connection=connection_id)
             handle.fail_connection(connection_id, "internal_error", type(exc).__name__)
+
+    async def want_soon(self, connection_id: str, *, everything: bool = False) -> None:
+        """Have it fetched in a few seconds, and again if a fetch goes on now. `everything`: with all rows there are."""
+        await self._connections.want(connection_id, self._clock.time() + SOON_SECONDS, everything=everything)
+        self.soon.add(connection_id)
 
     async def fetch(self, connection_id: str) -> str:
         """Fetch it now, or end its removal: `fetched`, `removed`, or `left` where there is nothing to do or it is
@@ -180,11 +188,11 @@ class Fetcher:
             raise  # nothing can be noted, so it stays due
         except Exception:
             # whatever it is, it must not be tried without end
-            await self._fetch_again(connection, self._later(self._interval))
+            await self.fetch_again(connection, self._later(self._interval))
             raise
         if connection.failure is not None:
             log.info("a connection is fetched again", connection=connection.id)
-        await self._fetch_again(connection, self._later(self._interval), has_all=True)
+        await self.fetch_again(connection, self._later(self._interval), has_all=True)
         return "fetched"
 
     async def _bring(self, connection: Connection) -> None:
@@ -252,7 +260,7 @@ class Fetcher:
             tell = log.debug if tell == log.debug else log.info  # it is the user's to mend
         tell("a connection cannot be fetched", connection=connection.id, code=error.code, detail=_for_all(error))
         wait = self._wait(error, found.attempts)
-        await self._fetch_again(connection, None if wait is None else self._later(wait))
+        await self.fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
         if isinstance(error, AccessRevoked) or error.code == "portfolio_gone":
@@ -267,9 +275,12 @@ class Fetcher:
         """Not all at once, and never sooner."""
         return self._clock.time() + seconds * self._chance.uniform(1.0, 1.1)
 
-    async def _fetch_again(self, connection: Connection, at: float | None, *, has_all: bool = False) -> None:
+    async def fetch_again(self, connection: Connection, at: float | None, *, has_all: bool = False) -> None:
+        """What began with `connection` is over: the next fetch is `at` an instant, None for none, or soon if somebody
+        has asked for one meanwhile. `has_all`: it brought all that was wanted."""
         soon = self._clock.time() + SOON_SECONDS
-        await self._connections.fetch_again(connection, at, soon, has_all=has_all)
+        if await self._connections.fetch_again(connection, at, soon, has_all=has_all):
+            self.soon.add(connection.id)
 
 
 async def _nobody(connection: Connection) -> None:

@@ -236,15 +236,18 @@ class ConnectionStore:
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": told, "$inc": {"version": 1}}
         )
 
-    async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> None:
+    async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> bool:
         """A fetch that began with `before` is over: the next one is `at` an instant, None for none, or at `sooner` if
-        somebody has asked for one meanwhile. `has_all`: it brought all that was wanted."""
+        somebody has asked for one meanwhile; whether somebody has. `has_all`: it brought all that was wanted."""
         unasked = {"$eq": [{"$ifNull": ["$wants", 0]}, before.wants]}
         when = None if at is None else instant_of(at)
         told: Document = {"nextFetchAt": {"$cond": [unasked, when, instant_of(sooner)]}}
         if has_all:
             told["wantsAll"] = {"$cond": [unasked, False, {"$ifNull": ["$wantsAll", False]}]}
-        await self._connections.update_one({"_id": before.id}, [{"$set": told}])
+        found = await self._connections.find_one_and_update(
+            {"_id": before.id}, [{"$set": told}], {"wants": 1}, return_document=ReturnDocument.AFTER
+        )
+        return found is not None and (found.get("wants") or 0) != before.wants
 
     async def failed(self, before: Connection, code: str, detail: str, now: float) -> FetchFailure:
         """Note that a fetch brought nothing, once more if the last one did neither. The state says the rest."""

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +21,7 @@ from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
-from pricecache.portfolio.fetching import FETCH_JOB
+from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS
 from pricecache.stores.connections import Connection
 from tests.clock import START
 from tests.documents import ROOT
@@ -449,20 +450,19 @@ async def test_one_that_fails_does_not_hold_up_the_others(daemon: ApiDaemon, pla
 
 
 async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaemon, plaid: FakePlaid) -> None:
-    for number in range(6):
+    for number in range(AT_ONCE + 2):
         plaid.add(f"public-sandbox-more-{number}", holdings=HELD)
         await connect(daemon, f"public-sandbox-more-{number}")
     fetcher = connections(daemon).fetcher
     assert fetcher is not None
 
     async def slow(connection: Connection) -> None:
-        daemon.clock.advance(20)
+        daemon.clock.advance(ROUND_SECONDS + 1)  # before the place of any of the first ones is free
 
     fetcher.on_fetched = slow
     daemon.clock.advance(28 * 3600)
-    first = await due(daemon)
-    assert 0 < first["fetched"] < 6
-    assert (await due(daemon))["fetched"] == 6 - first["fetched"]
+    assert await due(daemon) == {"fetched": AT_ONCE}
+    assert await due(daemon) == {"fetched": 2}
 
 
 async def test_a_fault_of_ours_in_one_is_logged_and_the_others_go_on(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -512,6 +512,63 @@ async def test_news_from_plaid_is_fetched_soon_and_once(daemon: ApiDaemon, plaid
     assert await due(daemon) == {"fetched": 1}
     assert await due(daemon) == {}
     assert (await one(daemon, connection))["nextFetchAt"] > "2026-11-21"
+
+
+@asynccontextmanager
+async def beginning_soon(*daemons: ApiDaemon) -> AsyncIterator[None]:
+    """While the tasks of these daemons go on that begin what is wanted soon."""
+    fetchers = [connections(daemon).fetcher for daemon in daemons]
+    tasks = [asyncio.create_task(fetcher.soon.run(), name="soon") for fetcher in fetchers if fetcher]
+    yield
+    await cancelled(tasks)
+
+
+async def until_fetched(daemon: ApiDaemon, connection: str, at: str) -> None:
+    async with asyncio.timeout(20):
+        while (await one(daemon, connection))["fetchedAt"] != at:
+            await asyncio.sleep(0.01)
+
+
+async def test_news_is_fetched_within_seconds_without_the_schedule(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    async with beginning_soon(daemon):
+        daemon.clock.advance(3600)
+        for _ in range(3):
+            await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+        daemon.clock.advance(6)
+        await until_fetched(daemon, connection, "2026-11-20T11:00:06Z")
+        await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
+async def test_news_that_another_daemon_hears_of_while_it_is_fetched_is_fetched_within_seconds_after_it(
+    daemon: ApiDaemon, database: Any, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    async with api_daemon(database, keys=KEYS, settings=settings_of(plaid), clock=daemon.clock) as other:
+        fetcher, hearing = connections(daemon).fetcher, connections(other).fetcher
+        assert fetcher is not None
+        assert hearing is not None
+
+        async def meanwhile(found: Connection) -> None:
+            await hook(other, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+            daemon.clock.advance(6)
+            while hearing.soon.waiting:
+                await asyncio.sleep(0.01)
+            await fetched(other)
+            fetcher.on_fetched = nothing
+
+        async def nothing(found: Connection) -> None:
+            pass
+
+        async with beginning_soon(daemon, other):
+            fetcher.on_fetched = meanwhile
+            assert await fetcher.fetch(connection) == "fetched"
+            daemon.clock.advance(6)
+            await until_fetched(daemon, connection, "2026-11-20T10:00:12Z")
+            await fetched(daemon)
+        await connections(other).close()
+    assert plaid.requests()["investments/holdings/get"] == 3
 
 
 async def test_news_that_comes_while_it_is_fetched_is_fetched_after_it(daemon: ApiDaemon, plaid: FakePlaid) -> None:
