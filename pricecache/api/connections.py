@@ -90,7 +90,24 @@ def connection_fields(connection: Connection) -> dict[str, Any]:
             "since": instant(failure.at),
             "attempts": failure.attempts,
         },
+        "notices": [
+            {
+                "code": one.code,
+                "since": instant(one.at),
+                "until": instant(one.until),
+                "brokerAccountId": one.account,
+            }
+            for one in connection.notices
+        ],
+        "action": _action(connection),
     }
+
+
+def _action(connection: Connection) -> str | None:
+    """What its user has to do."""
+    if connection.state == "revoked":
+        return "connect"
+    return "link" if connection.state == "login_required" or connection.notices else None
 
 
 _TAGS, _BASE = ("connections",), "/api/portfolio/connections"

@@ -5,23 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from pricecache.brokers.plaid_client import LinkRequest, LinkToken
-from pricecache.brokers.plaid_errors import of_code
-from pricecache.brokers.plaid_webhooks import Webhook, WebhookVerifier
+from pricecache.brokers.plaid_webhooks import WebhookVerifier
 from pricecache.clock import Clock
-from pricecache.errors import (
-    AccessRevoked,
-    BrokerError,
-    Conflict,
-    Corrupt,
-    Invalid,
-    LoginRequired,
-    Unavailable,
-)
+from pricecache.errors import BrokerError, Conflict, Corrupt, Invalid, Unavailable
+from pricecache.portfolio.connection_news import ConnectionNews, Outcome
 from pricecache.portfolio.connection_rows import delete_rows
 from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
 from pricecache.portfolio.fetching_soon import StartRun
@@ -32,10 +24,9 @@ from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
 
-Outcome = Literal["fetching", "noted", "ignored"]
-_CHANGED = frozenset({("INVESTMENTS_TRANSACTIONS", "DEFAULT_UPDATE"), ("HOLDINGS", "DEFAULT_UPDATE")})
-_ALL_THERE = ("INVESTMENTS_TRANSACTIONS", "HISTORICAL_UPDATE")
-_REVOKED = frozenset({("ITEM", "USER_PERMISSION_REVOKED")})
+
+_OF_ACCOUNTS = frozenset({"new_accounts", "account_revoked"})
+"""What is mended by choosing the accounts anew."""
 
 
 class Connections:
@@ -86,10 +77,11 @@ class Connections:
         Who asks is filled in here. Raises `NotFound`, and what the client does.
         """
         plaid = self._require()
-        token = None
+        token, selects = None, False
         if connection_id is not None:
             connection = await self.store.get(user, connection_id)
             token = await self._token(plaid, connection)
+            selects = any(one.code in _OF_ACCOUNTS for one in connection.notices)
         digest = hashlib.sha256(user.encode()).hexdigest()  # a user's name may be an address, which Plaid forbids
         asked = replace(
             wanted,
@@ -97,8 +89,12 @@ class Connections:
             client_name=self._client_name,
             webhook=self._webhook_url,
             access_token=token,
+            selects_accounts=selects,
         )
-        return await plaid.client.create_link_token(asked)
+        made = await plaid.client.create_link_token(asked)
+        if connection_id is not None:
+            await self.store.linking(connection_id, self._clock.time())
+        return made
 
     async def connect(
         self, user: str, public_token: str, portfolio_id: str | None, portfolio_name: str | None, by: str
@@ -144,6 +140,8 @@ class Connections:
         if connection.provider != "plaid":
             raise Conflict("What is posted is not fetched: post it again.", code="nothing_to_fetch")
         self._require()
+        if connection.linked_at is not None:  # its user was in Link, and has done there what was to be done
+            await self.store.attended(connection.id, connection.linked_at)
         # what is asked for outlives the run, and a fetch that goes on already may have read too early
         await self.store.want(connection.id, self._clock.time())
         return await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
@@ -185,27 +183,7 @@ class Connections:
         if connection is None or connection.state == "removing":
             return "ignored"
         assert self.fetcher is not None
-        return await self._heard(self.fetcher, connection, told)
-
-    async def _heard(self, fetcher: Fetcher, connection: Connection, told: Webhook) -> Outcome:
-        what = told.kind, told.code
-        if what in _CHANGED or what == _ALL_THERE:
-            if connection.state == "revoked":
-                return "noted"
-            await fetcher.want_soon(connection.id, everything=what == _ALL_THERE)
-            return "fetching"
-        if what == ("ITEM", "LOGIN_REPAIRED"):
-            await self.store.put_in(connection.id, "active")
-            await fetcher.want_soon(connection.id)
-            return "fetching"
-        error = AccessRevoked() if what in _REVOKED else _error(told) if what == ("ITEM", "ERROR") else None
-        if error is None:
-            return "ignored"
-        await self.store.failed(connection, error.code, error.detail, self._clock.time())
-        if isinstance(error, LoginRequired | AccessRevoked):
-            await self.store.put_in(connection.id, "login_required" if isinstance(error, LoginRequired) else "revoked")
-            await fetcher.fetch_again(connection, None)
-        return "noted"
+        return await ConnectionNews(self.store, self.fetcher, self._clock).heard(connection, told)
 
     # ----
 
@@ -226,13 +204,6 @@ class Connections:
                 retry_after=3600.0,
             )
         return self._plaid
-
-
-def _error(told: Webhook) -> BrokerError | None:
-    if told.error is None:
-        return None
-    code, kind = told.error
-    return of_code(code, kind, f"Plaid says {code[:64]}.")
 
 
 async def _nothing(connection: Connection) -> None:

@@ -17,6 +17,7 @@ from pricecache.brokers.plaid_client import PlaidClient
 from pricecache.brokers.plaid_errors import of_code
 from pricecache.brokers.plaid_pages import gathered
 from pricecache.brokers.plaid_payload import read_plaid
+from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
@@ -33,7 +34,7 @@ from pricecache.errors import (
     Unavailable,
 )
 from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
-from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore
+from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore, Notice
 from pricecache.stores.leases import Lease, LeaseStore
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ MOST_AT_A_TIME = 1000
 ROUND_SECONDS = 40.0
 """How long after its beginning a run begins to fetch one that is due: the rest is for the next run, a minute later."""
 DAY_SECONDS = 86400.0
+EXPIRES_SECONDS = 7 * DAY_SECONDS
+"""How long before its end a user is told that access ends: as long as Plaid tells of it before."""
 _LONGEST_WAIT = 4 * 3600.0
 _STATES: dict[type[PricecacheError], ConnectionState] = {LoginRequired: "login_required", AccessRevoked: "revoked"}
 
@@ -213,11 +216,21 @@ class Fetcher:
             await self._bring(connection)  # with nothing there, all there is
             return
         await self._connections.received(connection.id, now, kept.first_day, institution=institution)
+        await self._note_expiry(connection, holdings, now)
         present = await self._connections.find(connection.id)
         if present is not None and present.state != "removing":
             await self.on_fetched(present)
         if (error := _item_error(holdings)) is not None:
             raise error
+
+    async def _note_expiry(self, connection: Connection, holdings: Mapping[str, Any], now: float) -> None:
+        until = _consent_until(holdings)
+        if until is not None and until - now > EXPIRES_SECONDS:
+            await self._connections.attended(connection.id, now, "expires_soon")
+        elif until is not None and not any(one.until == until for one in connection.notices):
+            await self._connections.notice(connection.id, Notice("expires_soon", now, until=until))
+        elif any(one.until is not None and one.until < now for one in connection.notices):
+            await self._connections.attended(connection.id, now, "expires_soon")  # it has not come to that
 
     async def _first_day(self, connection: Connection, today: int) -> int:
         first, last = today - FIRST_DAYS, connection.fetched_at
@@ -304,6 +317,11 @@ def _item_error(holdings: Mapping[str, Any]) -> PricecacheError | None:
     if not isinstance(error, dict):
         return None
     return of_code(str(error.get("error_code")), "", "")
+
+
+def _consent_until(holdings: Mapping[str, Any]) -> float | None:
+    item = holdings.get("item")
+    return instant_in(item.get("consent_expiration_time")) if isinstance(item, dict) else None
 
 
 def _institution(holdings: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,8 @@ Document = dict[str, Any]
 Provider = Literal["plaid", "posted"]
 ConnectionState = Literal["new", "active", "login_required", "revoked", "removing"]
 CONNECTION_STATES: tuple[str, ...] = get_args(ConnectionState)
+MOST_NOTICES = 50
+NoticeCode = Literal["expires_soon", "new_accounts", "account_revoked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,17 @@ class FetchFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What its user should know of a connection that works. `at`: since when, `until`: when access ends, seconds since
+    1970 UTC; `account`: the one it is about, by the broker's id."""
+
+    code: NoticeCode
+    at: float
+    until: float | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """One user's connection. Times are seconds since 1970-01-01T00:00Z.
 
@@ -43,6 +56,7 @@ class Connection:
     broker's. `first_day`: from when on all rows are known, days since 1970-01-01. `fetched_at`: when the broker last
     said how things stand; `next_fetch_at`: when it is asked again, None where that has no use. `wants` counts who
     asked for a fetch; `wants_all`: of all rows there are, and not of the latest only. `version` grows with what came.
+    `linked_at`: when its user was last given what Link is opened with, to log in to it again.
 
     What opens it at Plaid is not here: `ConnectionStore.sealed` alone gives that.
     """
@@ -65,6 +79,8 @@ class Connection:
     wants: int = 0
     wants_all: bool = False
     version: int = 1
+    notices: tuple[Notice, ...] = ()
+    linked_at: float | None = None
 
 
 class ConnectionStore:
@@ -263,6 +279,30 @@ class ConnectionStore:
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": {"state": state}}
         )
 
+    # what its user should know
+
+    async def notice(self, connection_id: str, notice: Notice) -> None:
+        """Tell its user, in the place of one of the same code about the same account."""
+        same = {
+            "$and": [{"$eq": ["$$one.code", notice.code]}, {"$eq": ["$$one.account", {"$literal": notice.account}]}]
+        }
+        others = {"$filter": {"input": {"$ifNull": ["$notices", []]}, "as": "one", "cond": {"$not": same}}}
+        told = {"$concatArrays": [others, [{"$literal": _notice_fields(notice)}]]}
+        await self._connections.update_one(
+            {"_id": connection_id}, [{"$set": {"notices": {"$slice": [told, -MOST_NOTICES]}}}]
+        )
+
+    async def linking(self, connection_id: str, at: float) -> None:
+        """Its user was given what Link is opened with."""
+        await self._connections.update_one({"_id": connection_id}, {"$set": {"linkedAt": instant_of(at)}})
+
+    async def attended(self, connection_id: str, until: float, code: NoticeCode | None = None) -> None:
+        """What its user was told up to an instant is done with; `code`: that alone."""
+        which: Document = {"at": {"$lte": instant_of(until)}}
+        if code is not None:
+            which["code"] = code
+        await self._connections.update_one({"_id": connection_id}, {"$pull": {"notices": which}})
+
     async def remove(self, connection_id: str, at: float) -> None:
         """Hide it from its user, until it is taken back at Plaid too, which is tried from `at` on."""
         told = {"state": "removing", "nextFetchAt": instant_of(at), "failure": None}
@@ -275,6 +315,15 @@ class ConnectionStore:
 
 def _born(facts: Document, now: float) -> Document:
     return {"_id": new_id(), **facts, "state": "new", "accounts": [], "createdAt": instant_of(now), "version": 1}
+
+
+def _notice_fields(notice: Notice) -> Document:
+    until = None if notice.until is None else instant_of(notice.until)
+    return {"code": notice.code, "at": instant_of(notice.at), "until": until, "account": notice.account}
+
+
+def _notice(fields: Document) -> Notice:
+    return Notice(fields["code"], fields["at"].timestamp(), _seconds(fields["until"]), fields["account"])
 
 
 def _pairs(accounts: Mapping[str, str]) -> list[list[str]]:
@@ -304,6 +353,8 @@ def _connection(document: Document) -> Connection:
         wants=get("wants", 0),
         wants_all=get("wantsAll", False),
         version=document["version"],
+        notices=tuple(map(_notice, get("notices") or ())),
+        linked_at=_seconds(get("linkedAt")),
     )
 
 

@@ -660,7 +660,95 @@ async def test_a_webhook_says_how_the_login_stands(daemon: ApiDaemon, plaid: Fak
     assert (await one(daemon, connection))["state"] == "active"
     await hook(daemon, plaid, webhook_type="ITEM", webhook_code="USER_PERMISSION_REVOKED")
     now = await one(daemon, connection)
-    assert (now["state"], now["nextFetchAt"]) == ("revoked", None)
+    assert (now["state"], now["nextFetchAt"], now["action"]) == ("revoked", None, "connect")
+    assert (await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE"))[1] == {"status": "noted"}
+    assert (await one(daemon, connection))["nextFetchAt"] is None
+
+
+@pytest.mark.parametrize(
+    ("event", "notice"),
+    [
+        (
+            {"webhook_code": "PENDING_EXPIRATION", "consent_expiration_time": "2026-11-27T09:30:00Z"},
+            {"code": "expires_soon", "until": "2026-11-27T09:30:00Z", "brokerAccountId": None},
+        ),
+        (
+            {
+                "webhook_code": "PENDING_DISCONNECT",
+                "reason": "INSTITUTION_MIGRATION",
+                "disconnect_time": "2026-11-26T00:00:00+00:00",
+            },
+            {"code": "expires_soon", "until": "2026-11-26T00:00:00Z", "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "PENDING_DISCONNECT", "reason": "INSTITUTION_TOKEN_EXPIRATION"},
+            {"code": "expires_soon", "until": "2026-11-27T10:00:00Z", "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "NEW_ACCOUNTS_AVAILABLE", "error": None},
+            {"code": "new_accounts", "until": None, "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "USER_ACCOUNT_REVOKED", "account_id": "acc1"},
+            {"code": "account_revoked", "until": None, "brokerAccountId": "acc1"},
+        ),
+    ],
+    ids=lambda value: value.get("webhook_code"),
+)
+async def test_what_a_user_has_to_do_though_it_works_is_said_until_it_is_done(
+    daemon: ApiDaemon, plaid: FakePlaid, event: dict[str, Any], notice: dict[str, Any]
+) -> None:
+    connection = (await connect(daemon))["id"]
+    assert ((await one(daemon, connection))["notices"], (await one(daemon, connection))["action"]) == ([], None)
+    for _ in range(2):
+        assert await hook(daemon, plaid, webhook_type="ITEM", **event) == (200, {"status": "noted"})
+    now = await one(daemon, connection)
+    assert now["notices"] == [{"since": "2026-11-20T10:00:00Z", **notice}]
+    assert (now["state"], now["action"]) == ("active", "link")
+    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)  # nobody was in Link yet
+    await fetched(daemon)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    assert (await daemon.call("POST", BASE + "/link-token", json={"connectionId": connection}, headers=ANN))[0] == 200
+    is_of_accounts = notice["code"] != "expires_soon"
+    assert plaid.log[-1][1].get("update") == ({"account_selection_enabled": True} if is_of_accounts else None)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    await fetched(daemon)
+    now = await one(daemon, connection)
+    assert (now["notices"], now["action"]) == ([], None)
+
+
+async def test_that_access_ends_is_told_and_taken_back_as_plaid_tells_it_with_the_holdings(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    item = plaid._public[PUBLIC]
+    item.consent_until = "2026-11-25T00:00:00Z"
+    connection = (await connect(daemon))["id"]
+    (notice,) = (await one(daemon, connection))["notices"]
+    assert (notice["code"], notice["until"]) == ("expires_soon", "2026-11-25T00:00:00Z")
+    item.consent_until = "2027-05-25T00:00:00Z"
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await one(daemon, connection))["notices"] == []
+
+
+async def test_access_that_was_to_end_and_goes_on_is_no_news_any_more(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="PENDING_DISCONNECT")
+    daemon.clock.advance(6 * 86400)
+    await due(daemon)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    daemon.clock.advance(2 * 86400)
+    await due(daemon)
+    assert (await one(daemon, connection))["notices"] == []
+
+
+async def test_a_login_that_is_repaired_leaves_nothing_to_do(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="PENDING_DISCONNECT")
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="LOGIN_REPAIRED")
+    now = await one(daemon, connection)
+    assert (now["state"], now["notices"], now["action"]) == ("active", [], None)
 
 
 async def test_webhooks_of_no_concern_are_ignored_and_unsigned_ones_refused(
@@ -670,7 +758,7 @@ async def test_webhooks_of_no_concern_are_ignored_and_unsigned_ones_refused(
     for event in (
         {"item_id": "item-unknown", "webhook_type": "HOLDINGS", "webhook_code": "DEFAULT_UPDATE"},
         {"webhook_type": "TRANSACTIONS", "webhook_code": "DEFAULT_UPDATE"},
-        {"webhook_type": "ITEM", "webhook_code": "NEW_ACCOUNTS_AVAILABLE"},
+        {"webhook_type": "ITEM", "webhook_code": "WEBHOOK_UPDATE_ACKNOWLEDGED"},
         {"webhook_type": "ITEM", "webhook_code": "ERROR", "error": {"error_code": "SOMETHING_NEW"}},
     ):
         assert await hook(daemon, plaid, **event) == (200, {"status": "ignored"})
