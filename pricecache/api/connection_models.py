@@ -36,6 +36,7 @@ class ConnectBody(Input):
     )
     portfolio_id: Identifier | None = Field(None, description="Where its rows go; a portfolio is made by default.")
     portfolio_name: Name | None = Field(None, description="What the portfolio to be made is called.")
+    allow_duplicate: bool = Field(False, description="true: though its accounts are connected already.")
 
     @model_validator(mode="after")
     def _names_one(self) -> ConnectBody:

@@ -31,7 +31,12 @@ async def link_token(call: Call) -> Answer:
 async def connect(call: Call) -> Answer:
     body: models.ConnectBody = call.body
     connection, is_new = await call.services.connections.connect(
-        user_of(call), body.public_token, body.portfolio_id, body.portfolio_name, call.principal.name
+        user_of(call),
+        body.public_token,
+        body.portfolio_id,
+        body.portfolio_name,
+        call.principal.name,
+        may_repeat=body.allow_duplicate,
     )
     where = {"Location": f"/api/portfolio/connections/{connection.id}"}
     return Answer(connection_fields(connection), 201 if is_new else 200, where)
@@ -76,7 +81,8 @@ def connection_fields(connection: Connection) -> dict[str, Any]:
         "state": connection.state,
         "portfolioId": connection.portfolio,
         "accounts": [
-            {"brokerAccountId": broker, "accountId": ledger} for broker, ledger in sorted(connection.accounts.items())
+            {"brokerAccountId": broker, "accountId": ledger}
+            for broker, ledger in sorted(connection.present_accounts.items())
         ],
         "firstDate": iso_day(connection.first_day),
         "createdAt": instant(connection.created_at),

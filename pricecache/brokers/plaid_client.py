@@ -94,6 +94,10 @@ class PlaidClient:
         """End access to an item at Plaid."""
         await self._call("item_remove", {"access_token": access_token})
 
+    async def accounts(self, access_token: str) -> Json:
+        """The accounts of an item, without asking the institution."""
+        return await self._call("accounts_get", {"access_token": access_token})
+
     async def holdings(self, access_token: str) -> Json:
         return await self._call("investments_holdings_get", {"access_token": access_token})
 
@@ -177,6 +181,7 @@ def _load(client_id: str, secret: str, url: str) -> SimpleNamespace:
 
 
 def _request_makers() -> Mapping[str, Callable[[Json], Any]]:
+    from plaid.model.accounts_get_request import AccountsGetRequest
     from plaid.model.country_code import CountryCode
     from plaid.model.investments_holdings_get_request import InvestmentsHoldingsGetRequest
     from plaid.model.investments_transactions_get_request import InvestmentsTransactionsGetRequest
@@ -205,6 +210,7 @@ def _request_makers() -> Mapping[str, Callable[[Json], Any]]:
         return LinkTokenCreateRequest(**{**wanted, **given})
 
     return {
+        "accounts_get": lambda wanted: AccountsGetRequest(**wanted),
         "investments_holdings_get": lambda wanted: InvestmentsHoldingsGetRequest(**wanted),
         "investments_transactions_get": transactions,
         "item_public_token_exchange": lambda wanted: ItemPublicTokenExchangeRequest(**wanted),

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from pricecache.brokers.plaid_client import LinkRequest, LinkToken
+from pricecache.brokers.plaid_accounts import shown_accounts
+from pricecache.brokers.plaid_client import Access, LinkRequest, LinkToken
 from pricecache.brokers.plaid_webhooks import WebhookVerifier
 from pricecache.clock import Clock
+from pricecache.core.account_identity import ShownAccounts
 from pricecache.errors import BrokerError, Conflict, Corrupt, Invalid, Unavailable
 from pricecache.portfolio.connection_news import ConnectionNews, Outcome
 from pricecache.portfolio.connection_rows import delete_rows
 from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
 from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.repeated_accounts import BROKEN, already_connected, repeated
 from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connections import Connection, ConnectionStore, Login
 from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
@@ -97,13 +100,22 @@ class Connections:
         return made
 
     async def connect(
-        self, user: str, public_token: str, portfolio_id: str | None, portfolio_name: str | None, by: str
+        self,
+        user: str,
+        public_token: str,
+        portfolio_id: str | None,
+        portfolio_name: str | None,
+        by: str,
+        *,
+        may_repeat: bool = False,
     ) -> tuple[Connection, bool]:
         """Connect what the user has linked, and begin to fetch it; whether it is new. The same token once more is the
-        same connection.
+        same connection, and a login to accounts of one whose login is broken takes the place of that.
 
-        Raises `Invalid` with code `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code
-        `connected_by_another` or `connection_being_removed`.
+        `may_repeat`: though the accounts are those of another connection. Raises `Invalid` with code
+        `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code `connected_by_another`,
+        `connection_being_removed` or, with the `connection_id` that has the accounts, `already_connected`; the login is
+        ended at Plaid then.
         """
         plaid = self._require()
         box = await plaid.box()  # what cannot be kept is not asked for
@@ -111,25 +123,45 @@ class Connections:
             return known, False
         if portfolio_id is not None:
             await self._portfolios.get(user, portfolio_id)
-        try:
-            access = await plaid.client.exchange(public_token)
-        except BrokerError as exc:
-            if exc.code != "bad_public_token":
-                raise
-            raise Invalid(exc.detail, code="bad_public_token") from exc
-        before = await self.store.by_item(access.item)
-        connection = await self.store.create_plaid(
-            user,
-            access.item,
-            box.seal(access.token, access.item),
-            public_token,
-            self._clock.time(),
-            portfolio=portfolio_id,
-            portfolio_name=portfolio_name,
-        )
+        access = await _exchanged(plaid, public_token)
+        login = Login(access.item, box.seal(access.token, access.item), public_token, await _shown(plaid, access))
+        is_known = await self.store.by_item(login.item) is not None
+        if not is_known and not may_repeat and (found := await self._repeated(user, login)) is not None:
+            connection, is_known = await self._gone_on(login, *found, portfolio_id, by), True
+        else:
+            connection = await self.store.create_plaid(
+                user,
+                login,
+                self._clock.time(),
+                portfolio=portfolio_id,
+                portfolio_name=portfolio_name,
+                may_repeat=may_repeat,
+            )
         await self.on_connected(connection)
         await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
-        return connection, before is None
+        return connection, not is_known
+
+    async def _repeated(self, user: str, login: Login) -> tuple[Connection, dict[str, str]] | None:
+        return None if login.shown is None else repeated(login.shown, await self.store.all_of(user))
+
+    async def _gone_on(
+        self, login: Login, connection: Connection, same: Mapping[str, str], portfolio_id: str | None, by: str
+    ) -> Connection:
+        if connection.state in BROKEN and portfolio_id in (None, connection.portfolio):
+            assert login.shown is not None
+            assert connection.shown is not None
+            shown = login.shown.with_earlier(connection.shown.without(same.values()))
+            try:
+                return await self.store.replace_login(connection, replace(login, shown=shown), same, self._clock.time())
+            except Conflict:  # it is another by now, which the next look says
+                await self._end(login, connection.user, by)
+                raise
+        await self._end(login, connection.user, by)
+        raise already_connected(connection)
+
+    async def _end(self, login: Login, user: str, by: str) -> None:
+        ended = await self.store.end_login(user, login, self._clock.time())
+        await self._start_run(FETCH_JOB, {"connections": [ended]}, by)
 
     # ---- using
 
@@ -204,6 +236,24 @@ class Connections:
                 retry_after=3600.0,
             )
         return self._plaid
+
+
+async def _exchanged(plaid: Plaid, public_token: str) -> Access:
+    try:
+        return await plaid.client.exchange(public_token)
+    except BrokerError as exc:
+        if exc.code != "bad_public_token":
+            raise
+        raise Invalid(exc.detail, code="bad_public_token") from exc
+
+
+async def _shown(plaid: Plaid, access: Access) -> ShownAccounts | None:
+    """None when Plaid does not say: what is fetched first says it."""
+    try:
+        return shown_accounts(await plaid.client.accounts(access.token))
+    except BrokerError as exc:
+        log.debug("Plaid does not say which accounts were linked", code=exc.code)
+        return None
 
 
 async def _nothing(connection: Connection) -> None:

@@ -13,6 +13,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
+from pricecache.brokers.plaid_accounts import shown_accounts
 from pricecache.brokers.plaid_client import PlaidClient
 from pricecache.brokers.plaid_errors import of_code
 from pricecache.brokers.plaid_pages import gathered
@@ -20,6 +21,7 @@ from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
+from pricecache.core.account_identity import ShownAccounts, renamed
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_merge import merged
@@ -34,6 +36,7 @@ from pricecache.errors import (
     Unavailable,
 )
 from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
+from pricecache.portfolio.repeated_accounts import already_connected, repeated
 from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore, Notice
 from pricecache.stores.leases import Lease, LeaseStore
 
@@ -56,6 +59,8 @@ ROUND_SECONDS = 40.0
 DAY_SECONDS = 86400.0
 EXPIRES_SECONDS = 7 * DAY_SECONDS
 """How long before its end a user is told that access ends: as long as Plaid tells of it before."""
+_USERS_TURN = frozenset({"portfolio_gone", "already_connected"})
+"""Codes of what no time mends."""
 _LONGEST_WAIT = 4 * 3600.0
 _STATES: dict[type[PricecacheError], ConnectionState] = {LoginRequired: "login_required", AccessRevoked: "revoked"}
 
@@ -204,18 +209,21 @@ class Fetcher:
         today = int(now // DAY_SECONDS)
         start = await self._first_day(connection, today)
         holdings, pages = await gathered(self._plaid.client, token, day_of(start), day_of(today))
-        institution = _institution(holdings)
+        institution, shown = _institution(holdings), shown_accounts(holdings)
+        if connection.shown is not None:
+            shown = shown.with_earlier(connection.shown)
+        await self._refuse_repeated(connection, shown)
         fetched = await asyncio.to_thread(
             read_plaid, holdings, pages, today=today, first_day=start, institution=institution
         )
         try:
-            kept = await self._store(connection.id, fetched)
+            kept = await self._store(connection, fetched)
         except Corrupt as exc:
             log.error("broker data cannot be read and is replaced", connection=connection.id, error=exc.detail)
             await self._data.delete(connection.id)
             await self._bring(connection)  # with nothing there, all there is
             return
-        await self._connections.received(connection.id, now, kept.first_day, institution=institution)
+        await self._connections.received(connection.id, now, kept.first_day, institution=institution, shown=shown)
         await self._note_expiry(connection, holdings, now)
         present = await self._connections.find(connection.id)
         if present is not None and present.state != "removing":
@@ -238,10 +246,22 @@ class Fetcher:
             return first
         return max(first, int(last // DAY_SECONDS) - OVERLAP_DAYS)
 
-    async def _store(self, connection_id: str, fetched: BrokerData) -> BrokerData:
-        found = await self._data.load(connection_id)
-        kept = fetched if found is None else await asyncio.to_thread(merged, found[0], fetched)
-        await self._data.save(connection_id, kept, 0 if found is None else found[1])
+    async def _refuse_repeated(self, connection: Connection, shown: ShownAccounts) -> None:
+        """What could not be told when it was made: whether an earlier one has the same accounts."""
+        if connection.fetched_at is not None or connection.may_repeat:
+            return
+        earlier = [one for one in await self._connections.all_of(connection.user) if one.id < connection.id]
+        if (found := repeated(shown, earlier)) is not None:
+            raise already_connected(found[0])
+
+    async def _store(self, connection: Connection, fetched: BrokerData) -> BrokerData:
+        found = await self._data.load(connection.id)
+
+        def joined(before: BrokerData) -> BrokerData:
+            return merged(renamed(before, connection.renamed), fetched)
+
+        kept = fetched if found is None else await asyncio.to_thread(joined, found[0])
+        await self._data.save(connection.id, kept, 0 if found is None else found[1])
         return kept
 
     async def _token(self, connection: Connection) -> str:
@@ -276,7 +296,7 @@ class Fetcher:
         await self.fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
-        if isinstance(error, AccessRevoked) or error.code == "portfolio_gone":
+        if isinstance(error, AccessRevoked) or error.code in _USERS_TURN:
             return None
         if not isinstance(error, BrokerUnavailable | Unavailable | Conflict):
             return self._interval  # a login that was mended elsewhere is noticed too

@@ -328,7 +328,7 @@ def _result(
         "portfolio_id": portfolio.id,
         "from": None if not rows else day_of(min(row.day for row in rows)).isoformat(),
         "to": day_of(data.day).isoformat(),
-        "accounts": len(connection.accounts),
+        "accounts": len(connection.present_accounts),
         "transactions": len(rows),
         "created": counts.created,
         "updated": counts.updated,

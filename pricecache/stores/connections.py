@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from pricecache.core.account_identity import AccountIdentity, ShownAccounts, followed
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.keys import digest_of
@@ -45,6 +47,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """A login at Plaid: its name there, what opens it, encrypted, and the token it was opened with, of which only the
+    digest is kept. `shown`: the accounts in it, None while nobody knows."""
+
+    item: str
+    sealed: bytes = field(repr=False)
+    public_token: str = field(repr=False)
+    shown: ShownAccounts | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """One user's connection. Times are seconds since 1970-01-01T00:00Z.
 
@@ -56,7 +69,9 @@ class Connection:
     broker's. `first_day`: from when on all rows are known, days since 1970-01-01. `fetched_at`: when the broker last
     said how things stand; `next_fetch_at`: when it is asked again, None where that has no use. `wants` counts who
     asked for a fetch; `wants_all`: of all rows there are, and not of the latest only. `version` grows with what came.
-    `linked_at`: when its user was last given what Link is opened with, to log in to it again.
+    `linked_at`: when its user was last given what Link is opened with, to log in to it again. `shown`: the accounts
+    that its login showed, None while nobody knows; `may_repeat`: they may be those of another connection. `renamed`:
+    what accounts are called now, by what an earlier login called them.
 
     What opens it at Plaid is not here: `ConnectionStore.sealed` alone gives that.
     """
@@ -81,6 +96,14 @@ class Connection:
     version: int = 1
     notices: tuple[Notice, ...] = ()
     linked_at: float | None = None
+    shown: ShownAccounts | None = None
+    may_repeat: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def present_accounts(self) -> dict[str, str]:
+        """`accounts` by what they are called now."""
+        return {broker: ledger for broker, ledger in self.accounts.items() if broker not in self.renamed}
 
 
 class ConnectionStore:
@@ -90,6 +113,7 @@ class ConnectionStore:
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
         self._connections = database["connections"]
 
     # who has which
@@ -133,34 +157,72 @@ class ConnectionStore:
     async def create_plaid(
         self,
         user: str,
-        item: str,
-        sealed: bytes,
-        public_token: str,
+        login: Login,
         now: float,
         *,
         portfolio: str | None = None,
         portfolio_name: str | None = None,
+        may_repeat: bool = False,
     ) -> Connection:
-        """The connection of an item that the user has opened, to be fetched at once. `sealed`: what opens it,
-        encrypted; of `public_token` only the digest is kept.
+        """The connection of a login that the user has opened, to be fetched at once.
 
-        One that is there already is opened by `sealed` from now on. Raises `Conflict` with code
+        One that is there already is opened by this login from now on. Raises `Conflict` with code
         `connected_by_another` when it is another user's, `connection_being_removed` while it is taken back at Plaid,
         which ends what opens it whatever is said here.
         """
-        facts = {"provider": "plaid", "portfolio": portfolio, "portfolioName": portfolio_name}
+        facts = {"provider": "plaid", "portfolio": portfolio, "portfolioName": portfolio_name, "mayRepeat": may_repeat}
         born = _born(facts, now)
         del born["state"]
         opened = {
             "$setOnInsert": born,
-            "$set": {"sealed": sealed, "state": "new", "nextFetchAt": instant_of(now), "failure": None},
-            "$addToSet": {"publicTokens": digest_of(public_token)},
+            "$set": _opened(login, now),
+            "$addToSet": {"publicTokens": digest_of(login.public_token)},
             "$inc": {"wants": 1},
         }
         try:
-            return await self._upserted({"item": item, "user": user, "state": {"$ne": "removing"}}, opened)
+            return await self._upserted({"item": login.item, "user": user, "state": {"$ne": "removing"}}, opened)
         except DuplicateKeyError:
-            raise await self._held(item, user) from None
+            raise await self._held(login.item, user) from None
+
+    async def replace_login(self, before: Connection, login: Login, same: Mapping[str, str], now: float) -> Connection:
+        """`before` goes on by another login, to be fetched at once with all there is; the former one is ended at Plaid.
+        `same`: the former ids of the accounts that both show, by their present ones.
+
+        Raises `Conflict` with code `connection_changed` when it was changed since `before` was read.
+        """
+        accounts = {new: before.accounts[old] for new, old in same.items() if old in before.accounts}
+        names = followed(before.renamed, {old: new for new, old in same.items()})
+        told = {
+            **_opened(login, now),
+            "accounts": _pairs({**before.accounts, **accounts}),
+            "renamed": _pairs(names),
+            "wantsAll": True,
+            "notices": [],
+        }
+        update = {"$set": told, "$addToSet": {"publicTokens": digest_of(login.public_token)}, "$inc": {"wants": 1}}
+        key = {"_id": before.id, "item": before.item, "accounts": _pairs(before.accounts), "state": before.state}
+
+        async def work(session: AsyncClientSession) -> Document | None:
+            former = await self._connections.find_one_and_update(key, update, session=session)
+            if former is not None and former.get("sealed") is not None:
+                ended = _ended_login(before.user, former["item"], bytes(former["sealed"]), now)
+                await self._connections.insert_one(ended, session=session)
+            return former
+
+        async with self._client.start_session() as session:
+            if await session.with_transaction(work) is None:
+                raise Conflict("The connection was changed meanwhile.", code="connection_changed")
+        return await self.get(before.user, before.id)
+
+    async def end_login(self, user: str, login: Login, now: float) -> str:
+        """Have a login ended at Plaid that is to be no connection; under which id that is kept. Raises `Conflict` as
+        `create_plaid` does."""
+        ended = _ended_login(user, login.item, login.sealed, now)
+        try:
+            await self._connections.insert_one(ended)
+        except DuplicateKeyError:
+            raise await self._held(login.item, user) from None
+        return str(ended["_id"])
 
     async def _held(self, item: str, user: str) -> Conflict:
         found = await self.by_item(item)
@@ -243,11 +305,21 @@ class ConnectionStore:
             raise Conflict("The connection was changed meanwhile.", code="connection_changed")
         return _connection(document)
 
-    async def received(self, connection_id: str, at: float, first_day: int, *, institution: str | None = None) -> None:
+    async def received(
+        self,
+        connection_id: str,
+        at: float,
+        first_day: int,
+        *,
+        institution: str | None = None,
+        shown: ShownAccounts | None = None,
+    ) -> None:
         """The broker has said how things stand: it is `active`, and nothing failed since."""
         told: Document = {"state": "active", "fetchedAt": instant_of(at), "firstDay": first_day, "failure": None}
         if institution is not None:
             told["institution"] = institution
+        if shown is not None:
+            told["shown"] = _shown_fields(shown)
         await self._connections.update_one(
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": told, "$inc": {"version": 1}}
         )
@@ -317,6 +389,27 @@ def _born(facts: Document, now: float) -> Document:
     return {"_id": new_id(), **facts, "state": "new", "accounts": [], "createdAt": instant_of(now), "version": 1}
 
 
+def _opened(login: Login, now: float) -> Document:
+    told = {"item": login.item, "sealed": login.sealed, "state": "new", "nextFetchAt": instant_of(now), "failure": None}
+    return told if login.shown is None else {**told, "shown": _shown_fields(login.shown)}
+
+
+def _ended_login(user: str, item: str, sealed: bytes, now: float) -> Document:
+    facts = {"user": user, "provider": "plaid", "portfolio": None, "item": item, "sealed": sealed, "wants": 1}
+    return {**_born(facts, now), "state": "removing", "nextFetchAt": instant_of(now)}
+
+
+def _shown_fields(shown: ShownAccounts) -> Document:
+    rows = [[one.id, one.persistent, one.mask, one.name, one.kind] for one in shown.accounts]
+    return {"institution": shown.institution, "accounts": rows}
+
+
+def _shown(fields: Document | None) -> ShownAccounts | None:
+    if fields is None:
+        return None
+    return ShownAccounts(fields["institution"], tuple(AccountIdentity(*row) for row in fields["accounts"]))
+
+
 def _notice_fields(notice: Notice) -> Document:
     until = None if notice.until is None else instant_of(notice.until)
     return {"code": notice.code, "at": instant_of(notice.at), "until": until, "account": notice.account}
@@ -355,6 +448,9 @@ def _connection(document: Document) -> Connection:
         version=document["version"],
         notices=tuple(map(_notice, get("notices") or ())),
         linked_at=_seconds(get("linkedAt")),
+        shown=_shown(get("shown")),
+        may_repeat=bool(get("mayRepeat")),
+        renamed=dict(get("renamed") or ()),
     )
 
 

@@ -199,6 +199,12 @@ class FakePlaid(VendorServer):
         item.tokens.clear()
         return _told({})
 
+    def _accounts_get(self, body: Json) -> web.Response:
+        item = self._item_of(body["access_token"])
+        if item is None:
+            return _no_access()
+        return _told({"accounts": item.holdings["accounts"], "item": _item_fields(item)})
+
     def _investments_holdings_get(self, body: Json) -> web.Response:
         item = self._item_of(body["access_token"])
         return _no_access() if item is None else _told({**item.holdings, "item": _item_fields(item)})

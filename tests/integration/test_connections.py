@@ -313,6 +313,128 @@ async def test_anothers_connection_is_not_there_and_not_taken_over(daemon: ApiDa
     assert (await one(daemon, connection))["state"] == "active"
 
 
+# ---- the same accounts by two logins
+
+SECOND = "public-sandbox-0002"
+
+
+def anew(plaid: FakePlaid, **more: Any) -> Item:
+    """Another login to the same accounts: Plaid calls all of it by other ids."""
+    held = json.loads(json.dumps(HELD).replace("acc1", "acc9"))
+    rows = [{**row(number), "investment_transaction_id": f"n{number}", "account_id": "acc9"} for number in range(1205)]
+    return plaid.add(SECOND, holdings=held, transactions=rows, **more)
+
+
+async def test_accounts_that_are_connected_are_not_connected_twice(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    first = (await connect(daemon))["id"]
+    (token,) = plaid.tokens()
+    anew(plaid)
+    status, problem = await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN)
+    assert (status, problem["code"], problem["connectionId"]) == (409, "already_connected", first)
+    await fetched(daemon)
+    assert plaid.tokens() == [token]
+    assert await database["connections"].count_documents({}) == 1
+    assert (await one(daemon, first))["state"] == "active"
+    await connect(daemon, SECOND, allowDuplicate=True)
+    _, listed_ = await daemon.get(BASE, headers=ANN)
+    assert [found["failure"] for found in listed_["connections"]] == [None, None]
+
+
+async def test_a_login_that_is_to_be_given_back_is_so_however_long_plaid_is_away(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    await connect(daemon)
+    anew(plaid)
+    plaid.fail("server_error", "item/remove")
+    assert (await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN))[0] == 409
+    await fetched(daemon)
+    assert len(plaid.tokens()) == 2
+    daemon.clock.advance(120)
+    assert await due(daemon) == {"removed": 1}
+    assert len(plaid.tokens()) == 1
+
+
+async def test_other_accounts_and_those_of_others_are_connected(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    await connect(daemon)
+    anew(plaid)
+    await connect(daemon, SECOND, BOB)
+    other = json.loads(json.dumps(HELD).replace('"1111"', '"2222"'))
+    plaid.add("public-sandbox-0003", holdings=other)
+    await connect(daemon, "public-sandbox-0003")
+
+
+@pytest.mark.parametrize("code", ["ITEM_LOGIN_REQUIRED", "USER_PERMISSION_REVOKED"])
+async def test_a_new_login_takes_the_place_of_one_that_is_broken_and_the_history_goes_on(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any, code: str
+) -> None:
+    first = await plaid_history(daemon)
+    portfolio = first["portfolioId"]
+    (account,) = first["accounts"]
+    plaid.fail(code, "investments/holdings/get")
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await one(daemon, first["id"]))["action"] in ("link", "connect")
+    former = plaid.tokens()
+    anew(plaid)
+    status, answer = await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN)
+    assert (status, answer["id"], answer["state"]) == (200, first["id"], "new")
+    await fetched(daemon)
+    now = await one(daemon, first["id"])
+    assert (now["state"], now["failure"], now["portfolioId"]) == ("active", None, portfolio)
+    assert now["accounts"] == [{"brokerAccountId": "acc9", "accountId": account["accountId"]}]
+    assert (await due(daemon))["removed"] == 1
+    assert set(plaid.tokens()).isdisjoint(former)
+    assert await database["connections"].count_documents({}) == 1
+    data = await kept(daemon, first["id"])
+    assert (len(data.transactions), set(data.accounts), len(data.holdings)) == (1205, {"acc9"}, 1)
+    await reconstructed(daemon)
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/accounts", headers=ANN)
+    assert [found["id"] for found in answer["accounts"]] == [account["accountId"]]
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    assert [found["quantity"] for found in answer["holdings"]] == [10]
+
+
+async def plaid_history(daemon: ApiDaemon) -> Any:
+    """A connection whose history was made."""
+    connection = (await connect(daemon))["id"]
+    await reconstructed(daemon)
+    return await one(daemon, connection)
+
+
+async def reconstructed(daemon: ApiDaemon) -> None:
+    """Returns when every reconstruction that was asked for is done."""
+    queue = daemon.parts.reconstructions.queue
+    working = asyncio.create_task(queue.run(), name="queue")
+    async with asyncio.timeout(20):
+        while any(one.state != "done" for one in await queue.store.all_of("ann")):
+            await asyncio.sleep(0.01)
+    await cancelled([working])
+
+
+async def test_a_broken_connection_that_goes_elsewhere_is_not_taken_over(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    first = (await plaid_history(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="USER_PERMISSION_REVOKED")
+    anew(plaid)
+    body = {"publicToken": SECOND, "portfolioId": await made(daemon)}
+    status, problem = await daemon.call("POST", BASE, json=body, headers=ANN)
+    assert (status, problem["code"], problem["connectionId"]) == (409, "already_connected", first)
+
+
+async def test_accounts_that_plaid_tells_of_only_later_are_told_apart_before_they_count(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    first = (await connect(daemon))["id"]
+    anew(plaid)
+    plaid.fail("server_error", "accounts/get")
+    second = (await connect(daemon, SECOND))["id"]
+    now = await one(daemon, second)
+    assert (now["failure"]["code"], now["nextFetchAt"], now["fetchedAt"]) == ("already_connected", None, None)
+    assert await daemon.parts.broker_data.load(second) is None
+    assert (await one(daemon, first))["failure"] is None
+
+
 # ---- fetched
 
 
@@ -452,7 +574,7 @@ async def test_one_that_fails_does_not_hold_up_the_others(daemon: ApiDaemon, pla
 async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     for number in range(AT_ONCE + 2):
         plaid.add(f"public-sandbox-more-{number}", holdings=HELD)
-        await connect(daemon, f"public-sandbox-more-{number}")
+        await connect(daemon, f"public-sandbox-more-{number}", allowDuplicate=True)
     fetcher = connections(daemon).fetcher
     assert fetcher is not None
 
