@@ -118,7 +118,7 @@ class ConnectionsOut(Output):
 
 
 class FetchOut(ConnectionOut):
-    run_id: str = Field(description="Follow it at /cache/runs/{id}.")
+    run_id: str | None = Field(description="Follow it at /cache/runs/{id}; null: it is fetched at nextFetchAt.")
 
 
 class ConnectionDeletedOut(Output):

@@ -52,9 +52,10 @@ async def one(call: Call) -> Answer:
 
 
 async def fetch(call: Call) -> Answer:
-    user, connections = user_of(call), call.services.connections
-    ticket = await connections.fetch(user, call.path["id"], call.principal.name)
-    fields = connection_fields(await connections.store.get(user, call.path["id"]))
+    connection, ticket = await call.services.connections.fetch(user_of(call), call.path["id"], call.principal.name)
+    fields = connection_fields(connection)
+    if ticket is None:
+        return Answer({**fields, "runId": None})
     return Answer({**fields, "runId": ticket.run.id}, 202, {"Location": f"/cache/runs/{ticket.run.id}"})
 
 
@@ -138,7 +139,8 @@ CONNECTION_ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", _BASE + "/{id}/fetch", fetch, scope="user", more_seconds=PLAID_SECONDS,
-        answers={202: models.FetchOut}, tags=_TAGS, summary="Fetch it now.",
+        answers={200: models.FetchOut, 202: models.FetchOut}, tags=_TAGS,
+        summary="Fetch it now, or soon where it was fetched a moment ago.",
     ),
     Route(
         "DELETE", _BASE + "/{id}", delete, scope="user", query=models.DeleteConnectionQuery,

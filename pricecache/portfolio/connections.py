@@ -28,6 +28,8 @@ from pricecache.stores.portfolios import PortfolioStore
 log = structlog.get_logger(__name__)
 
 
+SPACING_SECONDS = 300.0
+"""Between two fetches that somebody asks for: Plaid is paid by call, and asks institutions a few times a day itself."""
 _OF_ACCOUNTS = frozenset({"new_accounts", "account_revoked"})
 """What is mended by choosing the accounts anew."""
 
@@ -142,7 +144,10 @@ class Connections:
         return connection, not is_known
 
     async def _repeated(self, user: str, login: Login) -> tuple[Connection, dict[str, str]] | None:
-        return None if login.shown is None else repeated(login.shown, await self.store.all_of(user))
+        if login.shown is None:
+            return None
+        others = [one for one in await self.store.all_of(user) if one.item != login.item]
+        return repeated(login.shown, others)
 
     async def _gone_on(
         self, login: Login, connection: Connection, same: Mapping[str, str], portfolio_id: str | None, by: str
@@ -165,18 +170,27 @@ class Connections:
 
     # ---- using
 
-    async def fetch(self, user: str, connection_id: str, by: str) -> Any:
-        """Fetch it now; the run that does. Raises `NotFound`, and `Conflict` with code `nothing_to_fetch` for one that
-        is posted."""
+    async def fetch(self, user: str, connection_id: str, by: str) -> tuple[Connection, Any]:
+        """Fetch it now: how it stands, and the run that does, or the one that does so already. Where it was fetched a
+        moment ago, no run: it is fetched `SPACING_SECONDS` after that.
+
+        Raises `NotFound`, and `Conflict` with code `nothing_to_fetch` for one that is posted.
+        """
         connection = await self.store.get(user, connection_id)
         if connection.provider != "plaid":
             raise Conflict("What is posted is not fetched: post it again.", code="nothing_to_fetch")
         self._require()
+        assert self.fetcher is not None
         if connection.linked_at is not None:  # its user was in Link, and has done there what was to be done
             await self.store.attended(connection.id, connection.linked_at)
-        # what is asked for outlives the run, and a fetch that goes on already may have read too early
-        await self.store.want(connection.id, self._clock.time())
-        return await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        now, later = self._clock.time(), _spaced(connection)
+        if now >= later:
+            # what is asked for outlives the run, and a fetch that goes on already may have read too early
+            await self.store.want(connection.id, now)
+        elif not self.fetcher.is_going(connection.id):
+            return await self.store.want(connection.id, later, again=False) or connection, None
+        ticket = await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        return await self.store.get(user, connection_id), ticket
 
     async def delete(self, user: str, connection_id: str, by: str, *, rows: bool = False) -> int:
         """End it, here and at Plaid, and forget what opens it; `rows`: take what it brought out of the ledger too.
@@ -236,6 +250,14 @@ class Connections:
                 retry_after=3600.0,
             )
         return self._plaid
+
+
+def _spaced(connection: Connection) -> float:
+    """From when on it may be fetched for whoever asks, seconds since 1970 UTC."""
+    tried, linked = connection.tried_at, connection.linked_at
+    if tried is None or (linked is not None and linked > tried):
+        return 0.0
+    return tried + SPACING_SECONDS
 
 
 async def _exchanged(plaid: Plaid, public_token: str) -> Access:

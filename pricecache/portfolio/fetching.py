@@ -144,6 +144,10 @@ class Fetcher:
         await self._connections.want(connection_id, self._clock.time() + SOON_SECONDS, everything=everything)
         self.soon.add(connection_id)
 
+    def is_going(self, connection_id: str) -> bool:
+        """Whether it is fetched here now."""
+        return connection_id in self._going
+
     async def fetch(self, connection_id: str) -> str:
         """Fetch it now, or end its removal: `fetched`, `removed`, or `left` where there is nothing to do or it is
         being done already.
@@ -181,7 +185,7 @@ class Fetcher:
         working.cancel()
 
     async def _attempt(self, connection_id: str) -> str:
-        connection = await self._connections.find(connection_id)
+        connection = await self._connections.begin(connection_id, self._clock.time())
         if connection is None or connection.provider != "plaid":
             return "left"
         try:

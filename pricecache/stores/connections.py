@@ -71,7 +71,7 @@ class Connection:
     asked for a fetch; `wants_all`: of all rows there are, and not of the latest only. `version` grows with what came.
     `linked_at`: when its user was last given what Link is opened with, to log in to it again. `shown`: the accounts
     that its login showed, None while nobody knows; `may_repeat`: they may be those of another connection. `renamed`:
-    what accounts are called now, by what an earlier login called them.
+    what accounts are called now, by what an earlier login called them. `tried_at`: when the last fetch began.
 
     What opens it at Plaid is not here: `ConnectionStore.sealed` alone gives that.
     """
@@ -99,6 +99,7 @@ class Connection:
     shown: ShownAccounts | None = None
     may_repeat: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    tried_at: float | None = None
 
     @property
     def present_accounts(self) -> dict[str, str]:
@@ -276,16 +277,28 @@ class ConnectionStore:
         found = self._connections.find({"nextFetchAt": {"$lte": instant_of(now)}}).sort("nextFetchAt", 1).limit(limit)
         return [_connection(document) async for document in found]
 
-    async def want(self, connection_id: str, at: float, *, everything: bool = False) -> None:
-        """Have it fetched at an instant, if it is not to be sooner, and again if one goes on now."""
+    async def begin(self, connection_id: str, at: float) -> Connection | None:
+        """A fetch of it begins: how it stands. None when it is gone."""
+        document = await self._connections.find_one_and_update(
+            {"_id": connection_id}, {"$set": {"triedAt": instant_of(at)}}, return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else _connection(document)
+
+    async def want(
+        self, connection_id: str, at: float, *, everything: bool = False, again: bool = True
+    ) -> Connection | None:
+        """Have it fetched at an instant, if it is not to be sooner, and, with `again`, once more if a fetch goes on
+        now; how it stands then."""
         when = instant_of(at)
-        told: Document = {
-            "nextFetchAt": {"$min": [{"$ifNull": ["$nextFetchAt", when]}, when]},
-            "wants": {"$add": [{"$ifNull": ["$wants", 0]}, 1]},
-        }
+        told: Document = {"nextFetchAt": {"$min": [{"$ifNull": ["$nextFetchAt", when]}, when]}}
+        if again:
+            told["wants"] = {"$add": [{"$ifNull": ["$wants", 0]}, 1]}
         if everything:
             told["wantsAll"] = True
-        await self._connections.update_one({"_id": connection_id, "provider": "plaid"}, [{"$set": told}])
+        document = await self._connections.find_one_and_update(
+            {"_id": connection_id, "provider": "plaid"}, [{"$set": told}], return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else _connection(document)
 
     # what becomes of it
 
@@ -451,6 +464,7 @@ def _connection(document: Document) -> Connection:
         shown=_shown(get("shown")),
         may_repeat=bool(get("mayRepeat")),
         renamed=dict(get("renamed") or ()),
+        tried_at=_seconds(get("triedAt")),
     )
 
 

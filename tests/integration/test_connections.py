@@ -20,7 +20,7 @@ from pricecache.background import cancelled
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
-from pricecache.portfolio.connections import Connections
+from pricecache.portfolio.connections import SPACING_SECONDS, Connections
 from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS
 from pricecache.stores.connections import Connection
 from tests.clock import START
@@ -160,6 +160,12 @@ async def kept(daemon: ApiDaemon, connection: str) -> BrokerData:
     found = await daemon.parts.broker_data.load(connection)
     assert found is not None
     return found[0]
+
+
+async def ask(daemon: ApiDaemon, connection: str) -> tuple[int, Any]:
+    """Asks for a fetch, long enough after the one before."""
+    daemon.clock.advance(SPACING_SECONDS)
+    return await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
 
 
 async def hook(daemon: ApiDaemon, plaid: FakePlaid, **event: Any) -> tuple[int, Any]:
@@ -501,7 +507,7 @@ async def test_until_plaid_is_ready_it_is_asked_again_ever_more_seldom(daemon: A
 async def test_a_login_that_is_needed_is_told_and_mended(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     connection = (await connect(daemon))["id"]
     plaid.fail("ITEM_LOGIN_REQUIRED", "investments/holdings/get", times=None)
-    status, answer = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    status, answer = await ask(daemon, connection)
     assert (status, answer["id"]) == (202, connection)
     await fetched(daemon)
     now = await one(daemon, connection)
@@ -510,10 +516,58 @@ async def test_a_login_that_is_needed_is_told_and_mended(daemon: ApiDaemon, plai
     assert status == 200
     assert plaid.log[-1][1]["access_token"] in plaid.tokens()
     plaid.heal()
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    await ask(daemon, connection)
     await fetched(daemon)
     now = await one(daemon, connection)
     assert (now["state"], now["failure"]) == ("active", None)
+
+
+async def test_what_was_fetched_a_moment_ago_is_not_fetched_for_who_asks_again(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    target = f"{BASE}/{connection}/fetch"
+    daemon.clock.advance(100)
+    for _ in range(3):
+        status, answer = await daemon.call("POST", target, headers=ANN)
+        assert (status, answer["runId"], answer["state"]) == (200, None, "active")
+        assert (answer["fetchedAt"], answer["nextFetchAt"]) == ("2026-11-20T10:00:00Z", "2026-11-20T10:05:00Z")
+    assert await due(daemon) == {}
+    assert plaid.requests()["investments/holdings/get"] == 1
+    daemon.clock.advance(200)
+    assert await due(daemon) == {"fetched": 1}
+    assert (await one(daemon, connection))["nextFetchAt"] > "2026-11-21"
+    daemon.clock.advance(300)
+    status, answer = await daemon.call("POST", target, headers=ANN)
+    assert (status, answer["runId"] is None) == (202, False)
+    await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 3
+
+
+async def test_who_asks_while_it_is_fetched_joins_that(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    plaid.fail("slow", "investments/holdings/get", seconds=0.3)
+    _, first = await ask(daemon, connection)
+    while plaid.requests()["investments/holdings/get"] < 2:
+        await asyncio.sleep(0.01)
+    status, second = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert (status, second["runId"]) == (202, first["runId"])
+    await fetched(daemon)
+    daemon.clock.advance(60)
+    assert await due(daemon) == {}
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
+async def test_after_link_it_is_fetched_at_once(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    daemon.clock.advance(10)
+    await daemon.call("POST", BASE + "/link-token", json={"connectionId": connection}, headers=ANN)
+    status, _ = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert status == 202
+    await fetched(daemon)
+    daemon.clock.advance(10)
+    status, answer = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert (status, answer["nextFetchAt"]) == (200, "2026-11-20T10:05:10Z")
 
 
 async def test_what_plaid_has_from_before_a_login_was_needed_is_kept(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -547,7 +601,7 @@ async def test_a_payload_with_faults_changes_nothing_and_is_told(daemon: ApiDaem
     connection = (await connect(daemon))["id"]
     item = plaid._public[PUBLIC]
     item.transactions = [{**row(1), "quantity": "much"}, *item.transactions]
-    _, begun = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    _, begun = await ask(daemon, connection)
     await fetched(daemon)
     failure = (await one(daemon, connection))["failure"]
     assert failure["attempts"] == 1
@@ -827,14 +881,14 @@ async def test_what_a_user_has_to_do_though_it_works_is_said_until_it_is_done(
     now = await one(daemon, connection)
     assert now["notices"] == [{"since": "2026-11-20T10:00:00Z", **notice}]
     assert (now["state"], now["action"]) == ("active", "link")
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)  # nobody was in Link yet
+    await ask(daemon, connection)  # nobody was in Link yet
     await fetched(daemon)
     assert len((await one(daemon, connection))["notices"]) == 1
     assert (await daemon.call("POST", BASE + "/link-token", json={"connectionId": connection}, headers=ANN))[0] == 200
     is_of_accounts = notice["code"] != "expires_soon"
     assert plaid.log[-1][1].get("update") == ({"account_selection_enabled": True} if is_of_accounts else None)
     assert len((await one(daemon, connection))["notices"]) == 1
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    await ask(daemon, connection)
     await fetched(daemon)
     now = await one(daemon, connection)
     assert (now["notices"], now["action"]) == ([], None)
@@ -998,14 +1052,14 @@ async def test_tokens_are_encrypted_and_move_to_a_new_key(daemon: ApiDaemon, dat
     new = base64.urlsafe_b64encode(b"2" * 32).decode()
     both = settings_of(plaid, secrets_key=f"{new},{KEY}")
     async with api_daemon(database, keys=KEYS, settings=both, clock=daemon.clock) as other:
-        await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+        await ask(daemon, connection)
         await fetched(daemon)
         assert (await database["connections"].find_one({"_id": connection}))["sealed"] == before
-        await other.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+        await ask(other, connection)
         await fetched(other)
         await connections(other).close()
     assert (await database["connections"].find_one({"_id": connection}))["sealed"] != before
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)  # which has the former key only
+    await ask(daemon, connection)  # which has the former key only
     await fetched(daemon)
     assert (await one(daemon, connection))["failure"]["code"] == "secret_unreadable"
     assert (await one(daemon, connection))["state"] == "active"
@@ -1025,7 +1079,7 @@ async def test_no_token_is_ever_told(
     for mode in ("INVALID_ACCESS_TOKEN", "INTERNAL_SERVER_ERROR", "NO_INVESTMENT_ACCOUNTS", "html", "words"):
         more = {"message": f"no access by {token}"} if mode.isupper() else {}
         plaid.fail(mode, "investments/holdings/get", **more)
-        shown.append(await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN))
+        shown.append(await ask(daemon, connection))
         await fetched(daemon)
         shown.append(await one(daemon, connection))
         shown.append(await daemon.get("/cache/runs?job=broker_fetch", headers=ANN))
