@@ -17,6 +17,12 @@ class ErrorOut(Output):
     at: Instant
 
 
+class LastAttemptOut(Output):
+    started_at: Instant
+    ended_at: Instant
+    error: ErrorOut | None
+
+
 class ReconstructionOut(Output):
     connection_id: str
     portfolio_id: str | None
@@ -32,8 +38,9 @@ class ReconstructionOut(Output):
     next_attempt: Instant
     error: ErrorOut | None
     requested_at: Instant
-    started_at: Instant
-    ended_at: Instant
+    started_at: Instant = Field(description="Of this attempt; null while it is queued.")
+    ended_at: Instant = Field(description="Of this attempt; null until it has ended.")
+    last_attempt: LastAttemptOut | None = Field(description="The one before this, of whichever request.")
     position: int | None = Field(description="Of its user in the queue, from 1 on; null when it does not wait.")
 
 

@@ -56,13 +56,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that is over: from when to when, seconds since 1970 UTC, and why it failed, None where it did not."""
+
+    started_at: float | None
+    ended_at: float
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReconstructionRecord:
     """A connection's reconstruction. Times are seconds since 1970 UTC.
 
     `waiting` is a failed attempt that is made again at `not_before`. `is_wanted_again`: it was asked for once more
     while it runs. `digest`: what the data is known by that was asked for last, None where nobody knows. `seconds`: what
-    the attempts since it was asked for took. `result`: of the last one that was done, JSON values by snake_case name;
-    `walked`: what it walked by, None where that was not kept.
+    the attempts since it was asked for took. `started_at`, `ended_at`, `progress`, `failure`: of the present attempt,
+    unknown of one that is queued; `last`: the attempt before it. `result`: of the last one that was done, JSON values
+    by snake_case name; `walked`: what it walked by, None where that was not kept.
     """
 
     connection: str
@@ -81,6 +91,7 @@ class ReconstructionRecord:
     seconds: float = 0.0
     progress: Progress = field(default_factory=Progress)
     failure: Failure | None = None
+    last: Ended | None = None
     result: Mapping[str, Any] | None = None
     walked: WalkFooting | None = None
 
@@ -245,8 +256,16 @@ class ReconstructionStore:
             "claim": token,
             "owner": {"$literal": owner},
             "heartbeatAt": "$$NOW",
+            "last": {
+                "$cond": [
+                    {"$ifNull": ["$endedAt", False]},
+                    {"startedAt": "$startedAt", "endedAt": "$endedAt", "failure": "$failure"},
+                    {"$ifNull": ["$last", None]},
+                ]
+            },
             "startedAt": instant_of(now),
             "endedAt": None,
+            "failure": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
             "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
@@ -415,7 +434,8 @@ def _progress_fields(progress: Progress) -> Document:
 def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
     """A document of `reconstructions` as a value."""
     get = document.get
-    failure, progress = get("failure"), get("progress") or {}
+    is_queued = document["state"] == "queued"
+    over = _ended_from(document) if get("endedAt") is not None else None
     return ReconstructionRecord(
         connection=document["_id"],
         user=document["user"],
@@ -428,22 +448,39 @@ def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
         attempts=get("attempts") or 0,
         is_wanted_again=bool(get("again")),
         digest=get("digest"),
-        started_at=_seconds(get("startedAt")),
-        ended_at=_seconds(get("endedAt")),
+        started_at=None if is_queued else _seconds(get("startedAt")),
+        ended_at=None if is_queued else _seconds(get("endedAt")),
         seconds=get("seconds") or 0.0,
-        progress=Progress(
-            progress.get("percent", 0),
-            progress.get("stage", "queued"),
-            progress.get("message", ""),
-            progress.get("security"),
-            progress.get("done", 0),
-            progress.get("total"),
-            progress.get("eta"),
-        ),
-        failure=None if failure is None else Failure(failure["code"], failure["detail"], failure["at"].timestamp()),
+        progress=Progress() if is_queued else _progress_from(get("progress") or {}),
+        failure=None if is_queued else _failure_from(get("failure")),
+        last=over if is_queued else _ended_from(get("last")),
         result=get("result"),
         walked=None if get("walked") is None else _walked_from(document["walked"]),
     )
+
+
+def _progress_from(fields: Mapping[str, Any]) -> Progress:
+    get = fields.get
+    return Progress(
+        get("percent", 0),
+        get("stage", "queued"),
+        get("message", ""),
+        get("security"),
+        get("done", 0),
+        get("total"),
+        get("eta"),
+    )
+
+
+def _failure_from(fields: Mapping[str, Any] | None) -> Failure | None:
+    return None if fields is None else Failure(fields["code"], fields["detail"], fields["at"].timestamp())
+
+
+def _ended_from(fields: Mapping[str, Any] | None) -> Ended | None:
+    if fields is None:
+        return None
+    failure = _failure_from(fields.get("failure"))
+    return Ended(_seconds(fields.get("startedAt")), fields["endedAt"].timestamp(), failure)
 
 
 def _walked_fields(walked: WalkFooting) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pricecache.portfolio.reconstruction_data import progress_data, progress_event
 from pricecache.portfolio.reconstruction_progress import STAGES, ProgressTeller
-from pricecache.stores.reconstructions import Failure, Progress, ReconstructionRecord
+from pricecache.stores.reconstructions import Ended, Failure, Progress, ReconstructionRecord
 from tests.clock import START, ManualClock
 
 
@@ -51,3 +51,15 @@ def test_what_is_over_has_no_stage_of_its_own_and_no_time_left() -> None:
     assert progress_event(record(state="failed"))["type"] == "reconstruction:finished"
     done = progress_data(record(state="done", failure=failure))
     assert (done["percent"], done["message"], done["error"]) == (100, "Done", None)
+
+
+def test_the_attempt_before_is_told_apart() -> None:
+    failure = Failure("away", "The database is away.", START)
+    told = progress_data(record(started_at=START + 60, last=Ended(START - 5, START, failure)))
+    assert (told["startedAt"], told["endedAt"], told["error"]) == ("2026-11-20T10:01:00Z", None, None)
+    assert told["lastAttempt"] == {
+        "startedAt": "2026-11-20T09:59:55Z",
+        "endedAt": "2026-11-20T10:00:00Z",
+        "error": {"code": "away", "detail": "The database is away.", "at": "2026-11-20T10:00:00Z"},
+    }
+    assert progress_data(record())["lastAttempt"] is None
