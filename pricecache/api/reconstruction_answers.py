@@ -33,7 +33,7 @@ class ReconstructionOut(Output):
     security: str | None = Field(description="Ticker of the security whose prices came last.")
     securities_done: int
     securities_total: int | None
-    eta_seconds: float | None = Field(description="null while nobody can tell.")
+    eta_seconds: float | None = Field(description="By the pace at which prices come; null while nobody can tell.")
     attempts: int
     next_attempt: Instant
     error: ErrorOut | None
