@@ -155,7 +155,9 @@ class ReconstructionMetricsOut(Output):
     )
     daily_snapshot_success_rate: float | None = Field(description="Of the snapshots due in 30 days.")
     api_cost_per_user: float | None = Field(description="Dollars spent on providers ever, by user.")
-    cache_hit_rate: float | None = Field(description="Of the securities needed in 30 days: whose prices were here.")
+    cache_hit_rate: float | None = Field(
+        description="Of the instruments needed in 30 days, as each request found it: whose prices were here."
+    )
     reconstructions_running: int
     reconstructions_waiting: int
     reconstructions_done: int

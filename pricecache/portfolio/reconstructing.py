@@ -118,6 +118,7 @@ class Reconstructor:
         rows = len(data.transactions)
         facts = await aside(rows, lambda: BrokerFacts.of(data))
         priced = await self._priced(connection, portfolio, facts, teller)
+        attempt.found_prices(priced.supply.needed, priced.supply.cached)
         teller.stage("walking")
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
@@ -310,8 +311,7 @@ def _outcome(
 ) -> Outcome:
     result = _result(connection, portfolio, data, priced, found, counts, seconds)
     findings = [*map(_finding_fields, found.findings), *_remark_fields(data)]
-    numbers = {"securities_needed": priced.supply.needed, "securities_cached": priced.supply.cached}
-    return Outcome(result, findings, {**numbers, "transactions": len(found.transactions)})
+    return Outcome(result, findings, {"transactions": len(found.transactions)})
 
 
 def _result(

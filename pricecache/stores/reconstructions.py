@@ -71,8 +71,9 @@ class ReconstructionRecord:
     `waiting` is a failed attempt that is made again at `not_before`. `is_wanted_again`: it was asked for once more
     while it runs. `digest`: what the data is known by that was asked for last, None where nobody knows. `seconds`: what
     the attempts since it was asked for took. `started_at`, `ended_at`, `progress`, `failure`: of the present attempt,
-    unknown of one that is queued; `last`: the attempt before it. `result`: of the last one that was done, JSON values
-    by snake_case name; `walked`: what it walked by, None where that was not kept.
+    unknown of one that is queued; `last`: the attempt before it. `is_counted`: what it found in the cache is counted.
+    `result`: of the last one that was done, JSON values by snake_case name; `walked`: what it walked by, None where
+    that was not kept.
     """
 
     connection: str
@@ -92,6 +93,7 @@ class ReconstructionRecord:
     progress: Progress = field(default_factory=Progress)
     failure: Failure | None = None
     last: Ended | None = None
+    is_counted: bool = False
     result: Mapping[str, Any] | None = None
     walked: WalkFooting | None = None
 
@@ -153,6 +155,7 @@ class ReconstructionStore:
             "notBefore": None,
             "attempts": {"$cond": [is_running, "$attempts", 0]},
             "seconds": {"$cond": [is_running, "$seconds", 0.0]},
+            "counted": {"$and": [is_running, {"$eq": ["$counted", True]}]},
             "progress": {"$cond": [is_running, "$progress", {"$literal": _progress_fields(Progress())}]},
         }
         for is_last in (False, True):
@@ -329,10 +332,14 @@ class ReconstructionStore:
         async with self._client.start_session() as session:  # who reads that it is done reads what was found, too
             return await session.with_transaction(work)
 
-    async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
-        """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""
+    async def fail(
+        self, claim: Claim, failure: Failure, not_before: float | None, *, is_counted: bool = False
+    ) -> ReconstructionRecord:
+        """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself.
+        `is_counted`: what it found in the cache is counted, and not again of the next attempt."""
         told: Document = {
-            "failure": {"$literal": {"code": failure.code, "detail": failure.detail, "at": instant_of(failure.at)}}
+            **({"counted": True} if is_counted else {}),
+            "failure": {"$literal": {"code": failure.code, "detail": failure.detail, "at": instant_of(failure.at)}},
         }
         if not_before is None:
             return await self._end(claim, "failed", failure.at, told)
@@ -409,6 +416,7 @@ def _ended(state: str, now: float, began: float, told: Document) -> list[Documen
         "endedAt": instant_of(now),
         "seconds": {"$add": [{"$ifNull": ["$seconds", 0.0]}, max(0.0, now - began)]},
         "again": False,
+        "counted": {"$and": [{"$not": [again]}, told.get("counted", {"$eq": ["$counted", True]})]},
     }
     return [{"$set": {**told, **fields}}, {"$unset": ["running", "slot", "claim", "owner"]}]
 
@@ -453,6 +461,7 @@ def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
         seconds=get("seconds") or 0.0,
         progress=Progress() if is_queued else _progress_from(get("progress") or {}),
         failure=None if is_queued else _failure_from(get("failure")),
+        is_counted=bool(get("counted")),
         last=over if is_queued else _ended_from(get("last")),
         result=get("result"),
         walked=None if get("walked") is None else _walked_from(document["walked"]),
