@@ -413,7 +413,8 @@ def _portfolio_routes() -> tuple[Route, ...]:
         ),
         Route(
             "GET", "/api/portfolio/account-breakdown", breakdown.breakdown, scope="user",
-            query=breakdown_answers.BreakdownQuery, answers={200: breakdown_answers.BreakdownOut}, tags=tags,
+            query=breakdown_answers.BreakdownQuery, tags=tags,
+            answers={200: (breakdown_answers.BreakdownOut, breakdown_answers.SeveralBreakdownsOut, "text/csv")},
             summary="The same by account, institution and kind, on any day too, with the shares of each day.",
         ),
     )  # fmt: skip
