@@ -86,7 +86,7 @@ def _show_findings(listed: Sequence[dict[str, Any]]) -> None:
     columns = [name for name in _FINDING_COLUMNS if any(row.get(name) is not None for row in rows)]
     display.show_rows(rows, columns, f"findings ({total})")
     if total > len(rows):
-        display.say(f"... and {total - len(rows)} more; `pricecache reconstruction-status --findings N` shows N of each")
+        display.say(f"... and {total - len(rows)} more: `pricecache reconstruction-status --findings N` has N of each")
 
 
 def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any]:

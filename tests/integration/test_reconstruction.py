@@ -425,7 +425,7 @@ async def test_a_deleted_portfolio_does_not_come_back_by_itself(daemon: ApiDaemo
 async def test_an_account_that_is_deleted_while_its_rows_are_stored_is_made_again(
     daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledgers, portfolios = daemon.parts.ledgers, daemon.parts.portfolios
+    ledgers, portfolios = daemon.parts.portfolio.ledgers, daemon.parts.portfolio.store
     attempt, gone = ledgers.attempt, []
 
     async def once_deleted(portfolio: Any, *rest: Any, **options: Any) -> Any:
