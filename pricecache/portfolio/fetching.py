@@ -59,6 +59,8 @@ ROUND_SECONDS = 40.0
 DAY_SECONDS = 86400.0
 EXPIRES_SECONDS = 7 * DAY_SECONDS
 """How long before its end a user is told that access ends: as long as Plaid tells of it before."""
+_EARLY_SECONDS = 1.0
+"""How much sooner than its time one is fetched that was told to be due: clocks differ."""
 _USERS_TURN = frozenset({"portfolio_gone", "already_connected"})
 """Codes of what no time mends."""
 _LONGEST_WAIT = 4 * 3600.0
@@ -106,10 +108,11 @@ class Fetcher:
         self.on_fetched: Callable[[Connection], Awaitable[object]] = _nobody
 
     async def run(self, handle: RunHandle) -> None:
-        """The job: those that the run names, or all that are due."""
-        named = handle.parameters.get("connections")
-        if named is None:
-            wanted = [found.id for found in await self._connections.due(self._clock.time(), MOST_AT_A_TIME)]
+        """The job: those that the run names, with `ifDue` if they still are, or all that are due."""
+        named, if_due = handle.parameters.get("connections"), handle.parameters.get("ifDue")
+        if named is None or if_due:
+            now = self._clock.time() + (_EARLY_SECONDS if if_due else 0.0)
+            wanted = [found.id for found in await self._connections.due(now, MOST_AT_A_TIME, named)]
         else:
             wanted = list(named)
         handle.progress(0, len(wanted))

@@ -59,6 +59,7 @@ class SoonFetches:
 
     async def _begin(self, due: list[str]) -> None:
         try:
-            await self._start_run(self._job, {"connections": due}, "schedule")
+            # somebody may have fetched it meanwhile: the user, or another daemon that was told of the same
+            await self._start_run(self._job, {"connections": due, "ifDue": True}, "schedule")
         except (PricecacheError, PyMongoError) as exc:
             log.debug("a fetch is left to the schedule", connections=len(due), error=f"{type(exc).__name__}: {exc}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -272,9 +272,12 @@ class ConnectionStore:
 
     # when it is fetched
 
-    async def due(self, now: float, limit: int) -> list[Connection]:
-        """Those to be fetched, or removed at Plaid, by now; who waits longest comes first."""
-        found = self._connections.find({"nextFetchAt": {"$lte": instant_of(now)}}).sort("nextFetchAt", 1).limit(limit)
+    async def due(self, now: float, limit: int, among: Collection[str] | None = None) -> list[Connection]:
+        """Those to be fetched, or removed at Plaid, by now; who waits longest comes first. `among`: of these alone."""
+        key: Document = {"nextFetchAt": {"$lte": instant_of(now)}}
+        if among is not None:
+            key["_id"] = {"$in": list(among)}
+        found = self._connections.find(key).sort("nextFetchAt", 1).limit(limit)
         return [_connection(document) async for document in found]
 
     async def begin(self, connection_id: str, at: float) -> Connection | None:

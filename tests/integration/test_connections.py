@@ -717,6 +717,22 @@ async def test_news_is_fetched_within_seconds_without_the_schedule(daemon: ApiDa
     assert plaid.requests()["investments/holdings/get"] == 2
 
 
+async def test_news_that_was_fetched_before_its_turn_came_is_not_fetched_again(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    fetcher = connections(daemon).fetcher
+    assert fetcher is not None
+    async with beginning_soon(daemon):
+        await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+        assert await fetcher.fetch(connection) == "fetched"
+        daemon.clock.advance(6)
+        while fetcher.soon.waiting:
+            await asyncio.sleep(0.01)
+        await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
 async def test_news_that_another_daemon_hears_of_while_it_is_fetched_is_fetched_within_seconds_after_it(
     daemon: ApiDaemon, database: Any, plaid: FakePlaid
 ) -> None:
