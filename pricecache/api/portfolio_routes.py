@@ -143,17 +143,18 @@ _DAYS = (
     ),
     Route(
         "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.ValueHistoryQuery,
-        answers={200: history_answers.ValueHistoryOut}, tags=_TAGS,
+        answers={200: history_answers.HISTORY_SHAPES}, tags=_TAGS,
         summary="What a portfolio or an account was worth on each calendar day.",
     ),
     Route(
         "GET", "/api/portfolio/history-data/{period}", histories.period, scope="user",
-        query=ledger_inputs.PeriodQuery, answers={200: history_answers.ValueHistoryOut}, tags=_TAGS,
+        query=ledger_inputs.PeriodQuery, answers={200: history_answers.HISTORY_SHAPES}, tags=_TAGS,
         summary="The same for a period that ends today.",
     ),
     Route(
         "GET", "/api/portfolio/performance", returns.performance, scope="user",
-        query=returns_inputs.PerformanceQuery, answers={200: returns_answers.PerformanceOut}, tags=_TAGS,
+        query=returns_inputs.PerformanceQuery, tags=_TAGS,
+        answers={200: (returns_answers.PerformanceOut, returns_answers.SeveralPerformancesOut)},
         summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
     ),
 )  # fmt: skip
@@ -184,7 +185,8 @@ _LIVE = (
 _NOW = (
     Route(
         "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
-        query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=_TAGS,
+        query=returns_inputs.SummaryQuery, tags=_TAGS,
+        answers={200: (summary_answers.SummaryOut, summary_answers.SeveralSummariesOut)},
         summary="What portfolios are worth now, and how they changed since the last close.",
     ),
     Route(

@@ -94,6 +94,25 @@ async def test_every_shape_of_it_is_documented(daemon: ApiDaemon) -> None:
     assert content.keys() == {"application/json", "text/csv"}
 
 
+@pytest.mark.parametrize("several", [False, True])
+async def test_every_shape_of_histories_returns_and_summaries_is_documented(daemon: ApiDaemon, several: bool) -> None:
+    await with_two_accounts(daemon, cashTracking=True)
+    if several:
+        await made(daemon)
+    for what, query in (
+        ("history", ""),
+        ("history", "format=columns"),
+        ("performance", "explain=true&by=account&benchmark=AAPL"),
+        ("performance", "by=position"),
+        ("summary", "by=account"),
+    ):
+        answer = await got(daemon, what, query)
+        assert ("portfolios" in answer) is several
+        assert faults(f"/api/portfolio/{what}", answer) == [], (what, query)
+    answer = await got(daemon, "history-data/1M", "")
+    assert faults("/api/portfolio/history-data/{period}", answer) == []
+
+
 async def test_now_it_says_what_the_summary_says_of_each_account(daemon: ApiDaemon) -> None:
     portfolio, ira, _ = await with_two_accounts(daemon)
     await add(
