@@ -194,6 +194,9 @@ def _add_reconstructions(commands: Any) -> None:
     meaning = "how far reconstructions have come, and what came of them"
     status = _add(commands, "reconstruction-status", _remote("reconstruction-status"), meaning, _client_options())
     status.add_argument("--portfolio-id", dest="portfolio", metavar="ID", help="only of this portfolio")
+    status.add_argument(
+        "--findings", type=int, metavar="N", help="how many findings of each are listed (20; at most 1000)"
+    )
 
 
 def _add_mappings(commands: Any) -> None:

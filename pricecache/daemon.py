@@ -165,6 +165,8 @@ class Daemon:
             self.background.start(parts.realtime.hub.watch(), "realtime-heartbeat")
             self.background.start(parts.api.streams.keep_checking(), "realtime-access")
         self.background.start(_keep_looking(parts.prices.wholeness, parts.prices.quarantine, self.clock), "coverage")
+        if (fetcher := parts.connections.fetcher) is not None:
+            self.background.start(fetcher.soon.run(), "broker-fetches")
         self.background.start(parts.reconstructions.queue.run(), "reconstructions")
         self.background.start(parts.reconstructions.remapping.run(), "remapping")
         self.background.start(parts.reconstructions.rewalking.run(), "rewalking")

@@ -46,6 +46,12 @@ class ShareDay(Output):
     reasons: dict[str, str] | None = Field(None, description="Why a field of this day is null.")
 
 
+class ShareColumns(Output):
+    total_value: list[float | None] = Field(description="One for each of `dates`.")
+    share: list[float | None]
+    reasons: dict[str, str] = Field(description="Why there is a null in a field.")
+
+
 class AccountPortionOut(PortionOut):
     portfolio_id: str | None = Field(None, description="In a total of several.")
     account_id: str | None = Field(description="null: of transactions without an account.")
@@ -53,7 +59,9 @@ class AccountPortionOut(PortionOut):
     institution: str | None
     kind: str | None
     is_archived: bool
-    history: list[ShareDay] | None = Field(None, description="With history=true.")
+    history: list[ShareDay] | ShareColumns | None = Field(
+        None, description="With history=true; with format=columns an array for each field, of the days in `dates`."
+    )
 
 
 class InstitutionOut(PortionOut):
@@ -66,8 +74,7 @@ class KindOut(PortionOut):
     account_count: int
 
 
-class BreakdownOut(Output):
-    portfolio_id: str
+class BreakdownTotalOut(Output):
     base_currency: str
     date_: IsoDay = Field(alias="date")
     as_of: Instant = Field(description="null with `date`: it is of the end of that day.")
@@ -88,4 +95,14 @@ class BreakdownOut(Output):
     kinds: list[KindOut]
     start: IsoDay = Field(None, description="Of the history, with history=true.")
     end: IsoDay = None
+    dates: list[str] | None = Field(None, description="The days of the history, with format=columns.")
     reasons: dict[str, str]
+
+
+class BreakdownOut(BreakdownTotalOut):
+    portfolio_id: str
+
+
+class SeveralBreakdownsOut(Output):
+    portfolios: list[BreakdownOut]
+    total: BreakdownTotalOut

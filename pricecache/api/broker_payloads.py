@@ -84,7 +84,7 @@ def _request(body: dict[str, Any], content: bytes, now: float) -> Request:
     if kind is None:
         return Request(asked, None)
     if not isinstance(payload, dict):
-        raise Invalid(f"{kind} is an object.", code="invalid_value")
+        raise _no_object(kind, f"{kind} is an object.")
     day = day_number(datetime.fromtimestamp(now, PLAIDS_DAY).date()) if kind == "plaid" else int(now // 86400)
     data, source = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
     digest = hashlib.sha256(f"{day} {kind} ".encode() + content).hexdigest()
@@ -103,26 +103,33 @@ def _kind_of(body: Mapping[str, Any]) -> str | None:
 
 
 def _has_plaids_accounts(body: Mapping[str, Any]) -> bool:
-    accounts = body.get("accounts")
-    return isinstance(accounts, list) and any(isinstance(one, dict) and "account_id" in one for one in accounts)
+    listed = [body[name] for name in ("accounts", "holdings") if isinstance(body.get(name), list)]
+    return any(isinstance(one, dict) and "account_id" in one for several in listed for one in several)
 
 
 def _plaid(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:
     """`payload`: one object with everything, or `holdings` and `transactions` as Plaid answered them, the latter one
     page or a list of them."""
     item = payload.get("item")
+    listed: list[Any]
     held, pages = payload.get("holdings"), payload.get("transactions")
     if isinstance(held, dict):
         item = item or held.get("item")
-        listed = pages if isinstance(pages, list) else [] if pages is None else [pages]
-        if not all(isinstance(page, dict) for page in listed):
-            raise Invalid("A page of transactions is an object.", code="invalid_value")
+        listed = pages if isinstance(pages, list) else [pages] if "transactions" in payload else []
+        for number, page in enumerate(listed):
+            if not isinstance(page, dict):
+                path = f"transactions[{number}]" if isinstance(pages, list) else "transactions"
+                raise _no_object(path, "A page of transactions is an object.")
         given: tuple[Mapping[str, Any], list[Mapping[str, Any]]] = held, listed
     else:
         given = payload, [payload]
     name = item.get("institution_name") if isinstance(item, dict) else None
     institution = name[:200] if isinstance(name, str) and name.strip() else None
     return read_plaid(*given, today=day, institution=institution), "plaid"
+
+
+def _no_object(path: str, detail: str) -> Invalid:
+    return Invalid(detail, code="invalid_value", rows=[{"path": path, "code": "invalid_value", "detail": detail}])
 
 
 def _neutral(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from pricecache.api.answers import Instant, IsoDay, Output
 from pricecache.api.inputs import Input
 from pricecache.api.ledger_inputs import Identifier, Name
-from pricecache.stores.connections import ConnectionState, Provider
+from pricecache.stores.connections import ConnectionState, NoticeCode, Provider
 
 Country = Literal[
     "US", "CA", "GB", "ES", "NL", "FR", "IE", "DE", "IT", "PL", "DK", "NO", "SE", "EE", "LT", "LV", "PT", "BE", "AT",
@@ -36,6 +36,7 @@ class ConnectBody(Input):
     )
     portfolio_id: Identifier | None = Field(None, description="Where its rows go; a portfolio is made by default.")
     portfolio_name: Name | None = Field(None, description="What the portfolio to be made is called.")
+    allow_duplicate: bool = Field(False, description="true: though its accounts are connected already.")
 
     @model_validator(mode="after")
     def _names_one(self) -> ConnectBody:
@@ -57,6 +58,13 @@ class WebhookBody(Input):
     webhook_code: str = Field("", alias="webhook_code", description="Such as DEFAULT_UPDATE.")
     item_id: str = Field("", alias="item_id", description="Which connection it is about.")
     error: dict[str, Any] | None = Field(None, description="Plaid's error, for ITEM ERROR.")
+    account_id: str | None = Field(None, alias="account_id", description="For ITEM USER_ACCOUNT_REVOKED.")
+    consent_expiration_time: str | None = Field(
+        None, alias="consent_expiration_time", description="When access ends, for ITEM PENDING_EXPIRATION."
+    )
+    disconnect_time: str | None = Field(
+        None, alias="disconnect_time", description="When access ends, for ITEM PENDING_DISCONNECT."
+    )
 
 
 class LinkTokenOut(Output):
@@ -76,6 +84,16 @@ class ConnectionFailureOut(Output):
     attempts: int = Field(description="In a row.")
 
 
+class NoticeOut(Output):
+    code: NoticeCode = Field(
+        description="expires_soon: access ends at until; new_accounts: there are accounts that were not shared; "
+        "account_revoked: the user no longer shares brokerAccountId."
+    )
+    since: Instant
+    until: Instant
+    broker_account_id: str | None
+
+
 class ConnectionOut(Output):
     id: str
     provider: Provider
@@ -89,6 +107,10 @@ class ConnectionOut(Output):
     fetched_at: Instant
     next_fetch_at: Instant
     failure: ConnectionFailureOut | None
+    notices: list[NoticeOut] = Field(description="What its user should know though it works.")
+    action: Literal["link", "connect"] | None = Field(
+        description="What its user has to do: open Link with a link token of this connection, or connect anew."
+    )
 
 
 class ConnectionsOut(Output):
@@ -96,7 +118,7 @@ class ConnectionsOut(Output):
 
 
 class FetchOut(ConnectionOut):
-    run_id: str = Field(description="Follow it at /cache/runs/{id}.")
+    run_id: str | None = Field(description="Follow it at /cache/runs/{id}; null: it is fetched at nextFetchAt.")
 
 
 class ConnectionDeletedOut(Output):

@@ -31,7 +31,12 @@ async def link_token(call: Call) -> Answer:
 async def connect(call: Call) -> Answer:
     body: models.ConnectBody = call.body
     connection, is_new = await call.services.connections.connect(
-        user_of(call), body.public_token, body.portfolio_id, body.portfolio_name, call.principal.name
+        user_of(call),
+        body.public_token,
+        body.portfolio_id,
+        body.portfolio_name,
+        call.principal.name,
+        may_repeat=body.allow_duplicate,
     )
     where = {"Location": f"/api/portfolio/connections/{connection.id}"}
     return Answer(connection_fields(connection), 201 if is_new else 200, where)
@@ -47,9 +52,10 @@ async def one(call: Call) -> Answer:
 
 
 async def fetch(call: Call) -> Answer:
-    user, connections = user_of(call), call.services.connections
-    ticket = await connections.fetch(user, call.path["id"], call.principal.name)
-    fields = connection_fields(await connections.store.get(user, call.path["id"]))
+    connection, ticket = await call.services.connections.fetch(user_of(call), call.path["id"], call.principal.name)
+    fields = connection_fields(connection)
+    if ticket is None:
+        return Answer({**fields, "runId": None})
     return Answer({**fields, "runId": ticket.run.id}, 202, {"Location": f"/cache/runs/{ticket.run.id}"})
 
 
@@ -76,7 +82,8 @@ def connection_fields(connection: Connection) -> dict[str, Any]:
         "state": connection.state,
         "portfolioId": connection.portfolio,
         "accounts": [
-            {"brokerAccountId": broker, "accountId": ledger} for broker, ledger in sorted(connection.accounts.items())
+            {"brokerAccountId": broker, "accountId": ledger}
+            for broker, ledger in sorted(connection.present_accounts.items())
         ],
         "firstDate": iso_day(connection.first_day),
         "createdAt": instant(connection.created_at),
@@ -90,7 +97,24 @@ def connection_fields(connection: Connection) -> dict[str, Any]:
             "since": instant(failure.at),
             "attempts": failure.attempts,
         },
+        "notices": [
+            {
+                "code": one.code,
+                "since": instant(one.at),
+                "until": instant(one.until),
+                "brokerAccountId": one.account,
+            }
+            for one in connection.notices
+        ],
+        "action": _action(connection),
     }
+
+
+def _action(connection: Connection) -> str | None:
+    """What its user has to do."""
+    if connection.state == "revoked":
+        return "connect"
+    return "link" if connection.state == "login_required" or connection.notices else None
 
 
 _TAGS, _BASE = ("connections",), "/api/portfolio/connections"
@@ -115,7 +139,8 @@ CONNECTION_ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", _BASE + "/{id}/fetch", fetch, scope="user", more_seconds=PLAID_SECONDS,
-        answers={202: models.FetchOut}, tags=_TAGS, summary="Fetch it now.",
+        answers={200: models.FetchOut, 202: models.FetchOut}, tags=_TAGS,
+        summary="Fetch it now, or soon where it was fetched a moment ago.",
     ),
     Route(
         "DELETE", _BASE + "/{id}", delete, scope="user", query=models.DeleteConnectionQuery,

@@ -30,16 +30,64 @@ class ValueRow(Output):
     reasons: dict[str, str] | None = Field(None, description="Why a field of this day is null.")
 
 
-class ValueHistoryOut(Output):
-    portfolio_id: str
-    account_id: str | None
+class HistoryHead(Output):
     base_currency: str
     source: Literal["materialized", "computed", "mixed"]
     start: IsoDay
     end: IsoDay
-    history: list[ValueRow]
-    provisional: list[str] = Field(description="Days that are not over yet.")
     reasons: dict[str, str] = Field(description="Why a field of every day is null.")
+
+
+class TotalHistoryOut(HistoryHead):
+    history: list[ValueRow]
+
+
+class ValueHistoryOut(TotalHistoryOut):
+    portfolio_id: str
+    account_id: str | None
+    provisional: list[str] = Field(description="Days that are not over yet.")
+
+
+class SeveralHistoriesOut(Output):
+    portfolios: list[ValueHistoryOut]
+    total: TotalHistoryOut
+
+
+class TotalHistoryColumnsOut(HistoryHead):
+    """With format=columns: an array for each field, one element a day."""
+
+    is_archived: bool
+    date_: list[str] = Field(alias="date")
+    total_value: list[float | None]
+    total_cost: list[float | None]
+    total_realized_gain_loss: list[float | None]
+    total_unrealized_gain_loss: list[float | None]
+    total_dividends: list[float | None]
+    total_sale_proceeds: list[float | None]
+    total_original_cost: list[float | None]
+    total_gain_loss: list[float | None]
+    cash: list[float | None]
+    net_flow: list[float | None]
+    return_index: list[float | None]
+    coverage: list[float | None]
+    total_fees: list[float | None]
+    total_interest: list[float | None]
+    estimated: list[bool]
+
+
+class HistoryColumnsOut(TotalHistoryColumnsOut):
+    portfolio_id: str
+    account_id: str | None
+    provisional: list[str] = Field(description="Days that are not over yet.")
+
+
+class SeveralHistoryColumnsOut(Output):
+    portfolios: list[HistoryColumnsOut]
+    total: TotalHistoryColumnsOut
+
+
+HISTORY_SHAPES = (ValueHistoryOut, SeveralHistoriesOut, HistoryColumnsOut, SeveralHistoryColumnsOut, "text/csv")
+"""Of one portfolio or of several, as rows, as columns, or as CSV."""
 
 
 class DriftOut(Output):

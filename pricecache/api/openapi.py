@@ -14,7 +14,7 @@ from pricecache.api.problem import CONTENT_TYPE
 from pricecache.api.uploads import FORM, PART
 
 if TYPE_CHECKING:
-    from pricecache.api.routing import Route
+    from pricecache.api.routing import Answered, Route
 
 _REFERENCE = "#/components/schemas/{model}"
 _SECURITY = {
@@ -38,7 +38,7 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     wanted: dict[tuple[type[BaseModel], str], None] = {(Problem, "serialization"): None}
     for route in routes:
         wanted |= {(model, "validation"): None for model in (route.query, route.body) if model is not None}
-        models = [model for model in route.answers.values() if not isinstance(model, str)]
+        models = [one for shapes in route.answers.values() for one in _listed(shapes) if not isinstance(one, str)]
         wanted |= {(model, "serialization"): None for model in models}
     references, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {}
@@ -129,13 +129,22 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
 
 def _responses(route: Route, references: Any) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status, model in route.answers.items():
-        kind = model if isinstance(model, str) else "application/json"
-        schema = {"type": "string"} if isinstance(model, str) else references[model, "serialization"]
-        responses[str(status)] = {"description": "As described.", "content": {kind: {"schema": schema}}}
+    for status, shapes in route.answers.items():
+        models = [references[one, "serialization"] for one in _listed(shapes) if not isinstance(one, str)]
+        content: dict[str, Any] = {
+            one: {"schema": {"type": "string"}} for one in _listed(shapes) if isinstance(one, str)
+        }
+        if models:
+            schema = models[0] if len(models) == 1 else {"anyOf": models}
+            content = {"application/json": {"schema": schema}, **content}
+        responses[str(status)] = {"description": "As described.", "content": content}
     problem = {CONTENT_TYPE: {"schema": references[Problem, "serialization"]}}
     responses["default"] = {"description": "A problem, with its code.", "content": problem}
     return responses
+
+
+def _listed(shapes: Answered | tuple[Answered, ...]) -> tuple[Answered, ...]:
+    return shapes if isinstance(shapes, tuple) else (shapes,)
 
 
 def _identifier(path: str) -> str:

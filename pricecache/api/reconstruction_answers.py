@@ -17,6 +17,12 @@ class ErrorOut(Output):
     at: Instant
 
 
+class LastAttemptOut(Output):
+    started_at: Instant
+    ended_at: Instant
+    error: ErrorOut | None
+
+
 class ReconstructionOut(Output):
     connection_id: str
     portfolio_id: str | None
@@ -27,13 +33,14 @@ class ReconstructionOut(Output):
     security: str | None = Field(description="Ticker of the security whose prices came last.")
     securities_done: int
     securities_total: int | None
-    eta_seconds: float | None = Field(description="null while nobody can tell.")
+    eta_seconds: float | None = Field(description="By the pace at which prices come; null while nobody can tell.")
     attempts: int
     next_attempt: Instant
     error: ErrorOut | None
     requested_at: Instant
-    started_at: Instant
-    ended_at: Instant
+    started_at: Instant = Field(description="Of this attempt; null while it is queued.")
+    ended_at: Instant = Field(description="Of this attempt; null until it has ended.")
+    last_attempt: LastAttemptOut | None = Field(description="The one before this, of whichever request.")
     position: int | None = Field(description="Of its user in the queue, from 1 on; null when it does not wait.")
 
 
@@ -148,7 +155,9 @@ class ReconstructionMetricsOut(Output):
     )
     daily_snapshot_success_rate: float | None = Field(description="Of the snapshots due in 30 days.")
     api_cost_per_user: float | None = Field(description="Dollars spent on providers ever, by user.")
-    cache_hit_rate: float | None = Field(description="Of the securities needed in 30 days: whose prices were here.")
+    cache_hit_rate: float | None = Field(
+        description="Of the instruments needed in 30 days, as each request found it: whose prices were here."
+    )
     reconstructions_running: int
     reconstructions_waiting: int
     reconstructions_done: int

@@ -70,12 +70,20 @@ class BenchmarkOut(Output):
     reasons: dict[str, str]
 
 
-class PerformanceOut(ReturnOut):
-    portfolio_id: str
-    account_id: str | None
+class TotalPerformanceOut(ReturnOut):
     base_currency: str
     symbol: str | None = Field(None, description="Of the one position asked for.")
     market: str | None = None
     benchmark: BenchmarkOut | None = Field(None, description="With benchmark=.")
     accounts: list[AccountReturnOut] | None = Field(None, description="With by=account.")
     positions: list[PositionReturnOut] | None = Field(None, description="With by=position.")
+
+
+class PerformanceOut(TotalPerformanceOut):
+    portfolio_id: str
+    account_id: str | None
+
+
+class SeveralPerformancesOut(Output):
+    portfolios: list[PerformanceOut]
+    total: TotalPerformanceOut

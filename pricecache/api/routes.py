@@ -5,34 +5,17 @@ from __future__ import annotations
 from pricecache.api import (
     access,
     answers,
-    breakdown,
-    breakdown_answers,
     cache,
     changes,
     corrections,
-    exports,
-    histories,
     history_answers,
-    holdings,
-    import_inputs,
-    imports,
     inputs,
-    ledger_answers,
     ledger_inputs,
     live_tracking,
     materialized,
     ops,
-    order_answers,
-    order_inputs,
-    orders,
-    portfolio_events,
-    portfolio_summary,
-    portfolios,
     providers,
     quarantine,
-    returns,
-    returns_answers,
-    returns_inputs,
     runs,
     search,
     stream,
@@ -41,11 +24,11 @@ from pricecache.api import (
     summary,
     summary_answers,
     symbols,
-    transactions,
 )
 from pricecache.api.connections import CONNECTION_ROUTES
 from pricecache.api.mappings import MAPPING_ROUTES
-from pricecache.api.routes_reconstruction import ROUTES as RECONSTRUCTION
+from pricecache.api.portfolio_routes import PORTFOLIO_ROUTES
+from pricecache.api.reconstruction_routes import RECONSTRUCTION_ROUTES
 from pricecache.api.routing import Route
 from pricecache.api.snapshot_routes import SNAPSHOT_ROUTES
 
@@ -270,155 +253,6 @@ def _ops_routes() -> tuple[Route, ...]:
     )  # fmt: skip
 
 
-def _portfolio_routes() -> tuple[Route, ...]:
-    tags, base = ("portfolios",), "/api/portfolios"
-    of_one, deleted = {200: ledger_answers.PortfolioOut}, {200: ledger_answers.DeletedOut}
-    return (
-        Route(
-            "POST", base, portfolios.create, scope="user", body=ledger_inputs.PortfolioBody,
-            answers={201: ledger_answers.PortfolioOut}, tags=tags, summary="Make a portfolio.",
-        ),
-        Route(
-            "GET", base, portfolios.list_all, scope="user",
-            answers={200: ledger_answers.PortfoliosOut}, tags=tags, summary="The user's portfolios, oldest first.",
-        ),
-        Route(
-            "GET", base + "/{id}", portfolios.one, scope="user", answers=of_one, tags=tags,
-            summary="One portfolio. Its ETag goes into If-Match of a change.",
-        ),
-        Route(
-            "PATCH", base + "/{id}", portfolios.change, scope="user", body=ledger_inputs.PortfolioChange,
-            answers=of_one, tags=tags, summary="Change its name or its rules, or archive it.",
-        ),
-        Route(
-            "DELETE", base + "/{id}", portfolios.delete, scope="user", answers=deleted, tags=tags,
-            summary="Delete it with all its accounts, transactions and orders.",
-        ),
-        Route(
-            "POST", base + "/{id}/accounts", portfolios.create_account, scope="user",
-            body=ledger_inputs.AccountBody, answers={201: ledger_answers.AccountOut}, tags=tags,
-            summary="Make an account in it.",
-        ),
-        Route(
-            "GET", base + "/{id}/accounts", portfolios.accounts, scope="user",
-            answers={200: ledger_answers.AccountsOut}, tags=tags, summary="Its accounts, oldest first.",
-        ),
-        Route(
-            "PATCH", base + "/{id}/accounts/{accountId}", portfolios.change_account, scope="user",
-            body=ledger_inputs.AccountChange, answers={200: ledger_answers.AccountOut}, tags=tags,
-            summary="Rename or archive an account.",
-        ),
-        Route(
-            "DELETE", base + "/{id}/accounts/{accountId}", portfolios.delete_account, scope="user",
-            answers=deleted, tags=tags, summary="Delete an account that no transaction names.",
-        ),
-        Route(
-            "POST", base + "/{id}/transactions", transactions.add, scope="user",
-            body=ledger_inputs.TransactionsBody, max_body_bytes=4 << 20,
-            answers={201: ledger_answers.AddedOut}, tags=tags,
-            summary="Put transactions in, all or none; the same externalId once more changes the row.",
-        ),
-        Route(
-            "GET", base + "/{id}/transactions", transactions.list_all, scope="user",
-            query=ledger_inputs.TransactionsQuery, answers={200: ledger_answers.TransactionsOut}, tags=tags,
-            summary="Its transactions by date and order of entry.",
-        ),
-        Route(
-            "POST", base + "/{id}/transactions/import", imports.import_file, scope="user",
-            query=import_inputs.ImportQuery, body=import_inputs.ImportBody, takes_file=True,
-            max_body_bytes=import_inputs.MOST_BYTES, more_seconds=import_inputs.SECONDS,
-            answers={200: ledger_answers.ImportPreviewOut, 201: ledger_answers.ImportedOut}, tags=tags,
-            summary="A file of transactions, CSV or JSON, all or none; a dry run says what it would change.",
-        ),
-        Route(
-            "GET", base + "/{id}/transactions/export", exports.export_file, scope="user",
-            query=import_inputs.ExportQuery, more_seconds=import_inputs.SECONDS,
-            answers={200: "text/csv"}, tags=tags,
-            summary="Its transactions as a file that an import takes, every digit of them.",
-        ),
-        Route(
-            "GET", base + "/{id}/transactions/{transactionId}", transactions.one, scope="user",
-            answers={200: ledger_answers.TransactionOut}, tags=tags, summary="One transaction.",
-        ),
-        Route(
-            "PUT", base + "/{id}/transactions/{transactionId}", transactions.replace, scope="user",
-            body=ledger_inputs.TransactionInput, answers={200: ledger_answers.TransactionOut}, tags=tags,
-            summary="Another row in its place.",
-        ),
-        Route(
-            "DELETE", base + "/{id}/transactions/{transactionId}", transactions.delete, scope="user",
-            answers=deleted, tags=tags, summary="Take a transaction out.",
-        ),
-        Route(
-            "PUT", base + "/{id}/orders/{orderId}", orders.put, scope="user", body=order_inputs.OrderBody,
-            answers={200: order_answers.OrderOut, 201: order_answers.OrderOut}, tags=tags,
-            summary="Report an order; what is filled becomes a transaction, once.",
-        ),
-        Route(
-            "GET", base + "/{id}/orders", orders.list_all, scope="user", query=order_inputs.OrdersQuery,
-            answers={200: order_answers.OrdersOut}, tags=tags, summary="Its orders, the newest first.",
-        ),
-        Route(
-            "GET", base + "/{id}/orders/{orderId}", orders.one, scope="user",
-            answers={200: order_answers.OrderOut}, tags=tags, summary="One order.",
-        ),
-        Route(
-            "GET", base + "/{id}/events", portfolio_events.events, scope="user", query=order_inputs.EventsQuery,
-            answers={200: order_answers.EventsOut}, tags=tags,
-            summary="What happened to it since, each event once: trades, closed positions, orders.",
-        ),
-        Route(
-            "GET", base + "/{id}/holdings", holdings.holdings, scope="user", query=ledger_inputs.HoldingsQuery,
-            answers={200: ledger_answers.HoldingsOut}, tags=tags, summary="What it holds at the end of a day.",
-        ),
-        Route(
-            "GET", "/api/portfolio/history", histories.history, scope="user", query=ledger_inputs.ValueHistoryQuery,
-            answers={200: history_answers.ValueHistoryOut}, tags=tags,
-            summary="What a portfolio or an account was worth on each calendar day.",
-        ),
-        Route(
-            "GET", "/api/portfolio/history-data/{period}", histories.period, scope="user",
-            query=ledger_inputs.PeriodQuery, answers={200: history_answers.ValueHistoryOut}, tags=tags,
-            summary="The same for a period that ends today.",
-        ),
-        Route(
-            "GET", "/api/portfolio/performance", returns.performance, scope="user",
-            query=returns_inputs.PerformanceQuery, answers={200: returns_answers.PerformanceOut}, tags=tags,
-            summary="Time-weighted and money-weighted return, drawdown, volatility; by account, position, benchmark.",
-        ),
-        Route(
-            "POST", base + "/{id}/refresh", live_tracking.refresh, scope="user", query=returns_inputs.RefreshQuery,
-            waits=False, more_seconds=live_tracking.FETCH_SECONDS,
-            answers={200: summary_answers.SummaryOut}, tags=tags,
-            summary="Value it anew at once; prices=true asks the providers for what it holds first.",
-        ),
-        Route(
-            "POST", "/api/portfolio/live-tracking/start", live_tracking.start, scope="user",
-            answers={200: summary_answers.TrackingOut, 201: summary_answers.TrackingOut}, tags=tags,
-            summary="Keep the user's portfolios up to the minute from now on.",
-        ),
-        Route(
-            "DELETE", "/api/portfolio/live-tracking/stop", live_tracking.stop, scope="user",
-            answers={200: summary_answers.TrackingOut}, tags=tags, summary="No longer.",
-        ),
-        Route(
-            "GET", "/api/portfolio/live-tracking/status", live_tracking.status, scope="user",
-            answers={200: summary_answers.TrackingOut}, tags=tags,
-            summary="Whether they are, when the next look is, and what they closed at.",
-        ),
-        Route(
-            "GET", "/api/portfolio/summary", portfolio_summary.summary, scope="user",
-            query=returns_inputs.SummaryQuery, answers={200: summary_answers.SummaryOut}, tags=tags,
-            summary="What portfolios are worth now, and how they changed since the last close.",
-        ),
-        Route(
-            "GET", "/api/portfolio/account-breakdown", breakdown.breakdown, scope="user",
-            query=breakdown_answers.BreakdownQuery, answers={200: breakdown_answers.BreakdownOut}, tags=tags,
-            summary="The same by account, institution and kind, on any day too, with the shares of each day.",
-        ),
-    )  # fmt: skip
-
-
 def _materialized_routes() -> tuple[Route, ...]:
     tags, base = ("materialized history",), "/api/admin/history"
     return (
@@ -476,10 +310,10 @@ ROUTES: tuple[Route, ...] = (
     *_run_routes(),
     *_access_routes(),
     *_ops_routes(),
-    *_portfolio_routes(),
+    *PORTFOLIO_ROUTES,
     *_materialized_routes(),
     *_stream_routes(),
-    *RECONSTRUCTION,
+    *RECONSTRUCTION_ROUTES,
     *CONNECTION_ROUTES,
     *MAPPING_ROUTES,
     *SNAPSHOT_ROUTES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from pricecache.api.auth import Scope
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pricecache.api.call import Answer, Call, Document, Stream
     from pricecache.api.kept import Kept
 
+Answered: TypeAlias = "type[BaseModel] | str"
+"""What an answer is: of a model, or text of a media type."""
 Handler = Callable[["Call"], Awaitable["Answer | Document | Kept | Stream | web.StreamResponse"]]
 
 
@@ -28,8 +30,9 @@ class Route:
     `path`: segments, of which `{name}` takes any one segment. `scope`: None is open to everybody. `query` and `body`:
     models the input is checked by; without `body` a body is refused. `body_optional`: an empty body is `body()`, no
     file is None; `max_body_bytes`: a longer one is refused, so that checking it never holds up the others for long.
-    `answers`: model (or media type) of each status of success, or both. `waits`: the handler bounds its own time.
-    `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is the route's.
+    `answers`: model (or media type) of each status of success, or all of those it may be. `waits`: the handler bounds
+    its own time. `takes_file`: the body is a file (`uploads.Upload`), of which `body` says what is in it; its limit is
+    the route's.
     `more_seconds`: how much longer than others it may take, its body too. `takes_ticket`: a parameter `ticket` does
     instead of a credential. `keeps_bytes`: the handler is given the body as the bytes that came, of which `body` says
     what is in them. `owner_may`: a user may too where the instrument could be of their own; the handler asks whose it
@@ -44,7 +47,7 @@ class Route:
     body: type[BaseModel] | None = None
     body_optional: bool = False
     max_body_bytes: int = 256 << 10
-    answers: Mapping[int, type[BaseModel] | str] = field(default_factory=dict)
+    answers: Mapping[int, Answered | tuple[Answered, ...]] = field(default_factory=dict)
     summary: str = ""
     tags: tuple[str, ...] = ()
     waits: bool = False

@@ -52,3 +52,26 @@ class SnapshotsOut(Output):
     start: IsoDay
     end: IsoDay
     snapshots: list[SnapshotRow] = Field(description="Days that were captured, oldest first.")
+
+
+class TotalSnapshotRow(Output):
+    date_: str = Field(alias="date")
+    total_value: float | None
+    total_cost: float | None
+    cash: float | None
+    coverage: float = Field(description="How much of the value has a price of that day of its own, 0 to 1.")
+    captured: int = Field(description="How many of the portfolios were captured that day.")
+    is_final: bool = Field(description="All of those are.")
+    reasons: dict[str, str] | None = Field(None, description="Why a field is null, or of less than all there is.")
+
+
+class TotalSnapshotsOut(Output):
+    base_currency: str
+    start: IsoDay
+    end: IsoDay
+    snapshots: list[TotalSnapshotRow] = Field(description="Days on which one of them was captured, oldest first.")
+
+
+class SeveralSnapshotsOut(Output):
+    portfolios: list[SnapshotsOut]
+    total: TotalSnapshotsOut

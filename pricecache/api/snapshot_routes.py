@@ -14,7 +14,8 @@ SNAPSHOT_ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", "/api/portfolio/daily-snapshots", snapshots.snapshots, scope="user",
-        query=snapshot_models.SnapshotsQuery, answers={200: snapshot_models.SnapshotsOut}, tags=("portfolios",),
+        query=snapshot_models.SnapshotsQuery,
+        answers={200: (snapshot_models.SnapshotsOut, snapshot_models.SeveralSnapshotsOut)}, tags=("portfolios",),
         summary="What portfolios closed at, day by day, as captured.",
     ),
 )  # fmt: skip

@@ -89,6 +89,11 @@ class SummaryOut(TotalNowOut):
     positions: list[PositionNowOut]
 
 
+class SeveralSummariesOut(Output):
+    portfolios: list[SummaryOut]
+    total: TotalNowOut
+
+
 class CloseOut(Output):
     portfolio_id: str
     date: IsoDay = Field(description="The session that closed.")

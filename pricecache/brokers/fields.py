@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
 from math import isfinite
 from typing import Any
 
-from pricecache.core.bars import day_number
+from pricecache.core.bars import day_number, day_of
 from pricecache.core.currencies import ISO, is_known
 from pricecache.core.text import plain_text
 from pricecache.errors import Invalid
@@ -88,6 +88,10 @@ class Fields:
     def fault(self, name: str, code: str, detail: str) -> None:
         self.faults.add(f"{self.path}.{name}" if self.path else name, code, detail)
 
+    def follows(self) -> None:
+        """It is not sound for what is noted elsewhere."""
+        self._before = -1
+
     def missing(self, name: str) -> None:
         self.fault(name, "missing", "this is needed")
 
@@ -160,8 +164,8 @@ class Fields:
             return found if found.as_tuple().exponent >= -12 else _rounded(found)  # type: ignore[operator]
         return None
 
-    def day(self, name: str, latest: int, *, required: bool = False) -> int | None:
-        """Days since 1970-01-01, of 1900 to `latest`."""
+    def day(self, name: str, latest: int, *, since: int = _EARLIEST, required: bool = False) -> int | None:
+        """Days since 1970-01-01, from `since` to `latest`, of 1900 and later."""
         value = self._value(name, required)
         if value is None:
             return None
@@ -170,6 +174,8 @@ class Fields:
             self.fault(name, "bad_date", _SEEMS_DATE)
         elif found < _EARLIEST:
             self.fault(name, "date_too_early", "a date lies after 1899")
+        elif found < since:
+            self.fault(name, "date_too_old", f"nothing here may be of before {day_of(since)}")
         elif found > latest:
             self.fault(name, "date_in_the_future", "the day has not come yet")
         else:
@@ -203,10 +209,11 @@ class Fields:
         self.fault(name, "invalid_value", "this is an object")
         return None
 
-    def objects(self, name: str, most: int, *, required: bool = False) -> Iterator[Fields]:
-        """Each object of a list. A list that is longer than `most` is noted, and none of it read."""
+    def objects(self, name: str, most: int, *, required: bool = False, may_be_null: bool = False) -> Iterator[Fields]:
+        """Each object of a list. A list that is longer than `most` is noted, and none of it read. Without one there is
+        nothing to read; null is no list, unless it `may_be_null`."""
         value = self._value(name, required)
-        if value is None:
+        if value is None and (required or may_be_null or name not in self._given):
             return
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             self.fault(name, "invalid_value", "this is a list of objects")
@@ -238,6 +245,44 @@ class Fields:
         if value is None and required:
             self.missing(name)
         return value
+
+
+class Listed:
+    """The ids of what the lists called `name` have. Belongs to one thread.
+
+    What names one that is none of them is a fault of code `unknown`, but not where a part of the lists could not be
+    read: it follows from what is noted there."""
+
+    def __init__(self, name: str, unknown: str) -> None:
+        self._name = name
+        self._unknown = unknown
+        self._ids: set[str] = set()
+        self._is_whole = True
+
+    def read(
+        self, part: Fields, most: int, field: str, *, required: bool = False
+    ) -> Iterator[tuple[Fields, str | None]]:
+        """Each object of the list in `part`, with its id in `field`."""
+        before = part.faults.total
+        found = list(part.objects(self._name, most, required=required))
+        self._is_whole &= part.faults.total == before
+        for given in found:
+            name = given.id(field)
+            if name is None:
+                self._is_whole = False
+            else:
+                self._ids.add(name)
+            yield given, name
+
+    def check(self, given: Fields, field: str, name: str, kept: Container[str]) -> bool:
+        """Whether it is among those that are `kept`: of sound ones all are."""
+        if name in kept:
+            return True
+        if self._is_whole and name not in self._ids:
+            given.fault(field, self._unknown, f"{self._name} has none of this id")
+        else:
+            given.follows()
+        return False
 
 
 def _decimal(value: Any) -> Decimal | None:

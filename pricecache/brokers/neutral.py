@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 from pricecache.brokers.cancelled import without_taken_back
-from pricecache.brokers.fields import Faults, Fields
+from pricecache.brokers.fields import Faults, Fields, Listed
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money, note_impossible
 from pricecache.brokers.limits import (
     MOST_ACCOUNTS,
@@ -17,6 +17,7 @@ from pricecache.brokers.limits import (
     MOST_HOLDINGS,
     MOST_SECURITIES,
     MOST_TRANSACTIONS,
+    OLDEST_DAYS,
 )
 from pricecache.brokers.neutral_rows import NeutralRow, read_row
 from pricecache.brokers.option_units import OptionUnits, option_of
@@ -60,6 +61,7 @@ class _Reading:
 
     def __init__(self, today: int, scope: str) -> None:
         self.today = today
+        self.since = today - OLDEST_DAYS
         self.scope = scope
         self.faults = Faults()
         self.remarks: list[Remark] = []
@@ -67,12 +69,14 @@ class _Reading:
         self.securities: dict[str, BrokerSecurity] = {}
         self.money: Money = {}
         self.units = OptionUnits()
+        self.listed_accounts = Listed("accounts", "unknown_account")
+        self.listed_securities = Listed("securities", "unknown_security")
 
     def read(self, body: Fields) -> BrokerData:
         self.faults = body.faults
         body.unknown(_TOP)
-        as_of = body.day("asOf", self.today + 1, required=True)
-        source, start = body.text("source"), body.day("transactionsFrom", self.today + 1)
+        as_of = body.day("asOf", self.today + 1, since=self.since, required=True)
+        source, start = body.text("source"), body.day("transactionsFrom", self.today + 1, since=self.since)
         latest = self.today + 1 if as_of is None else as_of
         self._accounts(body, source)
         self._securities(body)
@@ -106,9 +110,9 @@ class _Reading:
         )
 
     def _accounts(self, body: Fields, source: str | None) -> None:
-        for given in body.objects("accounts", MOST_ACCOUNTS, required=True):
+        for given, name in self.listed_accounts.read(body, MOST_ACCOUNTS, "id", required=True):
             given.unknown(_ACCOUNT)
-            name, currency = given.id("id"), given.currency("currency") or "USD"
+            currency = given.currency("currency") or "USD"
             kind, institution = given.text("kind", 64), given.text("institution") or source
             total = given.amount("totalValue")
             if name in self.accounts:
@@ -120,7 +124,7 @@ class _Reading:
                 self._cash(given, name)
 
     def _cash(self, account: Fields, name: str) -> None:
-        listed = list(account.objects("cash", MOST_CURRENCIES))
+        listed = list(account.objects("cash", MOST_CURRENCIES, may_be_null=True))
         if account.has("cash") and not listed:  # it says that there is none
             self.money[name, self.accounts[name].currency] = ZERO
         for given in listed:
@@ -132,10 +136,9 @@ class _Reading:
                 self.money[key] = self.money.get(key, ZERO) + amount * unit(currency)
 
     def _securities(self, body: Fields) -> None:
-        for given in body.objects("securities", MOST_SECURITIES):
+        for given, name in self.listed_securities.read(body, MOST_SECURITIES, "id"):
             given.unknown(_SECURITY)
-            name, kind = given.id("id"), given.word("type") or "other"
-            kind = kind.replace(" ", "_")
+            kind = (given.word("type") or "other").replace(" ", "_")
             if kind not in SECURITY_KINDS:
                 given.fault("type", "unknown_type", f"a type is one of {', '.join(SECURITY_KINDS)}")
             if name in self.securities:
@@ -186,7 +189,7 @@ class _Reading:
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
         seen: dict[str, Fields] = {}
         for place, given in enumerate(body.objects("transactions", MOST_TRANSACTIONS)):
-            row = read_row(given, latest, place, self._check, self._units_of)
+            row = read_row(given, (self.since, latest), place, self._check, self._units_of)
             if row is None:
                 continue
             before = seen.setdefault(row.id, given)
@@ -198,7 +201,7 @@ class _Reading:
     def _waypoints(self, body: Fields, latest: int) -> Iterator[Waypoint]:
         for given in body.objects("balances", MOST_BALANCES):
             given.unknown(_BALANCE)
-            day, account = given.day("date", latest, required=True), given.id("accountId")
+            day, account = given.day("date", latest, since=self.since, required=True), given.id("accountId")
             security, currency = given.id("securityId", required=False), given.currency("currency")
             quantity, price = given.amount("quantity", required=True), _price(given)
             default = self._check(given, account, security)
@@ -223,16 +226,10 @@ class _Reading:
 
     def _check(self, given: Fields, account: str | None, security: str | None) -> str:
         currency = "USD"
-        if account is not None:
-            if account in self.accounts:
-                currency = self.accounts[account].currency
-            else:
-                given.fault("accountId", "unknown_account", "accounts has no account of this id")
-        if security is not None:
-            if security in self.securities:
-                currency = self.securities[security].currency
-            else:
-                given.fault("securityId", "unknown_security", "securities has no security of this id")
+        if account is not None and self.listed_accounts.check(given, "accountId", account, self.accounts):
+            currency = self.accounts[account].currency
+        if security is not None and self.listed_securities.check(given, "securityId", security, self.securities):
+            currency = self.securities[security].currency
         return currency
 
 

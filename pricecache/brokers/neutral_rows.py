@@ -77,16 +77,17 @@ class NeutralRow:
 
 def read_row(
     given: Fields,
-    latest: int,
+    days: tuple[int, int],
     place: int,
     check: Callable[[Fields, str | None, str | None], str],
     units_of: Callable[[str | None], OptionUnits | None] = lambda _: None,
 ) -> NeutralRow | None:
-    """None when it is not sound. `check`: notes an account or a security that there is none of; the currency where the
-    row names none. `units_of`: of a security that is an option."""
+    """None when it is not sound. `days`: the first and the last that it may be of. `check`: notes an account or a
+    security that there is none of; the currency where the row names none. `units_of`: of a security that is an option.
+    """
     given.unknown(FIELDS)
     name, account = given.id("id"), given.id("accountId")
-    security, day = given.id("securityId", required=False), given.day("date", latest, required=True)
+    security, day = given.id("securityId", required=False), given.day("date", days[1], since=days[0], required=True)
     word, cancels = given.word("type", required=True), given.id("cancels", required=False)
     note, currency = given.text("description", 500), given.currency("currency")
     default = check(given, account, security)

@@ -45,7 +45,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class LinkRequest:
-    """Who links what. `user`: a name that says nothing of the person. `access_token`: of an item to log in to again.
+    """Who links what. `user`: a name that says nothing of the person. `access_token`: of an item to log in to again,
+    where `selects_accounts` lets its user say anew which accounts.
     `webhook`, `redirect_uri`: URLs that Plaid calls or leads back to; the second must be known to it."""
 
     user: str = ""
@@ -55,6 +56,7 @@ class LinkRequest:
     webhook: str | None = None
     redirect_uri: str | None = None
     access_token: str | None = field(default=None, repr=False)
+    selects_accounts: bool = False
 
 
 class PlaidClient:
@@ -91,6 +93,10 @@ class PlaidClient:
     async def remove(self, access_token: str) -> None:
         """End access to an item at Plaid."""
         await self._call("item_remove", {"access_token": access_token})
+
+    async def accounts(self, access_token: str) -> Json:
+        """The accounts of an item, without asking the institution."""
+        return await self._call("accounts_get", {"access_token": access_token})
 
     async def holdings(self, access_token: str) -> Json:
         return await self._call("investments_holdings_get", {"access_token": access_token})
@@ -175,6 +181,7 @@ def _load(client_id: str, secret: str, url: str) -> SimpleNamespace:
 
 
 def _request_makers() -> Mapping[str, Callable[[Json], Any]]:
+    from plaid.model.accounts_get_request import AccountsGetRequest
     from plaid.model.country_code import CountryCode
     from plaid.model.investments_holdings_get_request import InvestmentsHoldingsGetRequest
     from plaid.model.investments_transactions_get_request import InvestmentsTransactionsGetRequest
@@ -182,6 +189,7 @@ def _request_makers() -> Mapping[str, Callable[[Json], Any]]:
     from plaid.model.item_public_token_exchange_request import ItemPublicTokenExchangeRequest
     from plaid.model.item_remove_request import ItemRemoveRequest
     from plaid.model.link_token_create_request import LinkTokenCreateRequest
+    from plaid.model.link_token_create_request_update import LinkTokenCreateRequestUpdate
     from plaid.model.link_token_create_request_user import LinkTokenCreateRequestUser
     from plaid.model.products import Products
     from plaid.model.webhook_verification_key_get_request import WebhookVerificationKeyGetRequest
@@ -197,9 +205,12 @@ def _request_makers() -> Mapping[str, Callable[[Json], Any]]:
         }
         if "products" in wanted:
             given["products"] = [Products(name) for name in wanted["products"]]
+        if "update" in wanted:
+            given["update"] = LinkTokenCreateRequestUpdate(**wanted["update"])
         return LinkTokenCreateRequest(**{**wanted, **given})
 
     return {
+        "accounts_get": lambda wanted: AccountsGetRequest(**wanted),
         "investments_holdings_get": lambda wanted: InvestmentsHoldingsGetRequest(**wanted),
         "investments_transactions_get": transactions,
         "item_public_token_exchange": lambda wanted: ItemPublicTokenExchangeRequest(**wanted),
@@ -222,6 +233,8 @@ def _link_body(wanted: LinkRequest) -> Json:
         body["products"] = ["investments"]
     else:  # Plaid takes no products when a login is to be repaired
         body["access_token"] = wanted.access_token
+        if wanted.selects_accounts:
+            body["update"] = {"account_selection_enabled": True}
     return {name: value for name, value in body.items() if value is not None}
 
 

@@ -6,15 +6,15 @@ Plaid's fields are those of plaid-python 46.0.0 (`model/holding.py`, `security.p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from pricecache.brokers.cancelled import without_cancelled
-from pricecache.brokers.fields import Faults, Fields, let_go
+from pricecache.brokers.fields import Faults, Fields, Listed, let_go
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
-from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS
+from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURITIES, MOST_TRANSACTIONS, OLDEST_DAYS
 from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
@@ -75,6 +75,7 @@ class _Reading:
 
     def __init__(self, today: int) -> None:
         self.today = today
+        self.since = today - OLDEST_DAYS
         self.faults = Faults()
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
@@ -84,6 +85,8 @@ class _Reading:
         self.sweeps: set[str] = set()
         self.cancellations: list[Cancellation] = []
         self.units = OptionUnits()
+        self.listed_accounts = Listed("accounts", "unknown_account")
+        self.listed_securities = Listed("securities", "unknown_security")
 
     def read(
         self,
@@ -98,11 +101,12 @@ class _Reading:
             for number, page in enumerate(transactions)
         ]
         other = [page for page in pages if not page.is_same_as(held)]
-        start = held.day("start_date", self.today)
+        start = held.day("start_date", self.today, since=self.since)
         item = held.object("item")
         name = institution or (item.text("institution_name") if item is not None else None)
+        has_accounts = any(part.has("accounts") for part in (held, *other))
         for part in (held, *other):
-            self._accounts(part, name)
+            self._accounts(part, name, required=part is held and not has_accounts)
             self._securities(part)
         parts = list(self._holdings(held))
         rows = self._rows(pages)
@@ -128,8 +132,9 @@ class _Reading:
             remarks=tuple(self.remarks),
         )
 
-    def _accounts(self, part: Fields, institution: str | None) -> None:
-        for given, name in _named_once(part, "accounts", MOST_ACCOUNTS, "account_id"):
+    def _accounts(self, part: Fields, institution: str | None, required: bool) -> None:
+        listed = self.listed_accounts.read(part, MOST_ACCOUNTS, "account_id", required=required)
+        for given, name in _named_once(listed, "account_id"):
             balances = given.object("balances")
             currency, balance, available, owed = "USD", None, None, None
             if balances is not None:
@@ -149,7 +154,9 @@ class _Reading:
                 self.balances[name] = spare, abs(debt), given.path
 
     def _securities(self, part: Fields) -> None:
-        for given, name in _named_once(part, "securities", MOST_SECURITIES, "security_id"):
+        for given, name in _named_once(
+            self.listed_securities.read(part, MOST_SECURITIES, "security_id"), "security_id"
+        ):
             kind = _KINDS.get(given.word("type") or "", "other")
             price, code = given.amount("close_price"), self._currency(given)
             equivalent, option = given.flag("is_cash_equivalent"), self._option(given)
@@ -216,10 +223,10 @@ class _Reading:
         return -price
 
     def _known(self, given: Fields, account: str | None, security: str | None) -> None:
-        if account is not None and account not in self.accounts:
-            given.fault("account_id", "unknown_account", "accounts has no account of this id")
-        if security is not None and security not in self.securities:
-            given.fault("security_id", "unknown_security", "securities has no security of this id")
+        if account is not None:
+            self.listed_accounts.check(given, "account_id", account, self.accounts)
+        if security is not None:
+            self.listed_securities.check(given, "security_id", security, self.securities)
 
     def _currency(self, given: Fields) -> str | None:
         """The code as it stands; a coin that money is not counted in here too."""
@@ -262,7 +269,7 @@ class _Reading:
 
     def _row(self, given: Fields, name: str | None, place: int) -> PlaidRow | None:
         account, security = given.id("account_id"), given.id("security_id", required=False)
-        day = given.day("date", self.today + 1, required=True)
+        day = given.day("date", self.today + 1, since=self.since, required=True)
         kind, subtype = given.word("type", required=True), given.word("subtype")
         quantity, amount = given.amount("quantity", required=True), given.amount("amount", required=True)
         price, fees = self._price(given, "price"), given.amount("fees") or ZERO
@@ -332,12 +339,11 @@ class _Reading:
         return sorted(_once_paid(found), key=lambda row: (row.day, row.place))
 
 
-def _named_once(part: Fields, name: str, most: int, field: str) -> Iterator[tuple[Fields, str | None]]:
+def _named_once(listed: Iterable[tuple[Fields, str | None]], field: str) -> Iterator[tuple[Fields, str | None]]:
     """Each object of a list with its id. Notes one whose id another object of this list has that says something else;
     another answer may: it was given at another time."""
     seen: dict[str, Fields] = {}
-    for given in part.objects(name, most):
-        found = given.id(field)
+    for given, found in listed:
         before = given if found is None else seen.setdefault(found, given)
         if not given.is_same_as(before):
             given.fault(field, "duplicate_id", f"{before.path} has this id and says something else")

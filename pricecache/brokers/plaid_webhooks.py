@@ -9,6 +9,7 @@ import importlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -28,12 +29,15 @@ _UNKNOWN_A_MINUTE = 10
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """What Plaid tells. `kind` and `code` as `INVESTMENTS_TRANSACTIONS` and `DEFAULT_UPDATE`; `error`: the code of
-    what went wrong with the item, and its type."""
+    what went wrong with the item, and its type; `until`: when access ends, seconds since 1970 UTC; `account`: the one
+    it is about, by Plaid's id."""
 
     kind: str
     code: str
     item: str
     error: tuple[str, str] | None = None
+    until: float | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,17 @@ class WebhookVerifier:
         return key
 
 
+def instant_in(value: Any) -> float | None:
+    """An instant as Plaid writes it, seconds since 1970 UTC; None where it is none."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
 def _seconds(instant: Any) -> float | None:
     return float(instant) if isinstance(instant, int | float) else None
 
@@ -146,7 +161,9 @@ def _read(body: bytes) -> Webhook:
         return Webhook("", "", "")
     error = told.get("error")
     found = (str(error.get("error_code")), str(error.get("error_type"))) if isinstance(error, dict) else None
-    return Webhook(_word(told, "webhook_type"), _word(told, "webhook_code"), _word(told, "item_id"), found)
+    until = instant_in(told.get("consent_expiration_time")) or instant_in(told.get("disconnect_time"))
+    kind, code, item = _word(told, "webhook_type"), _word(told, "webhook_code"), _word(told, "item_id")
+    return Webhook(kind, code, item, found, until, _word(told, "account_id"))
 
 
 def _word(told: dict[str, Any], name: str) -> str:

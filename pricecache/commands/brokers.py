@@ -20,7 +20,10 @@ from pricecache.commands.dialogue import (
 )
 
 _RECONSTRUCTION = "/api/portfolio/reconstruction"
-_FINDING_COLUMNS = ("code", "date", "symbol", "quantity", "amount", "currency", "detail")
+_FINDING_COLUMNS = (
+    *("portfolioId", "accountId", "code", "date", "symbol", "market", "quantity", "amount", "currency", "detail"),
+    *("path", "rows", "externalId"),
+)
 _MAPPING_COLUMNS = (
     *("id", "name", "ticker", "exchange", "currency", "state", "symbol", "market", "isBrokersOwn", "confidence"),
     "candidate",
@@ -56,7 +59,7 @@ def _reconstructed(daemon: Daemon, one: dict[str, Any], follower: display.Follow
 
 
 def reconstruction_status(daemon: Daemon, options: argparse.Namespace) -> int:
-    answer = daemon.get(f"{_RECONSTRUCTION}/status", portfolioId=options.portfolio)
+    answer = daemon.get(f"{_RECONSTRUCTION}/status", portfolioId=options.portfolio, findings=options.findings)
     if options.json:
         return print_json(answer)
     if answer["reconstructions"]:
@@ -68,12 +71,22 @@ def reconstruction_status(daemon: Daemon, options: argparse.Namespace) -> int:
 
 def _show_reconstructions(listed: Sequence[dict[str, Any]], state: str | None = None) -> None:
     display.show_rows([_reconstruction_row(one, state) for one in listed])
+    _show_findings(listed)
     for one in listed:
-        result = one.get("result")
-        if result is not None:
-            display.show_rows(result["findings"], _FINDING_COLUMNS, f"findings ({result['findingsTotal']})")
         if one["error"]:
-            display.complain(f"{one['error']['detail']} [{one['error']['code']}]")
+            whose = f"connection {one['connectionId']}: " if len(listed) > 1 else ""
+            display.complain(f"{whose}{one['error']['detail']} [{one['error']['code']}]")
+
+
+def _show_findings(listed: Sequence[dict[str, Any]]) -> None:
+    """In one table with the columns that any of them has something in."""
+    results = [(one["portfolioId"], one["result"]) for one in listed if one.get("result")]
+    rows = [{"portfolioId": portfolio, **found} for portfolio, result in results for found in result["findings"]]
+    total = sum(result["findingsTotal"] for _, result in results)
+    columns = [name for name in _FINDING_COLUMNS if any(row.get(name) is not None for row in rows)]
+    display.show_rows(rows, columns, f"findings ({total})")
+    if total > len(rows):
+        display.say(f"... and {total - len(rows)} more: `pricecache reconstruction-status --findings N` has N of each")
 
 
 def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any]:
@@ -86,6 +99,7 @@ def _reconstruction_row(one: dict[str, Any], state: str | None) -> dict[str, Any
         **{name: result.get(name) for name in ("from", "to", "transactions", "openings", "adjustments")},
         "securities": securities.get("total"),
         "byBroker": securities.get("brokersOwn"),
+        "review": securities.get("review"),
         **{name: (result.get("worth") or {}).get(name) for name in ("brokerValue", "value")},
     }
 

@@ -14,6 +14,7 @@ from pricecache.parts.portfolios import PortfolioParts
 from pricecache.parts.prices import PriceParts
 from pricecache.portfolio.connections import Connections
 from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
+from pricecache.portfolio.fetching_soon import SoonFetches
 from pricecache.settings import Settings
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import ConnectionStore
@@ -38,7 +39,8 @@ def connections_of(ground: Ground, prices: PriceParts, portfolio: PortfolioParts
         return await store.by_item(item) is not None
 
     leases, interval = LeaseStore(ground.database, ground.owner), settings.broker_fetch_hours * 3600
-    fetcher = Fetcher(plaid, store, data, leases, clock, random.Random(), interval=interval)
+    soon = SoonFetches(FETCH_JOB, start_run, clock)
+    fetcher = Fetcher(plaid, store, data, leases, clock, random.Random(), soon, interval=interval)
     prices.jobs.define(
         JobDefinition(
             FETCH_JOB,

@@ -5,37 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
-from pricecache.brokers.plaid_client import LinkRequest, LinkToken
-from pricecache.brokers.plaid_errors import of_code
-from pricecache.brokers.plaid_webhooks import Webhook, WebhookVerifier
+from pricecache.brokers.plaid_accounts import shown_accounts
+from pricecache.brokers.plaid_client import Access, LinkRequest, LinkToken
+from pricecache.brokers.plaid_webhooks import WebhookVerifier
 from pricecache.clock import Clock
-from pricecache.errors import (
-    AccessRevoked,
-    BrokerError,
-    Conflict,
-    Corrupt,
-    Invalid,
-    LoginRequired,
-    Unavailable,
-)
+from pricecache.core.account_identity import ShownAccounts
+from pricecache.errors import BrokerError, Conflict, Corrupt, Invalid, Unavailable
+from pricecache.portfolio.connection_news import ConnectionNews, Outcome
 from pricecache.portfolio.connection_rows import delete_rows
-from pricecache.portfolio.fetching import FETCH_JOB, SOON_SECONDS, Fetcher, Plaid
+from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
+from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
+from pricecache.portfolio.repeated_accounts import BROKEN, already_connected, repeated
 from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connections import Connection, ConnectionStore, Login
 from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
 
-StartRun = Callable[[str, Mapping[str, Any], str], Awaitable[Any]]
-Outcome = Literal["fetching", "noted", "ignored"]
-_CHANGED = frozenset({("INVESTMENTS_TRANSACTIONS", "DEFAULT_UPDATE"), ("HOLDINGS", "DEFAULT_UPDATE")})
-_ALL_THERE = ("INVESTMENTS_TRANSACTIONS", "HISTORICAL_UPDATE")
-_REVOKED = frozenset({("ITEM", "USER_PERMISSION_REVOKED")})
+
+SPACING_SECONDS = 300.0
+"""Between two fetches that somebody asks for: Plaid is paid by call, and asks institutions a few times a day itself."""
+_OF_ACCOUNTS = frozenset({"new_accounts", "account_revoked"})
+"""What is mended by choosing the accounts anew."""
 
 
 class Connections:
@@ -86,10 +82,11 @@ class Connections:
         Who asks is filled in here. Raises `NotFound`, and what the client does.
         """
         plaid = self._require()
-        token = None
+        token, selects = None, False
         if connection_id is not None:
             connection = await self.store.get(user, connection_id)
             token = await self._token(plaid, connection)
+            selects = any(one.code in _OF_ACCOUNTS for one in connection.notices)
         digest = hashlib.sha256(user.encode()).hexdigest()  # a user's name may be an address, which Plaid forbids
         asked = replace(
             wanted,
@@ -97,17 +94,30 @@ class Connections:
             client_name=self._client_name,
             webhook=self._webhook_url,
             access_token=token,
+            selects_accounts=selects,
         )
-        return await plaid.client.create_link_token(asked)
+        made = await plaid.client.create_link_token(asked)
+        if connection_id is not None:
+            await self.store.linking(connection_id, self._clock.time())
+        return made
 
     async def connect(
-        self, user: str, public_token: str, portfolio_id: str | None, portfolio_name: str | None, by: str
+        self,
+        user: str,
+        public_token: str,
+        portfolio_id: str | None,
+        portfolio_name: str | None,
+        by: str,
+        *,
+        may_repeat: bool = False,
     ) -> tuple[Connection, bool]:
         """Connect what the user has linked, and begin to fetch it; whether it is new. The same token once more is the
-        same connection.
+        same connection, and a login to accounts of one whose login is broken takes the place of that.
 
-        Raises `Invalid` with code `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code
-        `connected_by_another` or `connection_being_removed`.
+        `may_repeat`: though the accounts are those of another connection. Raises `Invalid` with code
+        `bad_public_token`, `NotFound` for the portfolio, `Conflict` with code `connected_by_another`,
+        `connection_being_removed` or, with the `connection_id` that has the accounts, `already_connected`; the login is
+        ended at Plaid then.
         """
         plaid = self._require()
         box = await plaid.box()  # what cannot be kept is not asked for
@@ -115,38 +125,72 @@ class Connections:
             return known, False
         if portfolio_id is not None:
             await self._portfolios.get(user, portfolio_id)
-        try:
-            access = await plaid.client.exchange(public_token)
-        except BrokerError as exc:
-            if exc.code != "bad_public_token":
-                raise
-            raise Invalid(exc.detail, code="bad_public_token") from exc
-        before = await self.store.by_item(access.item)
-        connection = await self.store.create_plaid(
-            user,
-            access.item,
-            box.seal(access.token, access.item),
-            public_token,
-            self._clock.time(),
-            portfolio=portfolio_id,
-            portfolio_name=portfolio_name,
-        )
+        access = await _exchanged(plaid, public_token)
+        login = Login(access.item, box.seal(access.token, access.item), public_token, await _shown(plaid, access))
+        is_known = await self.store.by_item(login.item) is not None
+        if not is_known and not may_repeat and (found := await self._repeated(user, login)) is not None:
+            connection, is_known = await self._gone_on(login, *found, portfolio_id, by), True
+        else:
+            connection = await self.store.create_plaid(
+                user,
+                login,
+                self._clock.time(),
+                portfolio=portfolio_id,
+                portfolio_name=portfolio_name,
+                may_repeat=may_repeat,
+            )
         await self.on_connected(connection)
         await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
-        return connection, before is None
+        return connection, not is_known
+
+    async def _repeated(self, user: str, login: Login) -> tuple[Connection, dict[str, str]] | None:
+        if login.shown is None:
+            return None
+        others = [one for one in await self.store.all_of(user) if one.item != login.item]
+        return repeated(login.shown, others)
+
+    async def _gone_on(
+        self, login: Login, connection: Connection, same: Mapping[str, str], portfolio_id: str | None, by: str
+    ) -> Connection:
+        if connection.state in BROKEN and portfolio_id in (None, connection.portfolio):
+            assert login.shown is not None
+            assert connection.shown is not None
+            shown = login.shown.with_earlier(connection.shown.without(same.values()))
+            try:
+                return await self.store.replace_login(connection, replace(login, shown=shown), same, self._clock.time())
+            except Conflict:  # it is another by now, which the next look says
+                await self._end(login, connection.user, by)
+                raise
+        await self._end(login, connection.user, by)
+        raise already_connected(connection)
+
+    async def _end(self, login: Login, user: str, by: str) -> None:
+        ended = await self.store.end_login(user, login, self._clock.time())
+        await self._start_run(FETCH_JOB, {"connections": [ended]}, by)
 
     # ---- using
 
-    async def fetch(self, user: str, connection_id: str, by: str) -> Any:
-        """Fetch it now; the run that does. Raises `NotFound`, and `Conflict` with code `nothing_to_fetch` for one that
-        is posted."""
+    async def fetch(self, user: str, connection_id: str, by: str) -> tuple[Connection, Any]:
+        """Fetch it now: how it stands, and the run that does, or the one that does so already. Where it was fetched a
+        moment ago, no run: it is fetched `SPACING_SECONDS` after that.
+
+        Raises `NotFound`, and `Conflict` with code `nothing_to_fetch` for one that is posted.
+        """
         connection = await self.store.get(user, connection_id)
         if connection.provider != "plaid":
             raise Conflict("What is posted is not fetched: post it again.", code="nothing_to_fetch")
         self._require()
-        # what is asked for outlives the run, and a fetch that goes on already may have read too early
-        await self.store.want(connection.id, self._clock.time())
-        return await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        assert self.fetcher is not None
+        if connection.linked_at is not None:  # its user was in Link, and has done there what was to be done
+            await self.store.attended(connection.id, connection.linked_at)
+        now, later = self._clock.time(), _spaced(connection)
+        if now >= later:
+            # what is asked for outlives the run, and a fetch that goes on already may have read too early
+            await self.store.want(connection.id, now)
+        elif not self.fetcher.is_going(connection.id):
+            return await self.store.want(connection.id, later, again=False) or connection, None
+        ticket = await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
+        return await self.store.get(user, connection_id), ticket
 
     async def delete(self, user: str, connection_id: str, by: str, *, rows: bool = False) -> int:
         """End it, here and at Plaid, and forget what opens it; `rows`: take what it brought out of the ledger too.
@@ -184,27 +228,8 @@ class Connections:
         connection = await self.store.by_item(told.item) if told.item else None
         if connection is None or connection.state == "removing":
             return "ignored"
-        return await self._heard(connection, told)
-
-    async def _heard(self, connection: Connection, told: Webhook) -> Outcome:
-        what, soon = (told.kind, told.code), self._clock.time() + SOON_SECONDS
-        if what in _CHANGED or what == _ALL_THERE:
-            if connection.state == "revoked":
-                return "noted"
-            await self.store.want(connection.id, soon, everything=what == _ALL_THERE)
-            return "fetching"
-        if what == ("ITEM", "LOGIN_REPAIRED"):
-            await self.store.put_in(connection.id, "active")
-            await self.store.want(connection.id, soon)
-            return "fetching"
-        error = AccessRevoked() if what in _REVOKED else _error(told) if what == ("ITEM", "ERROR") else None
-        if error is None:
-            return "ignored"
-        await self.store.failed(connection, error.code, error.detail, self._clock.time())
-        if isinstance(error, LoginRequired | AccessRevoked):
-            await self.store.put_in(connection.id, "login_required" if isinstance(error, LoginRequired) else "revoked")
-            await self.store.fetch_again(connection, None, soon)
-        return "noted"
+        assert self.fetcher is not None
+        return await ConnectionNews(self.store, self.fetcher, self._clock).heard(connection, told)
 
     # ----
 
@@ -227,11 +252,30 @@ class Connections:
         return self._plaid
 
 
-def _error(told: Webhook) -> BrokerError | None:
-    if told.error is None:
+def _spaced(connection: Connection) -> float:
+    """From when on it may be fetched for whoever asks, seconds since 1970 UTC."""
+    tried, linked = connection.tried_at, connection.linked_at
+    if tried is None or (linked is not None and linked > tried):
+        return 0.0
+    return tried + SPACING_SECONDS
+
+
+async def _exchanged(plaid: Plaid, public_token: str) -> Access:
+    try:
+        return await plaid.client.exchange(public_token)
+    except BrokerError as exc:
+        if exc.code != "bad_public_token":
+            raise
+        raise Invalid(exc.detail, code="bad_public_token") from exc
+
+
+async def _shown(plaid: Plaid, access: Access) -> ShownAccounts | None:
+    """None when Plaid does not say: what is fetched first says it."""
+    try:
+        return shown_accounts(await plaid.client.accounts(access.token))
+    except BrokerError as exc:
+        log.debug("Plaid does not say which accounts were linked", code=exc.code)
         return None
-    code, kind = told.error
-    return of_code(code, kind, f"Plaid says {code[:64]}.")
 
 
 async def _nothing(connection: Connection) -> None:

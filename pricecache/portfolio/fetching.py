@@ -13,12 +13,15 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
+from pricecache.brokers.plaid_accounts import shown_accounts
 from pricecache.brokers.plaid_client import PlaidClient
 from pricecache.brokers.plaid_errors import of_code
 from pricecache.brokers.plaid_pages import gathered
 from pricecache.brokers.plaid_payload import read_plaid
+from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
+from pricecache.core.account_identity import ShownAccounts, renamed
 from pricecache.core.bars import day_of
 from pricecache.core.broker import BrokerData
 from pricecache.core.broker_merge import merged
@@ -32,7 +35,9 @@ from pricecache.errors import (
     PricecacheError,
     Unavailable,
 )
-from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore
+from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
+from pricecache.portfolio.repeated_accounts import already_connected, repeated
+from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore, Notice
 from pricecache.stores.leases import Lease, LeaseStore
 
 if TYPE_CHECKING:
@@ -51,9 +56,13 @@ AT_ONCE = 4
 MOST_AT_A_TIME = 1000
 ROUND_SECONDS = 40.0
 """How long after its beginning a run begins to fetch one that is due: the rest is for the next run, a minute later."""
-SOON_SECONDS = 5.0
-"""How long after it was asked for: Plaid tells of one change by several webhooks."""
 DAY_SECONDS = 86400.0
+EXPIRES_SECONDS = 7 * DAY_SECONDS
+"""How long before its end a user is told that access ends: as long as Plaid tells of it before."""
+_EARLY_SECONDS = 1.0
+"""How much sooner than its time one is fetched that was told to be due: clocks differ."""
+_USERS_TURN = frozenset({"portfolio_gone", "already_connected"})
+"""Codes of what no time mends."""
 _LONGEST_WAIT = 4 * 3600.0
 _STATES: dict[type[PricecacheError], ConnectionState] = {LoginRequired: "login_required", AccessRevoked: "revoked"}
 
@@ -69,6 +78,8 @@ class Plaid:
 class Fetcher:
     """Fetches connections. Loop-only. `interval`: seconds between two fetches of one that nobody asks for.
 
+    `soon`: begins those that are wanted a few seconds from now.
+
     `on_fetched` is awaited with each connection of which new data is stored; as long as it fails, so does the fetch.
     """
 
@@ -80,6 +91,7 @@ class Fetcher:
         leases: LeaseStore,
         clock: Clock,
         chance: random.Random,
+        soon: SoonFetches,
         *,
         interval: float = DAY_SECONDS,
     ) -> None:
@@ -89,16 +101,18 @@ class Fetcher:
         self._leases = leases
         self._clock = clock
         self._chance = chance
+        self.soon = soon
         self._interval = interval
         self._going: set[str] = set()
         self._slots, self._slots_asked = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE // 2)
         self.on_fetched: Callable[[Connection], Awaitable[object]] = _nobody
 
     async def run(self, handle: RunHandle) -> None:
-        """The job: those that the run names, or all that are due."""
-        named = handle.parameters.get("connections")
-        if named is None:
-            wanted = [found.id for found in await self._connections.due(self._clock.time(), MOST_AT_A_TIME)]
+        """The job: those that the run names, with `ifDue` if they still are, or all that are due."""
+        named, if_due = handle.parameters.get("connections"), handle.parameters.get("ifDue")
+        if named is None or if_due:
+            now = self._clock.time() + (_EARLY_SECONDS if if_due else 0.0)
+            wanted = [found.id for found in await self._connections.due(now, MOST_AT_A_TIME, named)]
         else:
             wanted = list(named)
         handle.progress(0, len(wanted))
@@ -127,6 +141,15 @@ class Fetcher:
         except Exception as exc:  # a fault of ours in one user's data is no reason to leave out the others
             log.exception("a connection could not be fetched", connection=connection_id)
             handle.fail_connection(connection_id, "internal_error", type(exc).__name__)
+
+    async def want_soon(self, connection_id: str, *, everything: bool = False) -> None:
+        """Have it fetched in a few seconds, and again if a fetch goes on now. `everything`: with all rows there are."""
+        await self._connections.want(connection_id, self._clock.time() + SOON_SECONDS, everything=everything)
+        self.soon.add(connection_id)
+
+    def is_going(self, connection_id: str) -> bool:
+        """Whether it is fetched here now."""
+        return connection_id in self._going
 
     async def fetch(self, connection_id: str) -> str:
         """Fetch it now, or end its removal: `fetched`, `removed`, or `left` where there is nothing to do or it is
@@ -165,7 +188,7 @@ class Fetcher:
         working.cancel()
 
     async def _attempt(self, connection_id: str) -> str:
-        connection = await self._connections.find(connection_id)
+        connection = await self._connections.begin(connection_id, self._clock.time())
         if connection is None or connection.provider != "plaid":
             return "left"
         try:
@@ -180,11 +203,11 @@ class Fetcher:
             raise  # nothing can be noted, so it stays due
         except Exception:
             # whatever it is, it must not be tried without end
-            await self._fetch_again(connection, self._later(self._interval))
+            await self.fetch_again(connection, self._later(self._interval))
             raise
         if connection.failure is not None:
             log.info("a connection is fetched again", connection=connection.id)
-        await self._fetch_again(connection, self._later(self._interval), has_all=True)
+        await self.fetch_again(connection, self._later(self._interval), has_all=True)
         return "fetched"
 
     async def _bring(self, connection: Connection) -> None:
@@ -193,23 +216,36 @@ class Fetcher:
         today = int(now // DAY_SECONDS)
         start = await self._first_day(connection, today)
         holdings, pages = await gathered(self._plaid.client, token, day_of(start), day_of(today))
-        institution = _institution(holdings)
+        institution, shown = _institution(holdings), shown_accounts(holdings)
+        if connection.shown is not None:
+            shown = shown.with_earlier(connection.shown)
+        await self._refuse_repeated(connection, shown)
         fetched = await asyncio.to_thread(
             read_plaid, holdings, pages, today=today, first_day=start, institution=institution
         )
         try:
-            kept = await self._store(connection.id, fetched)
+            kept = await self._store(connection, fetched)
         except Corrupt as exc:
             log.error("broker data cannot be read and is replaced", connection=connection.id, error=exc.detail)
             await self._data.delete(connection.id)
             await self._bring(connection)  # with nothing there, all there is
             return
-        await self._connections.received(connection.id, now, kept.first_day, institution=institution)
+        await self._connections.received(connection.id, now, kept.first_day, institution=institution, shown=shown)
+        await self._note_expiry(connection, holdings, now)
         present = await self._connections.find(connection.id)
         if present is not None and present.state != "removing":
             await self.on_fetched(present)
         if (error := _item_error(holdings)) is not None:
             raise error
+
+    async def _note_expiry(self, connection: Connection, holdings: Mapping[str, Any], now: float) -> None:
+        until = _consent_until(holdings)
+        if until is not None and until - now > EXPIRES_SECONDS:
+            await self._connections.attended(connection.id, now, "expires_soon")
+        elif until is not None and not any(one.until == until for one in connection.notices):
+            await self._connections.notice(connection.id, Notice("expires_soon", now, until=until))
+        elif any(one.until is not None and one.until < now for one in connection.notices):
+            await self._connections.attended(connection.id, now, "expires_soon")  # it has not come to that
 
     async def _first_day(self, connection: Connection, today: int) -> int:
         first, last = today - FIRST_DAYS, connection.fetched_at
@@ -217,10 +253,22 @@ class Fetcher:
             return first
         return max(first, int(last // DAY_SECONDS) - OVERLAP_DAYS)
 
-    async def _store(self, connection_id: str, fetched: BrokerData) -> BrokerData:
-        found = await self._data.load(connection_id)
-        kept = fetched if found is None else await asyncio.to_thread(merged, found[0], fetched)
-        await self._data.save(connection_id, kept, 0 if found is None else found[1])
+    async def _refuse_repeated(self, connection: Connection, shown: ShownAccounts) -> None:
+        """What could not be told when it was made: whether an earlier one has the same accounts."""
+        if connection.fetched_at is not None or connection.may_repeat:
+            return
+        earlier = [one for one in await self._connections.all_of(connection.user) if one.id < connection.id]
+        if (found := repeated(shown, earlier)) is not None:
+            raise already_connected(found[0])
+
+    async def _store(self, connection: Connection, fetched: BrokerData) -> BrokerData:
+        found = await self._data.load(connection.id)
+
+        def joined(before: BrokerData) -> BrokerData:
+            return merged(renamed(before, connection.renamed), fetched)
+
+        kept = fetched if found is None else await asyncio.to_thread(joined, found[0])
+        await self._data.save(connection.id, kept, 0 if found is None else found[1])
         return kept
 
     async def _token(self, connection: Connection) -> str:
@@ -252,10 +300,10 @@ class Fetcher:
             tell = log.debug if tell == log.debug else log.info  # it is the user's to mend
         tell("a connection cannot be fetched", connection=connection.id, code=error.code, detail=_for_all(error))
         wait = self._wait(error, found.attempts)
-        await self._fetch_again(connection, None if wait is None else self._later(wait))
+        await self.fetch_again(connection, None if wait is None else self._later(wait))
 
     def _wait(self, error: PricecacheError, attempts: int) -> float | None:
-        if isinstance(error, AccessRevoked) or error.code == "portfolio_gone":
+        if isinstance(error, AccessRevoked) or error.code in _USERS_TURN:
             return None
         if not isinstance(error, BrokerUnavailable | Unavailable | Conflict):
             return self._interval  # a login that was mended elsewhere is noticed too
@@ -267,9 +315,12 @@ class Fetcher:
         """Not all at once, and never sooner."""
         return self._clock.time() + seconds * self._chance.uniform(1.0, 1.1)
 
-    async def _fetch_again(self, connection: Connection, at: float | None, *, has_all: bool = False) -> None:
+    async def fetch_again(self, connection: Connection, at: float | None, *, has_all: bool = False) -> None:
+        """What began with `connection` is over: the next fetch is `at` an instant, None for none, or soon if somebody
+        has asked for one meanwhile. `has_all`: it brought all that was wanted."""
         soon = self._clock.time() + SOON_SECONDS
-        await self._connections.fetch_again(connection, at, soon, has_all=has_all)
+        if await self._connections.fetch_again(connection, at, soon, has_all=has_all):
+            self.soon.add(connection.id)
 
 
 async def _nobody(connection: Connection) -> None:
@@ -293,6 +344,11 @@ def _item_error(holdings: Mapping[str, Any]) -> PricecacheError | None:
     if not isinstance(error, dict):
         return None
     return of_code(str(error.get("error_code")), "", "")
+
+
+def _consent_until(holdings: Mapping[str, Any]) -> float | None:
+    item = holdings.get("item")
+    return instant_in(item.get("consent_expiration_time")) if isinstance(item, dict) else None
 
 
 def _institution(holdings: Mapping[str, Any]) -> str | None:

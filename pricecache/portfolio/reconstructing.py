@@ -121,6 +121,7 @@ class Reconstructor:
         rows = len(data.transactions)
         facts = await aside(rows, lambda: BrokerFacts.of(data))
         priced = await self._priced(connection, portfolio, data, facts, teller)
+        attempt.found_prices(priced.supply.needed, priced.supply.cached)
         teller.stage("walking")
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
@@ -131,7 +132,7 @@ class Reconstructor:
         found = replace(found, findings=(*found.findings, *_conflict_findings(connection, priced)))
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
-        counts = await self._store(attempt, portfolio, connection, found)
+        counts = await self._store(attempt, portfolio, connection, data, found)
         teller.stage("materialising")
         await self._materialise(portfolio)
         teller.end()
@@ -243,15 +244,22 @@ class Reconstructor:
         return await self._ledgers.change_portfolio(portfolio, {"allowShort": True}, BY)
 
     async def _store(
-        self, attempt: Attempt, portfolio: Portfolio, connection: Connection, found: Reconstruction
+        self,
+        attempt: Attempt,
+        portfolio: Portfolio,
+        connection: Connection,
+        data: BrokerData,
+        found: Reconstruction,
     ) -> RowCounts:
-        rows = found.transactions
+        rows, own = found.transactions, {connection.accounts[name] for name in data.accounts}
         incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
         prefix, now = prefix_of(connection.id), round(self._clock.time(), 3)
 
         views: list[LedgerView] = []
 
         def make(view: LedgerView, accounts: set[str]) -> Plan:
+            if not accounts >= own:
+                raise LedgerMoved  # its user has deleted one since it was settled: it is made anew first
             views.append(view)
             planned = exchange(view, prefix, self._ledgers.accepted(view, incoming, accounts), ids, now)
             return replace(planned, change=replace(planned.change, companions=[attempt.holding]))
@@ -264,7 +272,7 @@ class Reconstructor:
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)
-                portfolio = await self._portfolios.get(portfolio.owner, portfolio.id)
+                connection, portfolio = await self._sources.homes.settle(connection, data.accounts.values())
                 await self._ledgers.tell_of(portfolio.id, change_id)
             except Invalid as exc:
                 if (conflict := own_row_conflict(views[-1], prefix, rows, exc.rows)) is None:
@@ -308,8 +316,7 @@ def _outcome(
 ) -> Outcome:
     result = _result(connection, portfolio, data, priced, found, counts, seconds)
     findings = [*map(_finding_fields, found.findings), *_remark_fields(data)]
-    numbers = {"securities_needed": priced.supply.needed, "securities_cached": priced.supply.cached}
-    return Outcome(result, findings, {**numbers, "transactions": len(found.transactions)})
+    return Outcome(result, findings, {"transactions": len(found.transactions)})
 
 
 def _result(
@@ -326,7 +333,7 @@ def _result(
         "portfolio_id": portfolio.id,
         "from": None if not rows else day_of(min(row.day for row in rows)).isoformat(),
         "to": day_of(data.day).isoformat(),
-        "accounts": len(connection.accounts),
+        "accounts": len(connection.present_accounts),
         "transactions": len(rows),
         "created": counts.created,
         "updated": counts.updated,

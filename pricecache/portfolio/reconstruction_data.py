@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
-from pricecache.stores.reconstructions import ReconstructionRecord, ReconstructionState, ReconstructionStore
+from pricecache.stores.reconstructions import Failure, ReconstructionRecord, ReconstructionState, ReconstructionStore
 
 MESSAGES: Mapping[ReconstructionState, str] = {
     "queued": "Waiting for its turn",
@@ -19,8 +19,8 @@ MESSAGES: Mapping[ReconstructionState, str] = {
 
 
 def progress_data(record: ReconstructionRecord) -> dict[str, Any]:
-    """How far it has come. `etaSeconds` is null while nobody can tell."""
-    progress, failure = record.progress, record.failure
+    """How far the present attempt has come. `etaSeconds` is null while nobody can tell."""
+    progress, last = record.progress, record.last
     return {
         "connectionId": record.connection,
         "portfolioId": record.portfolio,
@@ -34,13 +34,22 @@ def progress_data(record: ReconstructionRecord) -> dict[str, Any]:
         "etaSeconds": progress.eta_seconds if record.state == "running" else None,
         "attempts": record.attempts,
         "nextAttempt": _instant(record.not_before if record.state == "waiting" else None),
-        "error": None
-        if failure is None or record.state == "done"
-        else {"code": failure.code, "detail": failure.detail, "at": _instant(failure.at)},
+        "error": None if record.state == "done" else _error(record.failure),
         "requestedAt": _instant(record.requested_at),
         "startedAt": _instant(record.started_at),
-        "endedAt": _instant(None if record.state == "running" else record.ended_at),
+        "endedAt": _instant(record.ended_at),
+        "lastAttempt": None
+        if last is None
+        else {
+            "startedAt": _instant(last.started_at),
+            "endedAt": _instant(last.ended_at),
+            "error": _error(last.failure),
+        },
     }
+
+
+def _error(failure: Failure | None) -> dict[str, Any] | None:
+    return None if failure is None else {"code": failure.code, "detail": failure.detail, "at": _instant(failure.at)}
 
 
 def progress_event(record: ReconstructionRecord) -> dict[str, Any]:

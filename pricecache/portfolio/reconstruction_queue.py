@@ -62,6 +62,7 @@ class Attempt:
         self.claim = claim
         self.portfolio = claim.record.portfolio
         self.progress = claim.record.progress
+        self.securities: Mapping[str, int] = {}
         self._store = store
         self._told = told
 
@@ -70,6 +71,12 @@ class Attempt:
         if progress != self.progress:
             self.progress = progress
             self._told(replace(self.claim.record, progress=progress, portfolio=self.portfolio))
+
+    def found_prices(self, needed: int, cached: int) -> None:
+        """So many distinct securities need prices of a provider, and so many of them were here. Counted once for each
+        request, as the first attempt found it that came so far: a later one finds what that has fetched."""
+        if not self.claim.record.is_counted:
+            self.securities = {"securities_needed": needed, "securities_cached": cached}
 
     async def go_into(self, portfolio: str) -> None:
         """Its rows go into this portfolio: whoever listens to that hears of it from now on. Raises `ClaimLost`."""
@@ -248,7 +255,7 @@ class ReconstructionQueue:
             await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 return  # it is somebody else's by now
-            await self._settle(claim, working)
+            await self._settle(attempt, working)
         except asyncio.CancelledError:
             await cancelled([working])
             await self._hand_back(claim)
@@ -274,7 +281,8 @@ class ReconstructionQueue:
             except PyMongoError:  # until it has been silent for long
                 continue
 
-    async def _settle(self, claim: Claim, working: asyncio.Task[Outcome]) -> None:
+    async def _settle(self, attempt: Attempt, working: asyncio.Task[Outcome]) -> None:
+        claim = attempt.claim
         try:
             outcome = working.result()
             now = self._clock.time()
@@ -282,22 +290,24 @@ class ReconstructionQueue:
         except ClaimLost:
             return
         except Exception as exc:  # one user's fault is not the next one's
-            await self._failed(claim, exc)
+            await self._failed(attempt, exc)
         else:
             if self._failing.pop(claim.connection, None) is not None:
                 log.info("a reconstruction works again", connection=claim.connection)
             self.done += 1
             self.on_done(record)
             self._tell(record)
-            await self._count(done=1, seconds=record.seconds, **outcome.counts)
+            await self._count(done=1, seconds=record.seconds, **outcome.counts, **attempt.securities)
 
-    async def _failed(self, claim: Claim, exc: Exception) -> None:
+    async def _failed(self, attempt: Attempt, exc: Exception) -> None:
+        claim = attempt.claim
         now, attempts = self._clock.time(), claim.record.attempts
         failure, passes = _failure_of(exc, now)
         self._tell_failure(claim, failure, exc)
         retries = passes and attempts < MOST_ATTEMPTS
         try:
-            record = await self.store.fail(claim, failure, now + self._backoff(attempts) if retries else None)
+            at = now + self._backoff(attempts) if retries else None
+            record = await self.store.fail(claim, failure, at, is_counted=bool(attempt.securities))
         except ClaimLost:
             return
         except PyMongoError as away:  # it stays claimed, nobody speaks of it, and it is taken again
@@ -306,7 +316,7 @@ class ReconstructionQueue:
             self.failed += not retries
             self.retried += retries
             self._tell(record)
-            await self._count(**{"retried" if retries else "failed": 1})
+            await self._count(**{"retried" if retries else "failed": 1}, **attempt.securities)
 
     async def _count(self, **counts: Any) -> None:
         with suppress(PyMongoError):  # what was done is done, though it does not count

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from pricecache.core.account_identity import AccountIdentity, ShownAccounts, followed
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.keys import digest_of
@@ -18,6 +20,8 @@ Document = dict[str, Any]
 Provider = Literal["plaid", "posted"]
 ConnectionState = Literal["new", "active", "login_required", "revoked", "removing"]
 CONNECTION_STATES: tuple[str, ...] = get_args(ConnectionState)
+MOST_NOTICES = 50
+NoticeCode = Literal["expires_soon", "new_accounts", "account_revoked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,28 @@ class FetchFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What its user should know of a connection that works. `at`: since when, `until`: when access ends, seconds since
+    1970 UTC; `account`: the one it is about, by the broker's id."""
+
+    code: NoticeCode
+    at: float
+    until: float | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login at Plaid: its name there, what opens it, encrypted, and the token it was opened with, of which only the
+    digest is kept. `shown`: the accounts in it, None while nobody knows."""
+
+    item: str
+    sealed: bytes = field(repr=False)
+    public_token: str = field(repr=False)
+    shown: ShownAccounts | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """One user's connection. Times are seconds since 1970-01-01T00:00Z.
 
@@ -43,6 +69,9 @@ class Connection:
     broker's. `first_day`: from when on all rows are known, days since 1970-01-01. `fetched_at`: when the broker last
     said how things stand; `next_fetch_at`: when it is asked again, None where that has no use. `wants` counts who
     asked for a fetch; `wants_all`: of all rows there are, and not of the latest only. `version` grows with what came.
+    `linked_at`: when its user was last given what Link is opened with, to log in to it again. `shown`: the accounts
+    that its login showed, None while nobody knows; `may_repeat`: they may be those of another connection. `renamed`:
+    what accounts are called now, by what an earlier login called them. `tried_at`: when the last fetch began.
 
     What opens it at Plaid is not here: `ConnectionStore.sealed` alone gives that.
     """
@@ -65,6 +94,17 @@ class Connection:
     wants: int = 0
     wants_all: bool = False
     version: int = 1
+    notices: tuple[Notice, ...] = ()
+    linked_at: float | None = None
+    shown: ShownAccounts | None = None
+    may_repeat: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    tried_at: float | None = None
+
+    @property
+    def present_accounts(self) -> dict[str, str]:
+        """`accounts` by what they are called now."""
+        return {broker: ledger for broker, ledger in self.accounts.items() if broker not in self.renamed}
 
 
 class ConnectionStore:
@@ -74,6 +114,7 @@ class ConnectionStore:
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._client = database.client
         self._connections = database["connections"]
 
     # who has which
@@ -117,34 +158,72 @@ class ConnectionStore:
     async def create_plaid(
         self,
         user: str,
-        item: str,
-        sealed: bytes,
-        public_token: str,
+        login: Login,
         now: float,
         *,
         portfolio: str | None = None,
         portfolio_name: str | None = None,
+        may_repeat: bool = False,
     ) -> Connection:
-        """The connection of an item that the user has opened, to be fetched at once. `sealed`: what opens it,
-        encrypted; of `public_token` only the digest is kept.
+        """The connection of a login that the user has opened, to be fetched at once.
 
-        One that is there already is opened by `sealed` from now on. Raises `Conflict` with code
+        One that is there already is opened by this login from now on. Raises `Conflict` with code
         `connected_by_another` when it is another user's, `connection_being_removed` while it is taken back at Plaid,
         which ends what opens it whatever is said here.
         """
-        facts = {"provider": "plaid", "portfolio": portfolio, "portfolioName": portfolio_name}
+        facts = {"provider": "plaid", "portfolio": portfolio, "portfolioName": portfolio_name, "mayRepeat": may_repeat}
         born = _born(facts, now)
         del born["state"]
         opened = {
             "$setOnInsert": born,
-            "$set": {"sealed": sealed, "state": "new", "nextFetchAt": instant_of(now), "failure": None},
-            "$addToSet": {"publicTokens": digest_of(public_token)},
+            "$set": _opened(login, now),
+            "$addToSet": {"publicTokens": digest_of(login.public_token)},
             "$inc": {"wants": 1},
         }
         try:
-            return await self._upserted({"item": item, "user": user, "state": {"$ne": "removing"}}, opened)
+            return await self._upserted({"item": login.item, "user": user, "state": {"$ne": "removing"}}, opened)
         except DuplicateKeyError:
-            raise await self._held(item, user) from None
+            raise await self._held(login.item, user) from None
+
+    async def replace_login(self, before: Connection, login: Login, same: Mapping[str, str], now: float) -> Connection:
+        """`before` goes on by another login, to be fetched at once with all there is; the former one is ended at Plaid.
+        `same`: the former ids of the accounts that both show, by their present ones.
+
+        Raises `Conflict` with code `connection_changed` when it was changed since `before` was read.
+        """
+        accounts = {new: before.accounts[old] for new, old in same.items() if old in before.accounts}
+        names = followed(before.renamed, {old: new for new, old in same.items()})
+        told = {
+            **_opened(login, now),
+            "accounts": _pairs({**before.accounts, **accounts}),
+            "renamed": _pairs(names),
+            "wantsAll": True,
+            "notices": [],
+        }
+        update = {"$set": told, "$addToSet": {"publicTokens": digest_of(login.public_token)}, "$inc": {"wants": 1}}
+        key = {"_id": before.id, "item": before.item, "accounts": _pairs(before.accounts), "state": before.state}
+
+        async def work(session: AsyncClientSession) -> Document | None:
+            former = await self._connections.find_one_and_update(key, update, session=session)
+            if former is not None and former.get("sealed") is not None:
+                ended = _ended_login(before.user, former["item"], bytes(former["sealed"]), now)
+                await self._connections.insert_one(ended, session=session)
+            return former
+
+        async with self._client.start_session() as session:
+            if await session.with_transaction(work) is None:
+                raise Conflict("The connection was changed meanwhile.", code="connection_changed")
+        return await self.get(before.user, before.id)
+
+    async def end_login(self, user: str, login: Login, now: float) -> str:
+        """Have a login ended at Plaid that is to be no connection; under which id that is kept. Raises `Conflict` as
+        `create_plaid` does."""
+        ended = _ended_login(user, login.item, login.sealed, now)
+        try:
+            await self._connections.insert_one(ended)
+        except DuplicateKeyError:
+            raise await self._held(login.item, user) from None
+        return str(ended["_id"])
 
     async def _held(self, item: str, user: str) -> Conflict:
         found = await self.by_item(item)
@@ -193,21 +272,36 @@ class ConnectionStore:
 
     # when it is fetched
 
-    async def due(self, now: float, limit: int) -> list[Connection]:
-        """Those to be fetched, or removed at Plaid, by now; who waits longest comes first."""
-        found = self._connections.find({"nextFetchAt": {"$lte": instant_of(now)}}).sort("nextFetchAt", 1).limit(limit)
+    async def due(self, now: float, limit: int, among: Collection[str] | None = None) -> list[Connection]:
+        """Those to be fetched, or removed at Plaid, by now; who waits longest comes first. `among`: of these alone."""
+        key: Document = {"nextFetchAt": {"$lte": instant_of(now)}}
+        if among is not None:
+            key["_id"] = {"$in": list(among)}
+        found = self._connections.find(key).sort("nextFetchAt", 1).limit(limit)
         return [_connection(document) async for document in found]
 
-    async def want(self, connection_id: str, at: float, *, everything: bool = False) -> None:
-        """Have it fetched at an instant, if it is not to be sooner, and again if one goes on now."""
+    async def begin(self, connection_id: str, at: float) -> Connection | None:
+        """A fetch of it begins: how it stands. None when it is gone."""
+        document = await self._connections.find_one_and_update(
+            {"_id": connection_id}, {"$set": {"triedAt": instant_of(at)}}, return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else _connection(document)
+
+    async def want(
+        self, connection_id: str, at: float, *, everything: bool = False, again: bool = True
+    ) -> Connection | None:
+        """Have it fetched at an instant, if it is not to be sooner, and, with `again`, once more if a fetch goes on
+        now; how it stands then."""
         when = instant_of(at)
-        told: Document = {
-            "nextFetchAt": {"$min": [{"$ifNull": ["$nextFetchAt", when]}, when]},
-            "wants": {"$add": [{"$ifNull": ["$wants", 0]}, 1]},
-        }
+        told: Document = {"nextFetchAt": {"$min": [{"$ifNull": ["$nextFetchAt", when]}, when]}}
+        if again:
+            told["wants"] = {"$add": [{"$ifNull": ["$wants", 0]}, 1]}
         if everything:
             told["wantsAll"] = True
-        await self._connections.update_one({"_id": connection_id, "provider": "plaid"}, [{"$set": told}])
+        document = await self._connections.find_one_and_update(
+            {"_id": connection_id, "provider": "plaid"}, [{"$set": told}], return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else _connection(document)
 
     # what becomes of it
 
@@ -227,24 +321,37 @@ class ConnectionStore:
             raise Conflict("The connection was changed meanwhile.", code="connection_changed")
         return _connection(document)
 
-    async def received(self, connection_id: str, at: float, first_day: int, *, institution: str | None = None) -> None:
+    async def received(
+        self,
+        connection_id: str,
+        at: float,
+        first_day: int,
+        *,
+        institution: str | None = None,
+        shown: ShownAccounts | None = None,
+    ) -> None:
         """The broker has said how things stand: it is `active`, and nothing failed since."""
         told: Document = {"state": "active", "fetchedAt": instant_of(at), "firstDay": first_day, "failure": None}
         if institution is not None:
             told["institution"] = institution
+        if shown is not None:
+            told["shown"] = _shown_fields(shown)
         await self._connections.update_one(
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": told, "$inc": {"version": 1}}
         )
 
-    async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> None:
+    async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> bool:
         """A fetch that began with `before` is over: the next one is `at` an instant, None for none, or at `sooner` if
-        somebody has asked for one meanwhile. `has_all`: it brought all that was wanted."""
+        somebody has asked for one meanwhile; whether somebody has. `has_all`: it brought all that was wanted."""
         unasked = {"$eq": [{"$ifNull": ["$wants", 0]}, before.wants]}
         when = None if at is None else instant_of(at)
         told: Document = {"nextFetchAt": {"$cond": [unasked, when, instant_of(sooner)]}}
         if has_all:
             told["wantsAll"] = {"$cond": [unasked, False, {"$ifNull": ["$wantsAll", False]}]}
-        await self._connections.update_one({"_id": before.id}, [{"$set": told}])
+        found = await self._connections.find_one_and_update(
+            {"_id": before.id}, [{"$set": told}], {"wants": 1}, return_document=ReturnDocument.AFTER
+        )
+        return found is not None and (found.get("wants") or 0) != before.wants
 
     async def failed(self, before: Connection, code: str, detail: str, now: float) -> FetchFailure:
         """Note that a fetch brought nothing, once more if the last one did neither. The state says the rest."""
@@ -260,6 +367,30 @@ class ConnectionStore:
             {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": {"state": state}}
         )
 
+    # what its user should know
+
+    async def notice(self, connection_id: str, notice: Notice) -> None:
+        """Tell its user, in the place of one of the same code about the same account."""
+        same = {
+            "$and": [{"$eq": ["$$one.code", notice.code]}, {"$eq": ["$$one.account", {"$literal": notice.account}]}]
+        }
+        others = {"$filter": {"input": {"$ifNull": ["$notices", []]}, "as": "one", "cond": {"$not": same}}}
+        told = {"$concatArrays": [others, [{"$literal": _notice_fields(notice)}]]}
+        await self._connections.update_one(
+            {"_id": connection_id}, [{"$set": {"notices": {"$slice": [told, -MOST_NOTICES]}}}]
+        )
+
+    async def linking(self, connection_id: str, at: float) -> None:
+        """Its user was given what Link is opened with."""
+        await self._connections.update_one({"_id": connection_id}, {"$set": {"linkedAt": instant_of(at)}})
+
+    async def attended(self, connection_id: str, until: float, code: NoticeCode | None = None) -> None:
+        """What its user was told up to an instant is done with; `code`: that alone."""
+        which: Document = {"at": {"$lte": instant_of(until)}}
+        if code is not None:
+            which["code"] = code
+        await self._connections.update_one({"_id": connection_id}, {"$pull": {"notices": which}})
+
     async def remove(self, connection_id: str, at: float) -> None:
         """Hide it from its user, until it is taken back at Plaid too, which is tried from `at` on."""
         told = {"state": "removing", "nextFetchAt": instant_of(at), "failure": None}
@@ -272,6 +403,36 @@ class ConnectionStore:
 
 def _born(facts: Document, now: float) -> Document:
     return {"_id": new_id(), **facts, "state": "new", "accounts": [], "createdAt": instant_of(now), "version": 1}
+
+
+def _opened(login: Login, now: float) -> Document:
+    told = {"item": login.item, "sealed": login.sealed, "state": "new", "nextFetchAt": instant_of(now), "failure": None}
+    return told if login.shown is None else {**told, "shown": _shown_fields(login.shown)}
+
+
+def _ended_login(user: str, item: str, sealed: bytes, now: float) -> Document:
+    facts = {"user": user, "provider": "plaid", "portfolio": None, "item": item, "sealed": sealed, "wants": 1}
+    return {**_born(facts, now), "state": "removing", "nextFetchAt": instant_of(now)}
+
+
+def _shown_fields(shown: ShownAccounts) -> Document:
+    rows = [[one.id, one.persistent, one.mask, one.name, one.kind] for one in shown.accounts]
+    return {"institution": shown.institution, "accounts": rows}
+
+
+def _shown(fields: Document | None) -> ShownAccounts | None:
+    if fields is None:
+        return None
+    return ShownAccounts(fields["institution"], tuple(AccountIdentity(*row) for row in fields["accounts"]))
+
+
+def _notice_fields(notice: Notice) -> Document:
+    until = None if notice.until is None else instant_of(notice.until)
+    return {"code": notice.code, "at": instant_of(notice.at), "until": until, "account": notice.account}
+
+
+def _notice(fields: Document) -> Notice:
+    return Notice(fields["code"], fields["at"].timestamp(), _seconds(fields["until"]), fields["account"])
 
 
 def _pairs(accounts: Mapping[str, str]) -> list[list[str]]:
@@ -301,6 +462,12 @@ def _connection(document: Document) -> Connection:
         wants=get("wants", 0),
         wants_all=get("wantsAll", False),
         version=document["version"],
+        notices=tuple(map(_notice, get("notices") or ())),
+        linked_at=_seconds(get("linkedAt")),
+        shown=_shown(get("shown")),
+        may_repeat=bool(get("mayRepeat")),
+        renamed=dict(get("renamed") or ()),
+        tried_at=_seconds(get("triedAt")),
     )
 
 

@@ -14,7 +14,8 @@ COUNTS = ("done", "failed", "retried", "securities_needed", "securities_cached",
 @dataclass(frozen=True, slots=True)
 class ReconstructionTotals:
     """Of some days: reconstructions `done` and `failed` for good, attempts `retried`, and what those done took together
-    in seconds; the distinct securities they needed prices of, and those that were in the cache already."""
+    in seconds; the distinct instruments of providers that each request needed, as its first attempt found them, and
+    those of them whose prices were here already."""
 
     done: int = 0
     failed: int = 0

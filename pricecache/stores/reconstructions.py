@@ -56,13 +56,24 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that is over: from when to when, seconds since 1970 UTC, and why it failed, None where it did not."""
+
+    started_at: float | None
+    ended_at: float
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReconstructionRecord:
     """A connection's reconstruction. Times are seconds since 1970 UTC.
 
     `waiting` is a failed attempt that is made again at `not_before`. `is_wanted_again`: it was asked for once more
     while it runs. `digest`: what the data is known by that was asked for last, None where nobody knows. `seconds`: what
-    the attempts since it was asked for took. `result`: of the last one that was done, JSON values by snake_case name;
-    `walked`: what it walked by, None where that was not kept.
+    the attempts since it was asked for took. `started_at`, `ended_at`, `progress`, `failure`: of the present attempt,
+    unknown of one that is queued; `last`: the attempt before it. `is_counted`: what it found in the cache is counted.
+    `result`: of the last one that was done, JSON values by snake_case name; `walked`: what it walked by, None where
+    that was not kept.
     """
 
     connection: str
@@ -81,6 +92,8 @@ class ReconstructionRecord:
     seconds: float = 0.0
     progress: Progress = field(default_factory=Progress)
     failure: Failure | None = None
+    last: Ended | None = None
+    is_counted: bool = False
     result: Mapping[str, Any] | None = None
     walked: WalkFooting | None = None
 
@@ -142,6 +155,7 @@ class ReconstructionStore:
             "notBefore": None,
             "attempts": {"$cond": [is_running, "$attempts", 0]},
             "seconds": {"$cond": [is_running, "$seconds", 0.0]},
+            "counted": {"$and": [is_running, {"$eq": ["$counted", True]}]},
             "progress": {"$cond": [is_running, "$progress", {"$literal": _progress_fields(Progress())}]},
         }
         for is_last in (False, True):
@@ -245,8 +259,16 @@ class ReconstructionStore:
             "claim": token,
             "owner": {"$literal": owner},
             "heartbeatAt": "$$NOW",
+            "last": {
+                "$cond": [
+                    {"$ifNull": ["$endedAt", False]},
+                    {"startedAt": "$startedAt", "endedAt": "$endedAt", "failure": "$failure"},
+                    {"$ifNull": ["$last", None]},
+                ]
+            },
             "startedAt": instant_of(now),
             "endedAt": None,
+            "failure": None,
             "again": False,
             "attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]},
             "progress": {"$literal": _progress_fields(Progress(stage="reading", message="Begun"))},
@@ -310,10 +332,14 @@ class ReconstructionStore:
         async with self._client.start_session() as session:  # who reads that it is done reads what was found, too
             return await session.with_transaction(work)
 
-    async def fail(self, claim: Claim, failure: Failure, not_before: float | None) -> ReconstructionRecord:
-        """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself."""
+    async def fail(
+        self, claim: Claim, failure: Failure, not_before: float | None, *, is_counted: bool = False
+    ) -> ReconstructionRecord:
+        """The attempt failed: it is made again at `not_before` (seconds since 1970 UTC), or never by itself.
+        `is_counted`: what it found in the cache is counted, and not again of the next attempt."""
         told: Document = {
-            "failure": {"$literal": {"code": failure.code, "detail": failure.detail, "at": instant_of(failure.at)}}
+            **({"counted": True} if is_counted else {}),
+            "failure": {"$literal": {"code": failure.code, "detail": failure.detail, "at": instant_of(failure.at)}},
         }
         if not_before is None:
             return await self._end(claim, "failed", failure.at, told)
@@ -390,6 +416,7 @@ def _ended(state: str, now: float, began: float, told: Document) -> list[Documen
         "endedAt": instant_of(now),
         "seconds": {"$add": [{"$ifNull": ["$seconds", 0.0]}, max(0.0, now - began)]},
         "again": False,
+        "counted": {"$and": [{"$not": [again]}, told.get("counted", {"$eq": ["$counted", True]})]},
     }
     return [{"$set": {**told, **fields}}, {"$unset": ["running", "slot", "claim", "owner"]}]
 
@@ -415,7 +442,8 @@ def _progress_fields(progress: Progress) -> Document:
 def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
     """A document of `reconstructions` as a value."""
     get = document.get
-    failure, progress = get("failure"), get("progress") or {}
+    is_queued = document["state"] == "queued"
+    over = _ended_from(document) if get("endedAt") is not None else None
     return ReconstructionRecord(
         connection=document["_id"],
         user=document["user"],
@@ -428,22 +456,40 @@ def record_of(document: Mapping[str, Any]) -> ReconstructionRecord:
         attempts=get("attempts") or 0,
         is_wanted_again=bool(get("again")),
         digest=get("digest"),
-        started_at=_seconds(get("startedAt")),
-        ended_at=_seconds(get("endedAt")),
+        started_at=None if is_queued else _seconds(get("startedAt")),
+        ended_at=None if is_queued else _seconds(get("endedAt")),
         seconds=get("seconds") or 0.0,
-        progress=Progress(
-            progress.get("percent", 0),
-            progress.get("stage", "queued"),
-            progress.get("message", ""),
-            progress.get("security"),
-            progress.get("done", 0),
-            progress.get("total"),
-            progress.get("eta"),
-        ),
-        failure=None if failure is None else Failure(failure["code"], failure["detail"], failure["at"].timestamp()),
+        progress=Progress() if is_queued else _progress_from(get("progress") or {}),
+        failure=None if is_queued else _failure_from(get("failure")),
+        is_counted=bool(get("counted")),
+        last=over if is_queued else _ended_from(get("last")),
         result=get("result"),
         walked=None if get("walked") is None else _walked_from(document["walked"]),
     )
+
+
+def _progress_from(fields: Mapping[str, Any]) -> Progress:
+    get = fields.get
+    return Progress(
+        get("percent", 0),
+        get("stage", "queued"),
+        get("message", ""),
+        get("security"),
+        get("done", 0),
+        get("total"),
+        get("eta"),
+    )
+
+
+def _failure_from(fields: Mapping[str, Any] | None) -> Failure | None:
+    return None if fields is None else Failure(fields["code"], fields["detail"], fields["at"].timestamp())
+
+
+def _ended_from(fields: Mapping[str, Any] | None) -> Ended | None:
+    if fields is None:
+        return None
+    failure = _failure_from(fields.get("failure"))
+    return Ended(_seconds(fields.get("startedAt")), fields["endedAt"].timestamp(), failure)
 
 
 def _walked_fields(walked: WalkFooting) -> Document:

@@ -55,7 +55,7 @@ _TYPES = {
 class Item:
     """What is true of one item. `holdings`: as `/investments/holdings/get` has it, without `item`; `transactions`:
     rows, newest first; `tokens`: the access tokens that open it. `error`: what is told to be wrong with the
-    login beside what is there. `between`: called after each page that is told."""
+    login beside what is there; `consent_until`: when access ends. `between`: called after each page that is told."""
 
     id: str
     institution: str
@@ -63,6 +63,7 @@ class Item:
     transactions: list[Json]
     tokens: list[str] = field(default_factory=list)
     error: Json | None = None
+    consent_until: str | None = None
     between: Callable[[Item], None] | None = None
 
 
@@ -198,6 +199,12 @@ class FakePlaid(VendorServer):
         item.tokens.clear()
         return _told({})
 
+    def _accounts_get(self, body: Json) -> web.Response:
+        item = self._item_of(body["access_token"])
+        if item is None:
+            return _no_access()
+        return _told({"accounts": item.holdings["accounts"], "item": _item_fields(item)})
+
     def _investments_holdings_get(self, body: Json) -> web.Response:
         item = self._item_of(body["access_token"])
         return _no_access() if item is None else _told({**item.holdings, "item": _item_fields(item)})
@@ -268,7 +275,7 @@ def _item_fields(item: Item) -> Json:
         "error": item.error,
         "available_products": [],
         "billed_products": ["investments"],
-        "consent_expiration_time": None,
+        "consent_expiration_time": item.consent_until,
         "update_type": "background",
     }
 

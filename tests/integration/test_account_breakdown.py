@@ -10,6 +10,7 @@ import pytest
 from pricecache.core.instruments import Instrument
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.integration.test_portfolios import ANN, BOB, BUY, KEYS, add, made, priced
+from tests.shapes import DOCUMENT, faults
 
 HOUR = 3600
 MSFT, EUROS = Instrument("MSFT"), Instrument("EURUSD=X", "FX")
@@ -76,6 +77,40 @@ async def test_each_account_has_its_value_share_and_change(daemon: ApiDaemon) ->
         ("Vanguard", 1, 440),
     ]
     assert [(one["kind"], one["share"]) for one in found["kinds"]] == [("ira", 0.6), ("401k", 0.4)]
+
+
+async def test_every_shape_of_it_is_documented(daemon: ApiDaemon) -> None:
+    portfolio, ira, _ = await with_two_accounts(daemon)
+    queries = ["", f"portfolioId={portfolio}&accountId={ira}", "date=2026-11-19", "history=true"]
+    queries.append("history=true&format=columns")
+    for query in queries:
+        assert faults(TARGET, await breakdown(daemon, query)) == [], query
+    await made(daemon)
+    for query in ("", "history=true", "history=true&format=columns"):
+        answer = await breakdown(daemon, query)
+        assert answer.keys() == {"portfolios", "total"}
+        assert faults(TARGET, answer) == [], query
+    content = DOCUMENT["paths"][TARGET]["get"]["responses"]["200"]["content"]
+    assert content.keys() == {"application/json", "text/csv"}
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_every_shape_of_histories_returns_and_summaries_is_documented(daemon: ApiDaemon, several: bool) -> None:
+    await with_two_accounts(daemon, cashTracking=True)
+    if several:
+        await made(daemon)
+    for what, query in (
+        ("history", ""),
+        ("history", "format=columns"),
+        ("performance", "explain=true&by=account&benchmark=AAPL"),
+        ("performance", "by=position"),
+        ("summary", "by=account"),
+    ):
+        answer = await got(daemon, what, query)
+        assert ("portfolios" in answer) is several
+        assert faults(f"/api/portfolio/{what}", answer) == [], (what, query)
+    answer = await got(daemon, "history-data/1M", "")
+    assert faults("/api/portfolio/history-data/{period}", answer) == []
 
 
 async def test_now_it_says_what_the_summary_says_of_each_account(daemon: ApiDaemon) -> None:

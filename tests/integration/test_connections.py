@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,8 +20,8 @@ from pricecache.background import cancelled
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
-from pricecache.portfolio.connections import Connections
-from pricecache.portfolio.fetching import FETCH_JOB
+from pricecache.portfolio.connections import SPACING_SECONDS, Connections
+from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS
 from pricecache.stores.connections import Connection
 from tests.clock import START
 from tests.documents import ROOT
@@ -159,6 +160,12 @@ async def kept(daemon: ApiDaemon, connection: str) -> BrokerData:
     found = await daemon.parts.broker_data.load(connection)
     assert found is not None
     return found[0]
+
+
+async def ask(daemon: ApiDaemon, connection: str) -> tuple[int, Any]:
+    """Asks for a fetch, long enough after the one before."""
+    daemon.clock.advance(SPACING_SECONDS)
+    return await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
 
 
 async def hook(daemon: ApiDaemon, plaid: FakePlaid, **event: Any) -> tuple[int, Any]:
@@ -312,6 +319,128 @@ async def test_anothers_connection_is_not_there_and_not_taken_over(daemon: ApiDa
     assert (await one(daemon, connection))["state"] == "active"
 
 
+# ---- the same accounts by two logins
+
+SECOND = "public-sandbox-0002"
+
+
+def anew(plaid: FakePlaid, **more: Any) -> Item:
+    """Another login to the same accounts: Plaid calls all of it by other ids."""
+    held = json.loads(json.dumps(HELD).replace("acc1", "acc9"))
+    rows = [{**row(number), "investment_transaction_id": f"n{number}", "account_id": "acc9"} for number in range(1205)]
+    return plaid.add(SECOND, holdings=held, transactions=rows, **more)
+
+
+async def test_accounts_that_are_connected_are_not_connected_twice(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    first = (await connect(daemon))["id"]
+    (token,) = plaid.tokens()
+    anew(plaid)
+    status, problem = await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN)
+    assert (status, problem["code"], problem["connectionId"]) == (409, "already_connected", first)
+    await fetched(daemon)
+    assert plaid.tokens() == [token]
+    assert await database["connections"].count_documents({}) == 1
+    assert (await one(daemon, first))["state"] == "active"
+    await connect(daemon, SECOND, allowDuplicate=True)
+    _, listed_ = await daemon.get(BASE, headers=ANN)
+    assert [found["failure"] for found in listed_["connections"]] == [None, None]
+
+
+async def test_a_login_that_is_to_be_given_back_is_so_however_long_plaid_is_away(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any
+) -> None:
+    await connect(daemon)
+    anew(plaid)
+    plaid.fail("server_error", "item/remove")
+    assert (await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN))[0] == 409
+    await fetched(daemon)
+    assert len(plaid.tokens()) == 2
+    daemon.clock.advance(120)
+    assert await due(daemon) == {"removed": 1}
+    assert len(plaid.tokens()) == 1
+
+
+async def test_other_accounts_and_those_of_others_are_connected(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    await connect(daemon)
+    anew(plaid)
+    await connect(daemon, SECOND, BOB)
+    other = json.loads(json.dumps(HELD).replace('"1111"', '"2222"'))
+    plaid.add("public-sandbox-0003", holdings=other)
+    await connect(daemon, "public-sandbox-0003")
+
+
+@pytest.mark.parametrize("code", ["ITEM_LOGIN_REQUIRED", "USER_PERMISSION_REVOKED"])
+async def test_a_new_login_takes_the_place_of_one_that_is_broken_and_the_history_goes_on(
+    daemon: ApiDaemon, plaid: FakePlaid, database: Any, code: str
+) -> None:
+    first = await plaid_history(daemon)
+    portfolio = first["portfolioId"]
+    (account,) = first["accounts"]
+    plaid.fail(code, "investments/holdings/get")
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await one(daemon, first["id"]))["action"] in ("link", "connect")
+    former = plaid.tokens()
+    anew(plaid)
+    status, answer = await daemon.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN)
+    assert (status, answer["id"], answer["state"]) == (200, first["id"], "new")
+    await fetched(daemon)
+    now = await one(daemon, first["id"])
+    assert (now["state"], now["failure"], now["portfolioId"]) == ("active", None, portfolio)
+    assert now["accounts"] == [{"brokerAccountId": "acc9", "accountId": account["accountId"]}]
+    assert (await due(daemon))["removed"] == 1
+    assert set(plaid.tokens()).isdisjoint(former)
+    assert await database["connections"].count_documents({}) == 1
+    data = await kept(daemon, first["id"])
+    assert (len(data.transactions), set(data.accounts), len(data.holdings)) == (1205, {"acc9"}, 1)
+    await reconstructed(daemon)
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/accounts", headers=ANN)
+    assert [found["id"] for found in answer["accounts"]] == [account["accountId"]]
+    _, answer = await daemon.get(f"/api/portfolios/{portfolio}/holdings", headers=ANN)
+    assert [found["quantity"] for found in answer["holdings"]] == [10]
+
+
+async def plaid_history(daemon: ApiDaemon) -> Any:
+    """A connection whose history was made."""
+    connection = (await connect(daemon))["id"]
+    await reconstructed(daemon)
+    return await one(daemon, connection)
+
+
+async def reconstructed(daemon: ApiDaemon) -> None:
+    """Returns when every reconstruction that was asked for is done."""
+    queue = daemon.parts.reconstructions.queue
+    working = asyncio.create_task(queue.run(), name="queue")
+    async with asyncio.timeout(20):
+        while any(one.state != "done" for one in await queue.store.all_of("ann")):
+            await asyncio.sleep(0.01)
+    await cancelled([working])
+
+
+async def test_a_broken_connection_that_goes_elsewhere_is_not_taken_over(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    first = (await plaid_history(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="USER_PERMISSION_REVOKED")
+    anew(plaid)
+    body = {"publicToken": SECOND, "portfolioId": await made(daemon)}
+    status, problem = await daemon.call("POST", BASE, json=body, headers=ANN)
+    assert (status, problem["code"], problem["connectionId"]) == (409, "already_connected", first)
+
+
+async def test_accounts_that_plaid_tells_of_only_later_are_told_apart_before_they_count(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    first = (await connect(daemon))["id"]
+    anew(plaid)
+    plaid.fail("server_error", "accounts/get")
+    second = (await connect(daemon, SECOND))["id"]
+    now = await one(daemon, second)
+    assert (now["failure"]["code"], now["nextFetchAt"], now["fetchedAt"]) == ("already_connected", None, None)
+    assert await daemon.parts.broker_data.load(second) is None
+    assert (await one(daemon, first))["failure"] is None
+
+
 # ---- fetched
 
 
@@ -378,7 +507,7 @@ async def test_until_plaid_is_ready_it_is_asked_again_ever_more_seldom(daemon: A
 async def test_a_login_that_is_needed_is_told_and_mended(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     connection = (await connect(daemon))["id"]
     plaid.fail("ITEM_LOGIN_REQUIRED", "investments/holdings/get", times=None)
-    status, answer = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    status, answer = await ask(daemon, connection)
     assert (status, answer["id"]) == (202, connection)
     await fetched(daemon)
     now = await one(daemon, connection)
@@ -387,10 +516,58 @@ async def test_a_login_that_is_needed_is_told_and_mended(daemon: ApiDaemon, plai
     assert status == 200
     assert plaid.log[-1][1]["access_token"] in plaid.tokens()
     plaid.heal()
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    await ask(daemon, connection)
     await fetched(daemon)
     now = await one(daemon, connection)
     assert (now["state"], now["failure"]) == ("active", None)
+
+
+async def test_what_was_fetched_a_moment_ago_is_not_fetched_for_who_asks_again(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    target = f"{BASE}/{connection}/fetch"
+    daemon.clock.advance(100)
+    for _ in range(3):
+        status, answer = await daemon.call("POST", target, headers=ANN)
+        assert (status, answer["runId"], answer["state"]) == (200, None, "active")
+        assert (answer["fetchedAt"], answer["nextFetchAt"]) == ("2026-11-20T10:00:00Z", "2026-11-20T10:05:00Z")
+    assert await due(daemon) == {}
+    assert plaid.requests()["investments/holdings/get"] == 1
+    daemon.clock.advance(200)
+    assert await due(daemon) == {"fetched": 1}
+    assert (await one(daemon, connection))["nextFetchAt"] > "2026-11-21"
+    daemon.clock.advance(300)
+    status, answer = await daemon.call("POST", target, headers=ANN)
+    assert (status, answer["runId"] is None) == (202, False)
+    await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 3
+
+
+async def test_who_asks_while_it_is_fetched_joins_that(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    plaid.fail("slow", "investments/holdings/get", seconds=0.3)
+    _, first = await ask(daemon, connection)
+    while plaid.requests()["investments/holdings/get"] < 2:
+        await asyncio.sleep(0.01)
+    status, second = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert (status, second["runId"]) == (202, first["runId"])
+    await fetched(daemon)
+    daemon.clock.advance(60)
+    assert await due(daemon) == {}
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
+async def test_after_link_it_is_fetched_at_once(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    daemon.clock.advance(10)
+    await daemon.call("POST", BASE + "/link-token", json={"connectionId": connection}, headers=ANN)
+    status, _ = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert status == 202
+    await fetched(daemon)
+    daemon.clock.advance(10)
+    status, answer = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    assert (status, answer["nextFetchAt"]) == (200, "2026-11-20T10:05:10Z")
 
 
 async def test_what_plaid_has_from_before_a_login_was_needed_is_kept(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -424,7 +601,7 @@ async def test_a_payload_with_faults_changes_nothing_and_is_told(daemon: ApiDaem
     connection = (await connect(daemon))["id"]
     item = plaid._public[PUBLIC]
     item.transactions = [{**row(1), "quantity": "much"}, *item.transactions]
-    _, begun = await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+    _, begun = await ask(daemon, connection)
     await fetched(daemon)
     failure = (await one(daemon, connection))["failure"]
     assert failure["attempts"] == 1
@@ -449,20 +626,19 @@ async def test_one_that_fails_does_not_hold_up_the_others(daemon: ApiDaemon, pla
 
 
 async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaemon, plaid: FakePlaid) -> None:
-    for number in range(6):
+    for number in range(AT_ONCE + 2):
         plaid.add(f"public-sandbox-more-{number}", holdings=HELD)
-        await connect(daemon, f"public-sandbox-more-{number}")
+        await connect(daemon, f"public-sandbox-more-{number}", allowDuplicate=True)
     fetcher = connections(daemon).fetcher
     assert fetcher is not None
 
     async def slow(connection: Connection) -> None:
-        daemon.clock.advance(20)
+        daemon.clock.advance(ROUND_SECONDS + 1)  # before the place of any of the first ones is free
 
     fetcher.on_fetched = slow
     daemon.clock.advance(28 * 3600)
-    first = await due(daemon)
-    assert 0 < first["fetched"] < 6
-    assert (await due(daemon))["fetched"] == 6 - first["fetched"]
+    assert await due(daemon) == {"fetched": AT_ONCE}
+    assert await due(daemon) == {"fetched": 2}
 
 
 async def test_a_fault_of_ours_in_one_is_logged_and_the_others_go_on(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -512,6 +688,79 @@ async def test_news_from_plaid_is_fetched_soon_and_once(daemon: ApiDaemon, plaid
     assert await due(daemon) == {"fetched": 1}
     assert await due(daemon) == {}
     assert (await one(daemon, connection))["nextFetchAt"] > "2026-11-21"
+
+
+@asynccontextmanager
+async def beginning_soon(*daemons: ApiDaemon) -> AsyncIterator[None]:
+    """While the tasks of these daemons go on that begin what is wanted soon."""
+    fetchers = [connections(daemon).fetcher for daemon in daemons]
+    tasks = [asyncio.create_task(fetcher.soon.run(), name="soon") for fetcher in fetchers if fetcher]
+    yield
+    await cancelled(tasks)
+
+
+async def until_fetched(daemon: ApiDaemon, connection: str, at: str) -> None:
+    async with asyncio.timeout(20):
+        while (await one(daemon, connection))["fetchedAt"] != at:
+            await asyncio.sleep(0.01)
+
+
+async def test_news_is_fetched_within_seconds_without_the_schedule(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    async with beginning_soon(daemon):
+        daemon.clock.advance(3600)
+        for _ in range(3):
+            await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+        daemon.clock.advance(6)
+        await until_fetched(daemon, connection, "2026-11-20T11:00:06Z")
+        await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
+async def test_news_that_was_fetched_before_its_turn_came_is_not_fetched_again(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    fetcher = connections(daemon).fetcher
+    assert fetcher is not None
+    async with beginning_soon(daemon):
+        await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+        assert await fetcher.fetch(connection) == "fetched"
+        daemon.clock.advance(6)
+        while fetcher.soon.waiting:
+            await asyncio.sleep(0.01)
+        await fetched(daemon)
+    assert plaid.requests()["investments/holdings/get"] == 2
+
+
+async def test_news_that_another_daemon_hears_of_while_it_is_fetched_is_fetched_within_seconds_after_it(
+    daemon: ApiDaemon, database: Any, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    async with api_daemon(database, keys=KEYS, settings=settings_of(plaid), clock=daemon.clock) as other:
+        fetcher, hearing = connections(daemon).fetcher, connections(other).fetcher
+        assert fetcher is not None
+        assert hearing is not None
+
+        async def meanwhile(found: Connection) -> None:
+            await hook(other, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE")
+            daemon.clock.advance(6)
+            while hearing.soon.waiting:
+                await asyncio.sleep(0.01)
+            await fetched(other)
+            fetcher.on_fetched = nothing
+
+        async def nothing(found: Connection) -> None:
+            pass
+
+        async with beginning_soon(daemon, other):
+            fetcher.on_fetched = meanwhile
+            assert await fetcher.fetch(connection) == "fetched"
+            daemon.clock.advance(6)
+            await until_fetched(daemon, connection, "2026-11-20T10:00:12Z")
+            await fetched(daemon)
+        await connections(other).close()
+    assert plaid.requests()["investments/holdings/get"] == 3
 
 
 async def test_news_that_comes_while_it_is_fetched_is_fetched_after_it(daemon: ApiDaemon, plaid: FakePlaid) -> None:
@@ -603,7 +852,95 @@ async def test_a_webhook_says_how_the_login_stands(daemon: ApiDaemon, plaid: Fak
     assert (await one(daemon, connection))["state"] == "active"
     await hook(daemon, plaid, webhook_type="ITEM", webhook_code="USER_PERMISSION_REVOKED")
     now = await one(daemon, connection)
-    assert (now["state"], now["nextFetchAt"]) == ("revoked", None)
+    assert (now["state"], now["nextFetchAt"], now["action"]) == ("revoked", None, "connect")
+    assert (await hook(daemon, plaid, webhook_type="HOLDINGS", webhook_code="DEFAULT_UPDATE"))[1] == {"status": "noted"}
+    assert (await one(daemon, connection))["nextFetchAt"] is None
+
+
+@pytest.mark.parametrize(
+    ("event", "notice"),
+    [
+        (
+            {"webhook_code": "PENDING_EXPIRATION", "consent_expiration_time": "2026-11-27T09:30:00Z"},
+            {"code": "expires_soon", "until": "2026-11-27T09:30:00Z", "brokerAccountId": None},
+        ),
+        (
+            {
+                "webhook_code": "PENDING_DISCONNECT",
+                "reason": "INSTITUTION_MIGRATION",
+                "disconnect_time": "2026-11-26T00:00:00+00:00",
+            },
+            {"code": "expires_soon", "until": "2026-11-26T00:00:00Z", "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "PENDING_DISCONNECT", "reason": "INSTITUTION_TOKEN_EXPIRATION"},
+            {"code": "expires_soon", "until": "2026-11-27T10:00:00Z", "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "NEW_ACCOUNTS_AVAILABLE", "error": None},
+            {"code": "new_accounts", "until": None, "brokerAccountId": None},
+        ),
+        (
+            {"webhook_code": "USER_ACCOUNT_REVOKED", "account_id": "acc1"},
+            {"code": "account_revoked", "until": None, "brokerAccountId": "acc1"},
+        ),
+    ],
+    ids=lambda value: value.get("webhook_code"),
+)
+async def test_what_a_user_has_to_do_though_it_works_is_said_until_it_is_done(
+    daemon: ApiDaemon, plaid: FakePlaid, event: dict[str, Any], notice: dict[str, Any]
+) -> None:
+    connection = (await connect(daemon))["id"]
+    assert ((await one(daemon, connection))["notices"], (await one(daemon, connection))["action"]) == ([], None)
+    for _ in range(2):
+        assert await hook(daemon, plaid, webhook_type="ITEM", **event) == (200, {"status": "noted"})
+    now = await one(daemon, connection)
+    assert now["notices"] == [{"since": "2026-11-20T10:00:00Z", **notice}]
+    assert (now["state"], now["action"]) == ("active", "link")
+    await ask(daemon, connection)  # nobody was in Link yet
+    await fetched(daemon)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    assert (await daemon.call("POST", BASE + "/link-token", json={"connectionId": connection}, headers=ANN))[0] == 200
+    is_of_accounts = notice["code"] != "expires_soon"
+    assert plaid.log[-1][1].get("update") == ({"account_selection_enabled": True} if is_of_accounts else None)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    await ask(daemon, connection)
+    await fetched(daemon)
+    now = await one(daemon, connection)
+    assert (now["notices"], now["action"]) == ([], None)
+
+
+async def test_that_access_ends_is_told_and_taken_back_as_plaid_tells_it_with_the_holdings(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    item = plaid._public[PUBLIC]
+    item.consent_until = "2026-11-25T00:00:00Z"
+    connection = (await connect(daemon))["id"]
+    (notice,) = (await one(daemon, connection))["notices"]
+    assert (notice["code"], notice["until"]) == ("expires_soon", "2026-11-25T00:00:00Z")
+    item.consent_until = "2027-05-25T00:00:00Z"
+    daemon.clock.advance(28 * 3600)
+    await due(daemon)
+    assert (await one(daemon, connection))["notices"] == []
+
+
+async def test_access_that_was_to_end_and_goes_on_is_no_news_any_more(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="PENDING_DISCONNECT")
+    daemon.clock.advance(6 * 86400)
+    await due(daemon)
+    assert len((await one(daemon, connection))["notices"]) == 1
+    daemon.clock.advance(2 * 86400)
+    await due(daemon)
+    assert (await one(daemon, connection))["notices"] == []
+
+
+async def test_a_login_that_is_repaired_leaves_nothing_to_do(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    connection = (await connect(daemon))["id"]
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="PENDING_DISCONNECT")
+    await hook(daemon, plaid, webhook_type="ITEM", webhook_code="LOGIN_REPAIRED")
+    now = await one(daemon, connection)
+    assert (now["state"], now["notices"], now["action"]) == ("active", [], None)
 
 
 async def test_webhooks_of_no_concern_are_ignored_and_unsigned_ones_refused(
@@ -613,7 +950,7 @@ async def test_webhooks_of_no_concern_are_ignored_and_unsigned_ones_refused(
     for event in (
         {"item_id": "item-unknown", "webhook_type": "HOLDINGS", "webhook_code": "DEFAULT_UPDATE"},
         {"webhook_type": "TRANSACTIONS", "webhook_code": "DEFAULT_UPDATE"},
-        {"webhook_type": "ITEM", "webhook_code": "NEW_ACCOUNTS_AVAILABLE"},
+        {"webhook_type": "ITEM", "webhook_code": "WEBHOOK_UPDATE_ACKNOWLEDGED"},
         {"webhook_type": "ITEM", "webhook_code": "ERROR", "error": {"error_code": "SOMETHING_NEW"}},
     ):
         assert await hook(daemon, plaid, **event) == (200, {"status": "ignored"})
@@ -731,14 +1068,14 @@ async def test_tokens_are_encrypted_and_move_to_a_new_key(daemon: ApiDaemon, dat
     new = base64.urlsafe_b64encode(b"2" * 32).decode()
     both = settings_of(plaid, secrets_key=f"{new},{KEY}")
     async with api_daemon(database, keys=KEYS, settings=both, clock=daemon.clock) as other:
-        await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+        await ask(daemon, connection)
         await fetched(daemon)
         assert (await database["connections"].find_one({"_id": connection}))["sealed"] == before
-        await other.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)
+        await ask(other, connection)
         await fetched(other)
         await connections(other).close()
     assert (await database["connections"].find_one({"_id": connection}))["sealed"] != before
-    await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN)  # which has the former key only
+    await ask(daemon, connection)  # which has the former key only
     await fetched(daemon)
     assert (await one(daemon, connection))["failure"]["code"] == "secret_unreadable"
     assert (await one(daemon, connection))["state"] == "active"
@@ -758,7 +1095,7 @@ async def test_no_token_is_ever_told(
     for mode in ("INVALID_ACCESS_TOKEN", "INTERNAL_SERVER_ERROR", "NO_INVESTMENT_ACCOUNTS", "html", "words"):
         more = {"message": f"no access by {token}"} if mode.isupper() else {}
         plaid.fail(mode, "investments/holdings/get", **more)
-        shown.append(await daemon.call("POST", f"{BASE}/{connection}/fetch", headers=ANN))
+        shown.append(await ask(daemon, connection))
         await fetched(daemon)
         shown.append(await one(daemon, connection))
         shown.append(await daemon.get("/cache/runs?job=broker_fetch", headers=ANN))

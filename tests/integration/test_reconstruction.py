@@ -414,6 +414,23 @@ async def test_prices_that_are_here_are_not_fetched_again_for_the_next_user(daem
     assert (metrics["total_users"], metrics["reconstruction_success_rate"], metrics["cache_hit_rate"]) == (2, 100, 50)
 
 
+async def test_the_hit_rate_is_of_distinct_instruments_of_providers_as_they_were_found(daemon: ApiDaemon) -> None:
+    """By hand: ann needs two, of which none is here; bob the same two and GOOG, twice named and not here."""
+    daemon.truth(Instrument("GOOG"), 60)
+    await done(daemon, {"plaid": PLAID})
+    body = deepcopy(PLAID)
+    body["securities"] += [security("GOOG"), {**security("GOOG"), "security_id": "s-again"}]
+    body["holdings"] += [held("a1", "GOOG", 1, 79.5), {**held("a1", "GOOG", 1, 79.5), "security_id": "s-again"}]
+    found = await done(daemon, {"plaid": body}, BOB)
+    securities = found["result"]["securities"]
+    assert (securities["total"], securities["brokersOwn"], securities["cached"]) == (5, 1, 2)  # with a fund of its own
+    async with asyncio.timeout(20):
+        while (totals := await daemon.parts.reconstructions.queue.days.totals(daemon.clock.time(), 1)).done < 2:
+            await asyncio.sleep(0.01)
+    assert (totals.securities_needed, totals.securities_cached) == (2 + 3, 0 + 2)
+    assert totals.cache_hit_rate == 100 * 2 / 5
+
+
 async def test_metrics_that_were_not_measured_are_null_with_a_reason(daemon: ApiDaemon) -> None:
     status, metrics = await daemon.get(f"{BASE}/metrics", headers={"X-API-Key": "ops-key"})
     assert status == 200
@@ -438,6 +455,25 @@ async def test_a_deleted_portfolio_does_not_come_back_by_itself(daemon: ApiDaemo
     again = await done(daemon, {"plaid": PLAID})
     assert again["connectionId"] == found["connectionId"]
     assert again["portfolioId"] != found["portfolioId"]
+
+
+async def test_an_account_that_is_deleted_while_its_rows_are_stored_is_made_again(
+    daemon: ApiDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledgers, portfolios = daemon.parts.portfolio.ledgers, daemon.parts.portfolio.store
+    attempt, gone = ledgers.attempt, []
+
+    async def once_deleted(portfolio: Any, *rest: Any, **options: Any) -> Any:
+        if not gone:
+            gone.extend(one.id for one in await portfolios.accounts(portfolio.id))
+            await portfolios.delete_account(portfolio.id, gone[0])
+        return await attempt(portfolio, *rest, **options)
+
+    monkeypatch.setattr(ledgers, "attempt", once_deleted)
+    found = await done(daemon, PLAID)
+    assert [one.id for one in await portfolios.accounts(found["portfolioId"])] == gone
+    assert found["attempts"] == 1
+    assert await quantity_of(daemon, found["portfolioId"], "AAPL") == 10
 
 
 async def test_progress_is_told_to_who_listens(daemon: ApiDaemon) -> None:

@@ -39,13 +39,14 @@ class Works:
         self.going_on.add(name)
         self.most = max(self.most, len(self.going_on))
         try:
+            attempt.found_prices(10, 4 if self.begun.count(name) == 1 else 10)
             if name in self.gates:
                 attempt.tell(Progress(50, "prices", "Processing AAPL", "AAPL", 1, 2))
                 await self.gates[name].wait()
             if script := self.scripts.get(name):
                 raise script.pop(0)
             await attempt.require()
-            return Outcome({"transactions": 3}, [{"code": "x"}], {"securities_needed": 2, "securities_cached": 1})
+            return Outcome({"transactions": 3}, [{"code": "x"}], {"transactions": 3})
         finally:
             self.going_on.discard(name)
 
@@ -126,7 +127,24 @@ async def test_what_is_asked_for_is_done_and_told(daemons: Daemons) -> None:
     await daemons.until(lambda: [one.state for one in daemons.heard][-1] == "done")
     assert [one.state for one in daemons.heard] == ["queued", "running", "done"]
     totals = await daemons.totals(1)
-    assert (totals.success_rate, totals.cache_hit_rate) == (100.0, 50.0)
+    assert (totals.success_rate, totals.cache_hit_rate) == (100.0, 40.0)
+
+
+async def test_what_was_here_is_counted_once_for_each_request_as_its_first_attempt_found_it(daemons: Daemons) -> None:
+    queue = daemons.start()
+    daemons.works.scripts["ann/1"] = [Unavailable("away"), Unavailable("away")]
+    await ask(queue, "ann/1")
+    for _ in range(2):
+        record = await daemons.state("ann/1", "waiting")
+        assert record.is_counted
+        daemons.clock.set(record.not_before or 0.0)
+        await begun(daemons, daemons.works.begun.count("ann/1") + 1)
+    await daemons.state("ann/1", "done")
+    totals = await daemons.totals(1)
+    assert (totals.securities_needed, totals.securities_cached, totals.cache_hit_rate) == (10, 4, 40.0)
+    await ask(queue, "ann/1")
+    totals = await daemons.totals(2)
+    assert (totals.securities_needed, totals.securities_cached, totals.cache_hit_rate) == (20, 14, 70.0)
 
 
 async def test_two_users_are_done_at_once_and_their_own_one_after_the_other(daemons: Daemons) -> None:

@@ -13,6 +13,7 @@ from pricecache.stores.reconstruction_days import ReconstructionDays
 from pricecache.stores.reconstructions import (
     Claim,
     ClaimLost,
+    Ended,
     Failure,
     Progress,
     ReconstructionRecord,
@@ -71,6 +72,30 @@ async def test_one_that_was_tried_while_somebody_else_reached_for_it_waits_for_i
     record = await store.find("ann/1")
     assert record is not None
     assert (record.state, record.attempts, record.not_before) == ("waiting", 2, START + 200)
+
+
+async def test_times_and_faults_are_those_of_the_present_attempt_and_the_one_before_stands_apart(
+    store: ReconstructionStore,
+) -> None:
+    away = Failure("x", "y", START + 5)
+    await asked(store, "ann/1")
+    claim = await claimed(store)
+    assert (claim.record.started_at, claim.record.ended_at, claim.record.last) == (START + 60, None, None)
+    waiting = await store.fail(claim, away, START + 70)
+    assert (waiting.ended_at, waiting.failure, waiting.last) == (away.at, away, None)
+    second = await claimed(store, after=70)
+    assert (second.record.started_at, second.record.ended_at, second.record.failure) == (START + 70, None, None)
+    assert second.record.last == Ended(START + 60, START + 5, away)
+    await store.beat(second, Progress(58, "prices", "Processing"))
+    done = await store.finish(second, {}, (), START + 80)
+    assert (done.started_at, done.ended_at, done.failure) == (START + 70, START + 80, None)
+    assert done.last == Ended(START + 60, START + 5, away)
+    await asked(store, "ann/1", 90)
+    queued = await store.find("ann/1")
+    assert queued is not None
+    assert (queued.started_at, queued.ended_at, queued.failure, queued.progress) == (None, None, None, Progress())
+    assert queued.last == Ended(START + 70, START + 80)
+    assert (await claimed(store, after=100)).record.last == queued.last
 
 
 async def test_requests_at_once_are_one(store: ReconstructionStore, database: Any) -> None:

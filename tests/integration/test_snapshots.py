@@ -17,6 +17,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
 from pricecache.stores.bars import Change
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
+from tests.shapes import faults
 
 MSFT, PAIR, GONE = Instrument("MSFT"), Instrument("USDEUR=X", "FX"), Instrument("GONE")
 FUND = Instrument("FUND", "CUSTOM")
@@ -456,6 +457,8 @@ async def test_several_portfolios_are_shown_with_their_total(world: World) -> No
         await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100, currency="USD")
     await world.capture()
     found = await world.send("GET", "/api/portfolio/daily-snapshots?currency=EUR")
+    assert faults("/api/portfolio/daily-snapshots", found) == []
+    assert faults("/api/portfolio/daily-snapshots", found["portfolios"][0]) == []
     assert [len(one["snapshots"]) for one in found["portfolios"]] == [1, 1]
     (row,) = found["total"]["snapshots"]
     dollars, euros = (one["snapshots"][0]["totalValue"] for one in found["portfolios"])

@@ -49,3 +49,30 @@ def test_one_user_takes_no_more_than_their_share_of_what_all_may() -> None:
     gate.take("bob", 40)
     gate.give_back("ann", 60)
     gate.take("bob", 20)
+
+
+HELD = {"accounts": [], "securities": [], "holdings": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "faults"),
+    [
+        ({"plaid": 5}, [("plaid", "invalid_value")]),
+        ({"broker": None}, [("broker", "invalid_value")]),
+        ({"plaid": {"holdings": HELD, "transactions": 5}}, [("transactions", "invalid_value")]),
+        ({"plaid": {"holdings": HELD, "transactions": None}}, [("transactions", "invalid_value")]),
+        ({"plaid": {"holdings": HELD, "transactions": [{}, 7]}}, [("transactions[1]", "invalid_value")]),
+        (
+            {
+                "accounts": None,
+                "securities": None,
+                "holdings": [{"account_id": "a", "security_id": "s", "quantity": 1}],
+            },
+            [("accounts", "missing"), ("securities", "invalid_value"), ("investment_transactions", "missing")],
+        ),
+    ],
+)
+def test_what_is_no_payload_is_refused_where_it_stands(body: Any, faults: list[tuple[str, str]]) -> None:
+    with pytest.raises(Invalid) as raised:
+        read_request(upload(body), START)
+    assert [(one["path"], one["code"]) for one in raised.value.rows] == faults

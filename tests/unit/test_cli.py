@@ -271,6 +271,33 @@ def test_a_symbol_is_renamed_from_a_day_on(daemon: FakeDaemon) -> None:
     assert daemon.asked[0].body == {"to": "META", "on": "2022-06-09"}
 
 
+def reconstructed(name: str, findings: list[dict[str, Any]], total: int | None = None) -> dict[str, Any]:
+    result = {"findings": findings, "findingsTotal": total or len(findings), "securities": {"total": 3, "review": 1}}
+    facts = {"percent": 100, "message": "Done", "attempts": 1, "nextAttempt": None, "error": None}
+    return {"connectionId": f"c-{name}", "portfolioId": f"p-{name}", "state": "done", **facts, "result": result}
+
+
+def test_what_reconstructions_found_is_told_with_its_portfolio_its_account_and_its_place(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = {"code": "cash_unexplained", "detail": "more came in", "date": "2026-11-02", "accountId": "acc-1",
+               "amount": 12.5, "currency": "USD", "rows": ["t1", "t2"], "externalId": "x/9"}  # fmt: skip
+    remark = {"code": "cancelled_row", "detail": "cancelled by another", "path": "transactions[4]"}
+    listed = [reconstructed("one", [missing]), reconstructed("two", [remark], 30)]
+    daemon.put("GET /api/portfolio/reconstruction/status?findings=1", {"reconstructions": listed})
+    assert main(["reconstruction-status", "--findings", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (headings,) = (line for line in lines if line.startswith("portfolio id  account id"))
+    assert "symbol" not in headings
+    (first,) = (line for line in lines if "cash_unexplained" in line)
+    assert [word for word in ("p-one", "acc-1", "2026-11-02", "12.5", "t1, t2", "x/9") if word not in first] == []
+    (second,) = (line for line in lines if "cancelled_row" in line)
+    assert second.startswith("p-two")
+    assert "transactions[4]" in second
+    assert "findings (31)" in lines
+    assert lines[-1].startswith("... and 29 more")
+
+
 def test_keys_are_created_listed_and_revoked(
     monkeypatch: pytest.MonkeyPatch, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ def test_pence_become_pounds() -> None:
         ({**BUY, "currency": "XYZ"}, "currency", "bad_currency"),
         ({**BUY, "date": "2026-11-21"}, "date", "date_in_the_future"),
         ({**BUY, "date": "1899-12-31"}, "date", "date_too_early"),
+        ({**BUY, "date": "1976-11-19"}, "date", "date_too_old"),
         ({**BUY, "colour": "red"}, "colour", "unknown_field"),
         ({**BUY, "type": "gift"}, "type", "unknown_type"),
         ({"type": "dividend"}, "amount", "missing"),
@@ -256,10 +257,45 @@ def test_a_fault_of_a_row_is_told_with_its_path(facts: dict[str, Any], path: str
         ({"holdings": "none"}, "holdings", "invalid_value"),
         ({"balances": [{"date": "2026-01-01", "accountId": "a", "quantity": 1}]}, "balances[0].currency", "missing"),
         ({"extra": 1}, "extra", "unknown_field"),
+        ({"asOf": "1901-01-01"}, "asOf", "date_too_old"),
+        ({"transactionsFrom": "1901-01-01"}, "transactionsFrom", "date_too_old"),
+        (
+            {"balances": [{"date": "1901-01-01", "accountId": "a", "securityId": "s", "quantity": 1}]},
+            "balances[0].date",
+            "date_too_old",
+        ),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_rest_is_told_with_its_path(parts: dict[str, Any], path: str, code: str) -> None:
     assert (path, code) in refused(payload(**parts))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "code"),
+    [
+        ("accounts", None, "missing"),
+        *((part, None, "invalid_value") for part in ("securities", "holdings", "transactions", "balances")),
+        *((part, 5, "invalid_value") for part in ("accounts", "securities", "holdings", "transactions", "balances")),
+    ],
+)
+def test_a_list_that_is_none_is_the_one_fault(part: str, value: Any, code: str) -> None:
+    assert refused(payload(row(**BUY), **{part: value})) == [(part, code)]
+
+
+def test_rows_of_a_security_that_was_refused_are_no_further_faults() -> None:
+    given = payload(row(**BUY), row("2", **{**BUY, "securityId": "?"}), securities=[{"id": "s", "type": "art"}])
+    assert refused(given) == [
+        ("securities[0].type", "unknown_type"),
+        ("transactions[1].securityId", "unknown_security"),
+    ]
+
+
+def test_a_row_may_be_fifty_years_old() -> None:
+    assert read(row(**{**BUY, "date": "1976-11-20"})).first_day == day_number(date(1976, 11, 20))
+
+
+def test_cash_that_is_null_is_not_told() -> None:
+    assert read(accounts=[{"id": "a", "cash": None}]).money == {}
 
 
 def test_a_row_of_after_the_holdings_is_refused() -> None:

@@ -461,6 +461,8 @@ def test_a_row_of_tomorrow_counts_as_todays_and_one_of_later_is_refused() -> Non
         ("investment_transactions", "date", 20260101, "bad_date"),
         ("investment_transactions", "date", "2026-10-01T00:00:00Z", "bad_date"),
         ("investment_transactions", "date", "1066-10-14", "date_too_early"),
+        ("investment_transactions", "date", "1901-01-01", "date_too_old"),
+        ("investment_transactions", "date", "1976-11-19", "date_too_old"),
         ("investment_transactions", "date", "2999-01-01", "date_in_the_future"),
         ("investment_transactions", "account_id", "nobody", "unknown_account"),
         ("investment_transactions", "security_id", "nothing", "unknown_security"),
@@ -518,15 +520,43 @@ def test_faults_beyond_a_thousand_are_counted_only() -> None:
 
 @pytest.mark.parametrize("part", ["accounts", "holdings", "securities", "investment_transactions"])
 @pytest.mark.parametrize("value", ["text", 5, {"a": 1}, True])
-def test_a_list_that_is_none_is_refused(part: str, value: Any) -> None:
-    assert (part, "invalid_value") in refused({**payload(), part: value})
+def test_a_list_that_is_none_is_the_one_fault(part: str, value: Any) -> None:
+    assert refused({**payload(row()), part: value}) == [(part, "invalid_value")]
 
 
-@pytest.mark.parametrize("part", ["holdings", "investment_transactions"])
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        ("accounts", "missing"),
+        ("holdings", "missing"),
+        ("securities", "invalid_value"),
+        ("investment_transactions", "missing"),
+    ],
+)
+def test_a_list_that_is_null_is_the_one_fault(part: str, code: str) -> None:
+    assert refused({**payload(row()), part: None}) == [(part, code)]
+
+
+def test_rows_of_what_was_refused_are_no_further_faults() -> None:
+    given = payload(row("1"), row("2", account_id="b"), accounts=[account(balances=5)])
+    assert refused(given) == [
+        ("accounts[0].balances", "invalid_value"),
+        ("investment_transactions[1].account_id", "unknown_account"),
+    ]
+    given = payload(row("1"), row("2", security_id="t"), securities=[security(close_price="?"), "no security"])
+    assert refused(given) == [("securities[1]", "invalid_value"), ("securities[0].close_price", "invalid_value")]
+
+
+@pytest.mark.parametrize("part", ["accounts", "holdings", "investment_transactions"])
 def test_a_payload_without_its_main_lists_is_refused(part: str) -> None:
     given = payload()
     del given[part]
     assert refused(given) == [(part, "missing")]
+
+
+def test_a_row_may_be_fifty_years_old() -> None:
+    assert read(row(date="1976-11-20")).first_day == day_number(date(1976, 11, 20))
+    assert refused(payload(row(), start_date="1970-01-01")) == [("start_date", "date_too_old")]
 
 
 def test_an_id_with_two_meanings_is_refused() -> None:

@@ -9,7 +9,7 @@ from pricecache.api.routing import Route
 
 _BASE, _TAGS = "/api/portfolio/reconstruction", ("reconstruction",)
 
-ROUTES: tuple[Route, ...] = (
+RECONSTRUCTION_ROUTES: tuple[Route, ...] = (
     Route(
         "POST", _BASE + "/request", reconstruction.request, scope="user", query=inputs.RequestQuery,
         body=inputs.ReconstructionBody, body_optional=True, takes_file=True, max_body_bytes=inputs.MOST_BYTES,
