@@ -120,14 +120,14 @@ class BrokerIntake:
             if before is not None:
                 known, version = before
                 kept = await asyncio.to_thread(merged, known, data)
+            received = self._connections.receiving(connection, self._clock.time(), kept.first_day)
             try:
-                await self._data.save(connection, kept, version)
+                await self._data.save(connection, kept, version, received)
             except VersionMismatch:
                 if attempt >= RACES:
                     raise gave_up() from None
                 await pause(attempt)
                 continue
-            await self._connections.received(connection, self._clock.time(), kept.first_day)
             return
 
     async def _known(self, connection: str) -> tuple[BrokerData, int] | None:

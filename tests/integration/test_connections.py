@@ -20,7 +20,7 @@ from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import Connections
-from pricecache.portfolio.fetching import FETCH_JOB
+from pricecache.portfolio.fetching import FETCH_JOB, ROUND_SECONDS
 from pricecache.stores.connections import Connection
 from tests.clock import START
 from tests.documents import ROOT
@@ -455,8 +455,12 @@ async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaem
     fetcher = connections(daemon).fetcher
     assert fetcher is not None
 
+    brought: list[str] = []
+
     async def slow(connection: Connection) -> None:
-        daemon.clock.advance(20)
+        if not brought:  # the very first: whoever has no slot yet comes too late
+            daemon.clock.advance(ROUND_SECONDS + 1)
+        brought.append(connection.id)
 
     fetcher.on_fetched = slow
     daemon.clock.advance(28 * 3600)
@@ -562,6 +566,7 @@ async def test_what_cannot_be_read_here_any_more_is_fetched_anew(
     daemon: ApiDaemon, plaid: FakePlaid, database: Any
 ) -> None:
     connection = (await connect(daemon))["id"]
+    await kept(daemon, connection)  # so that it is in memory no longer
     await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
     daemon.clock.advance(28 * 3600)
     assert await due(daemon) == {"fetched": 1}
