@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Any
@@ -24,7 +25,7 @@ from pricecache.core.portfolios import LedgerState
 from pricecache.core.stream_events import StreamEvent, numbered
 from pricecache.errors import Unavailable
 from pricecache.stores.ids import instant_of
-from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, merged, pack
+from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, Piece, merged, pack
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.stream_events import StreamEventStore
 
@@ -183,9 +184,10 @@ class LedgerStore:
         his rows first. Raises `Unavailable` when the database stays away, and what the server refuses for good.
         """
         places = len(change.inserted)
-        rows, pieces, encoded = (*change.inserted, *change.replaced), list[bytes](), list[RawBSONDocument]()
-        if len(rows) >= PACKED_FROM:
-            pieces = await asyncio.to_thread(lambda: pack(_document(portfolio, row) for row in rows))
+        pieces, encoded = list[Piece](), list[RawBSONDocument]()
+        if len(change.inserted) + len(change.replaced) >= PACKED_FROM:
+            new, others = (map(partial(_document, portfolio), rows) for rows in (change.inserted, change.replaced))
+            pieces = await asyncio.to_thread(pack, new, others)
             change = replace(change, inserted=(), replaced=())
         elif len(change.inserted) > ENCODED_HERE:
             encoded = await asyncio.to_thread(_encoded, portfolio, change.inserted)
