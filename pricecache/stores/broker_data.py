@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from cachetools import FIFOCache
@@ -14,6 +14,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from pricecache.core.broker import BrokerData
 from pricecache.errors import Corrupt, VersionMismatch
+from pricecache.garbage import young_only
 from pricecache.stores.ids import new_id
 from pricecache.stores.ledger import Companion
 from pricecache.stores.packed_broker_data import pack, unpack
@@ -24,6 +25,8 @@ BYTES_IN_ONE = 4 << 20
 """Of a document: well below MongoDB's 16 MB, so that the driver never holds the event loop for long."""
 ROWS_KEPT = 20_000
 """Transactions of what was saved here last and nobody has read yet that stay in memory, all connections together."""
+MANY_BYTES = 64 << 10
+"""Of pieces: those of some 3,000 transactions."""
 LOOKS = 4
 """How often a reader looks again when what it read was being written."""
 _DUPLICATE_KEY = 11000
@@ -62,7 +65,9 @@ class BrokerDataStore:
             documents = await self._stored.find(key).sort("number", 1).to_list()
             if len(documents) == head["count"]:
                 pieces = [piece for document in documents for piece in document["pieces"]]
-                return await asyncio.to_thread(unpack, pieces), int(head["version"])
+                # many rows are left out of later looks for garbage, each of which would hold up the loop
+                with young_only() if sum(map(len, pieces)) >= MANY_BYTES else nullcontext():
+                    return await asyncio.to_thread(unpack, pieces), int(head["version"])
         raise Corrupt("Pieces of what a broker said are missing.")
 
     async def save(
