@@ -19,6 +19,8 @@ PARTS = {
         "A user of three accounts and two years, from the post to the stored history",
         "benchmarks.reconstruct_users",
     ),
+    "loop": ("100,000 rows: how long the event loop is held", "benchmarks.reconstruct_stalls"),
+    "memory": ("Six long posts at once: what the daemon takes", "benchmarks.reconstruct_memory"),
     "mapping": ("Securities mapped", "benchmarks.reconstruct_mapping"),
     "snapshots": ("End-of-day snapshots of 100,000 portfolios", "benchmarks.reconstruct_snapshots"),
     "simulation": ("Prices of 1,000,000 users; each user fetching their own", "benchmarks.reconstruct_simulation"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from pricecache import garbage, logs
 from pricecache.api.broker_payloads import read_request
 from pricecache.api.imports import LONG_FILE
 from pricecache.api.uploads import Upload
+from pricecache.app import SWITCH_SECONDS
 from pricecache.background import BackgroundTasks, cancelled
 from pricecache.clock import SystemClock
 from pricecache.core.actions import Action
@@ -32,6 +34,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook, every_day
 from pricecache.metrics import Metrics
 from pricecache.parts.whole import Parts
+from pricecache.portfolio.threads import let_go
 from pricecache.providers.chain import ProviderChain
 from pricecache.settings import Settings
 from pricecache.stores.bars import Change
@@ -85,6 +88,7 @@ def rows() -> list[Row]:
 async def _measured(database: AsyncDatabase[dict[str, Any]], uri: str) -> list[Row]:
     logs.configure("warning")
     found: list[Row] = []
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with Daemon(database).running() as daemon:
         await daemon.user(0, daemon.market.count)  # so that everything is mapped for somebody
         for securities, (users, aim) in SIZES.items():
@@ -170,6 +174,18 @@ class Daemon:
         await self._check(record, given.posted.data)
         beside = await self._beside(name, body, given.posted.data, record)
         return Taken(len(given.posted.data.transactions), found, processor * 1e3, beside)
+
+    async def posted(self, name: str, body: bytes) -> ReconstructionRecord:
+        """The same of any body, without a look at its stages."""
+        stages = Stages(self.parts.reconstructions.queue)
+        with garbage.young_only() if len(body) >= LONG_FILE else contextlib.nullcontext():
+            given = await asyncio.to_thread(read_request, Upload(body, "json"), self.clock.time())
+            assert given.posted is not None
+            taken = await self.parts.reconstructions.intake.post(name, given.posted, "bench")
+            rows = list(given.posted.data.transactions)
+            del given
+            await let_go(rows)  # as the door does, too
+        return await stages.ended(taken.connection.id)
 
     async def _check(self, record: ReconstructionRecord, data: BrokerData) -> None:
         result = record.result or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -51,14 +51,17 @@ def read_request(upload: Upload | None, now: float) -> Request:
         raise UnsupportedBody
     _require_few(upload.content)
     body = _parsed(upload.content)
+    is_long = len(upload.content) >= _LONG
     try:
         return _request(body, upload.content, now)
     except PricecacheError as exc:
         # the frames of a refusal hold what was refused, and are freed late, or never
         traceback.clear_frames(exc.__traceback__)
+        is_long = True
         raise
     finally:
-        _let_go(body)
+        if is_long:
+            _let_go(body)
 
 
 def _require_few(content: bytes) -> None:
@@ -153,12 +156,19 @@ def _parsed(content: bytes) -> dict[str, Any]:
     try:
         # the hook is Python's, so that other threads get their turn while a long text is read
         hook = _object if len(content) >= _LONG else None
-        found = json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=hook)
+        found = _loaded(text, hook)
     except (ValueError, RecursionError) as exc:
         raise Malformed(f"The body is no JSON: {exc}"[:200], code="malformed_json") from exc
     if not isinstance(found, dict):
         raise Invalid("The body is an object.", code="invalid_value")
     return found
+
+
+def _loaded(text: str, hook: Callable[[list[tuple[str, Any]]], Any] | None) -> Any:
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=hook)
+    except InvalidOperation:
+        return json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=hook)
 
 
 def _decimal(text: str) -> Decimal | str:

@@ -12,6 +12,7 @@ from pricecache.api.imports import LONG_FILE
 from pricecache.api.portfolios import user_of
 from pricecache.api.wire import camel
 from pricecache.portfolio.reconstruction_data import progress_data
+from pricecache.portfolio.threads import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,11 @@ async def request(call: Call) -> Answer:
     with garbage.young_only():
         async with call.services.uploads.parsing:
             given = await asyncio.to_thread(read_request, call.body, call.services.clock.time())
-        return await _request(call, given)
+        answer = await _request(call, given)
+        rows = [] if given.posted is None else list(given.posted.data.transactions)
+        del given
+        await let_go(rows)
+        return answer
 
 
 async def _request(call: Call, given: Request) -> Answer:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from pricecache import garbage
 from pricecache.brokers.cancelled import without_cancelled
 from pricecache.brokers.fields import Faults, Fields, Listed, let_go
 from pricecache.brokers.holdings import HoldingPart, Money, holdings_and_money
@@ -50,6 +51,8 @@ _MAY_BE_MONEY = frozenset({"cash", "mutual_fund", "etf", "other"})
 _OF_INVESTMENTS = frozenset({"investment", "brokerage", None})
 _DEPOSITS = frozenset({"contribution", "deposit", "withdrawal"})
 _CASH_TICKER = "CUR:"
+ROWS_BETWEEN_LOOKS = 5000
+"""For garbage, where rows are made of others that go."""
 _NEAR_ONE = Decimal("0.001")
 
 
@@ -334,6 +337,8 @@ class _Reading:
         found: list[BrokerTransaction] = []
         while kept:  # each is given back as soon as it is read
             row = kept.pop()
+            if len(kept) % ROWS_BETWEEN_LOOKS == ROWS_BETWEEN_LOOKS - 1:
+                garbage.grown_old()
             security = None if row.security is None else self.securities[row.security]
             found += translated(row, security, self.units, self.remarks)
         return sorted(_once_paid(found), key=lambda row: (row.day, row.place))

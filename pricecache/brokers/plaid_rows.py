@@ -7,8 +7,8 @@ Plaid's rules (plaid-python 46.0.0, `model/investment_transaction.py`): `quantit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.worth import CENT, fee_is_within, unit_price
@@ -66,8 +66,7 @@ _WITHOUT_CASH = frozenset({"transfer", "split", "spin_off", "stock_distribution"
 """Where shares move and no money does: the amount that Plaid states is what they are worth."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlaidRow:
+class PlaidRow(NamedTuple):
     """A transaction as Plaid has it, checked: its signs, `currency` as named. `is_coin`: its amounts are in a coin that
     money is not counted in here."""
 

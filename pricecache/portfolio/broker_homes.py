@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from pricecache.clock import Clock
@@ -13,7 +14,7 @@ from pricecache.errors import Conflict, NotFound
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
 from pricecache.stores.ids import new_id
-from pricecache.stores.ledger import RACES, gave_up
+from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
 from pricecache.stores.portfolios import PortfolioStore
 
 NAME = "Connected accounts"
@@ -24,8 +25,8 @@ TIME_ZONES = {"USD": "America/New_York"}
 class BrokerHomes:
     """Loop-only. `on_created` is told owner and id of each portfolio made here.
 
-    Every id is noted in the connection before there is anything under it: who is killed in between leaves nothing twice
-    and nothing behind.
+    Every id is noted in the connection before there is anything under it, or in one step with it: who is killed in
+    between leaves nothing twice and nothing behind.
     """
 
     def __init__(self, connections: ConnectionStore, portfolios: PortfolioStore, clock: Clock) -> None:
@@ -50,16 +51,18 @@ class BrokerHomes:
         accounts = list(accounts)
         for attempt in range(RACES):
             try:
-                connection, portfolio = await self._housed(connection, accounts, name, anew)
-                connection = await self._noted(connection, portfolio, accounts)
-            except Conflict as exc:
-                if exc.code != "connection_changed":
+                found = await self._housed(connection, anew)
+                if found is None:
+                    return await self._made(connection, accounts, name)
+                connection = await self._noted(connection, found, accounts)
+            except (Conflict, LedgerMoved) as exc:
+                if isinstance(exc, Conflict) and exc.code != "connection_changed":
                     raise
                 await pause(attempt)
                 connection = await self._connections.get(connection.user, connection.id)
                 continue
-            await self._make_accounts(connection, portfolio, accounts)
-            return connection, portfolio
+            await self._make_accounts(connection, found, accounts)
+            return connection, found
         raise gave_up()
 
     async def require(self, connection: Connection) -> None:
@@ -80,26 +83,29 @@ class BrokerHomes:
             await self._connections.want(connection.id, self._clock.time())
         return connection
 
-    async def _housed(
-        self, connection: Connection, accounts: list[BrokerAccount], name: str | None, anew: bool
-    ) -> tuple[Connection, Portfolio]:
+    async def _housed(self, connection: Connection, anew: bool) -> Portfolio | None:
+        """Its portfolio, None where one is to be made."""
         if connection.portfolio is None:
-            connection = await self._connections.settle(connection, new_id(), {})
-        assert connection.portfolio is not None
+            return None
         try:
-            return connection, await self._portfolios.get(connection.user, connection.portfolio)
+            return await self._portfolios.get(connection.user, connection.portfolio)
         except NotFound as exc:
             if connection.accounts and not anew:
                 raise _gone() from exc
-        if connection.accounts:  # there was one, and it is not to come back under its id
-            connection = await self._connections.settle(connection, new_id(), {})
-        assert connection.portfolio is not None
-        return connection, await self._made(connection.user, connection.portfolio, portfolio_facts(accounts, name))
+        return None
 
-    async def _made(self, user: str, portfolio_id: str, facts: dict[str, Any]) -> Portfolio:
-        made = await self._portfolios.create(user, facts, self._clock.time(), portfolio_id)
-        self.on_created(user, portfolio_id)
-        return made
+    async def _made(
+        self, connection: Connection, accounts: list[BrokerAccount], name: str | None
+    ) -> tuple[Connection, Portfolio]:
+        """In one step with its accounts, and with what the connection says of both."""
+        facts, own = portfolio_facts(accounts, name), {one.id: new_id() for one in accounts}
+        # one that was deleted is not to come back under its id
+        new = connection.portfolio if connection.portfolio is not None and not connection.accounts else new_id()
+        noting = self._connections.settling(connection, new, own)
+        of_each = {own[one.id]: _account_facts(one) for one in accounts}
+        made = await self._portfolios.create_with(connection.user, facts, self._clock.time(), new, of_each, noting)
+        self.on_created(connection.user, new)
+        return replace(connection, portfolio=new, accounts=own), made
 
     async def _noted(self, connection: Connection, portfolio: Portfolio, accounts: list[BrokerAccount]) -> Connection:
         missing = [one.id for one in accounts if one.id not in connection.accounts]
@@ -110,17 +116,17 @@ class BrokerHomes:
 
     async def _make_accounts(self, connection: Connection, portfolio: Portfolio, accounts: list[BrokerAccount]) -> None:
         there = {one.id for one in await self._portfolios.accounts(portfolio.id)}
-        missing = {
-            own: {"name": one.name, "institution": one.institution, "kind": one.kind, "isArchived": False}
-            for one in accounts
-            if (own := connection.accounts[one.id]) not in there
-        }
+        missing = {own: _account_facts(one) for one in accounts if (own := connection.accounts[one.id]) not in there}
         if missing:
             await self._portfolios.create_accounts(portfolio, missing, self._clock.time())
 
 
 def _gone() -> Conflict:
     return Conflict("The portfolio of this connection was deleted.", code="portfolio_gone")
+
+
+def _account_facts(one: BrokerAccount) -> dict[str, Any]:
+    return {"name": one.name, "institution": one.institution, "kind": one.kind, "isArchived": False}
 
 
 def portfolio_facts(accounts: Iterable[BrokerAccount], name: str | None = None) -> dict[str, Any]:

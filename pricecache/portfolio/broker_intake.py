@@ -17,6 +17,7 @@ from pricecache.errors import Corrupt, NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
 from pricecache.portfolio.rewalking import Footings
+from pricecache.portfolio.threads import let_go
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
@@ -115,25 +116,26 @@ class BrokerIntake:
 
     async def _keep(self, connection: str, data: BrokerData) -> None:
         for attempt in count():
-            before = await self._known(connection)
-            kept, version = data, 0
-            if before is not None:
-                known, version = before
-                kept = await asyncio.to_thread(merged, known, data)
+            known, version = await self._known(connection)
+            kept = data if known is None else await asyncio.to_thread(merged, known, data)
+            received = self._connections.receiving(connection, self._clock.time(), kept.first_day)
             try:
-                await self._data.save(connection, kept, version)
+                await self._data.save(connection, kept, version, received)
             except VersionMismatch:
                 if attempt >= RACES:
                     raise gave_up() from None
                 await pause(attempt)
                 continue
-            await self._connections.received(connection, self._clock.time(), kept.first_day)
+            rows = [*(() if known is None else known.transactions), *kept.transactions]
+            del known, kept
+            await let_go(rows)
             return
 
-    async def _known(self, connection: str) -> tuple[BrokerData, int] | None:
+    async def _known(self, connection: str) -> tuple[BrokerData | None, int]:
+        """With its version, 0 where nothing is."""
         try:
-            return await self._data.load(connection)
+            return await self._data.load(connection) or (None, 0)
         except Corrupt as exc:
             log.error("broker data cannot be read and is replaced", connection=connection, error=exc.detail)
             await self._data.delete(connection)
-            return None
+            return None, 0

@@ -288,8 +288,7 @@ class Mapper:
         """The ids of the user's mappings by key."""
         shared = [one for work in works if (one := work.shared) is not None and one is not self._store.by_id(one.id)]
         if shared:
-            await self._store.put(_without_repeats(shared))
-            await self._store.refresh()  # where another was faster, that one stands
+            await self._store.put(_without_repeats(shared))  # where another was faster, that one stands
         ids: dict[str, str] = {}
         changed: list[SymbolMapping] = []
         new: list[SymbolMapping] = []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from pymongo.errors import PyMongoError
 
+from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.history import ENGINE_VERSION
 from pricecache.core.materialised import Materialised
@@ -31,6 +33,8 @@ SOON_SECONDS = 1.0
 """How long the rows of a portfolio wait in memory, so that several changes of it are stored at once."""
 PAGE = 200
 """Portfolios that are looked at with one query."""
+MANY_LOTS = 20_000
+"""Of all points together; fewer are of use to whoever goes on from there."""
 TOGETHER = 25
 """Portfolios that are stored in one transaction."""
 
@@ -125,6 +129,8 @@ class Materialiser:
                 portfolio = await self._portfolios.find(portfolio.id)
                 continue
             self.stats.stored += 1
+            if whole.kept is not None and _lots_in(whole.kept) >= MANY_LOTS:  # too many for the loop to give back
+                await asyncio.to_thread(_let_go_of_lots, whole.kept)
             return True
         raise gave_up()
 
@@ -250,6 +256,20 @@ class Materialiser:
             return True
         facts, settled = known
         return facts != head.stamp.series or head.through < min(settled, self._wholes.today(portfolio) - 1)
+
+
+def _lots_in(kept: Materialised) -> int:
+    """Of its points that could do without, packed as they are by now."""
+    books = (point.unpacked.book for point in kept.points if point.packed is not None and point.unpacked is not None)
+    return sum(len(held.lots) for book in books for held in book.positions)
+
+
+def _let_go_of_lots(kept: Materialised) -> None:
+    for point in kept.points:
+        if point.packed is not None and point.unpacked is not None:
+            lots: list[Any] = [lot for held in point.unpacked.book.positions for lot in held.lots]
+            point.unpacked = None
+            garbage.let_go(lots)
 
 
 def _is_stored(before: StoredHead | None, kept: Materialised | None) -> bool:

@@ -44,6 +44,8 @@ class LedgerReader:
             kept = self._kept.get(portfolio.id)
             if kept is not None and kept.state.generation == state.generation:
                 return await self._current(portfolio, kept, state)
+            if not state.places:  # there never was a row
+                return self._keep(portfolio.id, await self._made(state, (), portfolio.rules))
             with garbage.young_only() if state.places >= MANY_ROWS else nullcontext():
                 rows = await self._store.rows(portfolio.id)
                 after = await self._store.stored_state(portfolio.id)

@@ -40,7 +40,7 @@ from pricecache.portfolio.planning import LedgerView, Plan
 from pricecache.portfolio.reconstruction_progress import ProgressTeller
 from pricecache.portfolio.reconstruction_queue import Attempt, Outcome
 from pricecache.portfolio.security_prices import SecurityPrices, Supply
-from pricecache.portfolio.threads import aside
+from pricecache.portfolio.threads import aside, let_go
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
 from pricecache.stores.connections import Connection, ConnectionStore
@@ -113,7 +113,11 @@ class Reconstructor:
         connection, portfolio, data = await self._read(attempt.claim.connection)
         await attempt.go_into(portfolio.id)
         with garbage.young_only() if len(data.transactions) >= MANY_ROWS else nullcontext():
-            return await self._reconstructed(attempt, teller, connection, portfolio, data)
+            outcome = await self._reconstructed(attempt, teller, connection, portfolio, data)
+            rows = list(data.transactions)
+            del data
+            await let_go(rows)
+            return outcome
 
     async def _reconstructed(
         self, attempt: Attempt, teller: ProgressTeller, connection: Connection, portfolio: Portfolio, data: BrokerData
@@ -137,8 +141,12 @@ class Reconstructor:
         await self._materialise(portfolio)
         teller.end()
         seconds = teller.seconds
-        outcome = await aside(rows, lambda: _outcome(connection, portfolio, data, priced, found, counts, seconds))
+        told = partial(_outcome, connection, portfolio, data, priced, found, counts, seconds)
+        outcome = await aside(rows, told)
         worth = await aside(len(data.holdings), lambda: _worth(connection, portfolio, data, priced, market.market))
+        transactions = list(found.transactions)
+        del found, told
+        await let_go(transactions)
         return replace(outcome, result={**outcome.result, "worth": worth}, walked=walked)
 
     async def _read(self, connection_id: str) -> tuple[Connection, Portfolio, BrokerData]:
@@ -268,7 +276,10 @@ class Reconstructor:
             change_id = new_id()
             try:
                 planned = await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming))
-                return await aside(len(incoming), partial(counts_of, planned))
+                counts = await aside(len(incoming), partial(counts_of, planned))
+                lists = [planned.rows, planned.change.inserted, planned.change.replaced, incoming, ids]
+                await let_go(*(one for one in lists if isinstance(one, list)))
+                return counts
             except LedgerMoved:
                 await attempt.require()
                 await pause(number)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
+
+from pricecache import garbage
 
 IN_THREAD_FROM = 300
 """Transactions from which on reading, planning and replaying them is work for a thread."""
@@ -19,3 +22,8 @@ async def aside(rows: int, work: Callable[[], _Value]) -> _Value:
 async def computed(work: Callable[[], _Value], is_long: bool) -> _Value:
     """What `work` gives."""
     return await asyncio.to_thread(work) if is_long else work()
+
+
+async def let_go(*holders: list[Any]) -> None:
+    """Give back what these hold, which nobody looks at any more: of long lists not on the loop, and in pieces."""
+    await aside(sum(map(len, holders)), partial(garbage.let_go, *holders))

@@ -122,8 +122,13 @@ class Committer:
             task.exception()  # the caller has it, unless he left
 
     async def _write(self, restatements: Sequence[Restatement]) -> None:
-        await self.ensure_series([r.entry.id for r in restatements if r.base.rev == 0])
-        await self._journal.append((r.entry.id, r.batch, r.rows) for r in restatements)
+        new = [r.entry.id for r in restatements if r.base.rev == 0]
+        rows = ((r.entry.id, r.batch, r.rows) for r in restatements)
+        for failure in await asyncio.gather(
+            self.ensure_series(new), self._journal.append(rows), return_exceptions=True
+        ):
+            if failure is not None:
+                raise failure
         if any(r.entry.head is not r.base for r in restatements):
             raise Overtaken  # another task of this process was faster
         try:

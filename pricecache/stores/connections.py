@@ -15,6 +15,7 @@ from pricecache.core.account_identity import AccountIdentity, ShownAccounts, fol
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.keys import digest_of
+from pricecache.stores.ledger import Companion, LedgerMoved
 
 Document = dict[str, Any]
 Provider = Literal["plaid", "posted"]
@@ -311,15 +312,44 @@ class ConnectionStore:
         Raises `Conflict` with code `connection_changed` when that was said otherwise since `before` was read, or the
         connection is gone.
         """
+        return await self._settle(before, portfolio, accounts)
+
+    def settling(self, before: Connection, portfolio: str, accounts: Mapping[str, str]) -> Companion:
+        """The same within a transaction of somebody else's, where `LedgerMoved` is raised instead."""
+
+        async def write(session: AsyncClientSession) -> None:
+            try:
+                await self._settle(before, portfolio, accounts, session)
+            except Conflict as exc:
+                raise LedgerMoved from exc
+
+        return write
+
+    async def _settle(
+        self,
+        before: Connection,
+        portfolio: str,
+        accounts: Mapping[str, str],
+        session: AsyncClientSession | None = None,
+    ) -> Connection:
         told = {"portfolio": portfolio, "accounts": _pairs(accounts)}
         document = await self._connections.find_one_and_update(
             {"_id": before.id, "portfolio": before.portfolio, "accounts": _pairs(before.accounts)},
             {"$set": told},
             return_document=ReturnDocument.AFTER,
+            session=session,
         )
         if document is None:
             raise Conflict("The connection was changed meanwhile.", code="connection_changed")
         return _connection(document)
+
+    def receiving(self, connection_id: str, at: float, first_day: int) -> Companion:
+        """`received`, within a transaction of somebody else's."""
+
+        async def write(session: AsyncClientSession) -> None:
+            await self.received(connection_id, at, first_day, session=session)
+
+        return write
 
     async def received(
         self,
@@ -329,6 +359,7 @@ class ConnectionStore:
         *,
         institution: str | None = None,
         shown: ShownAccounts | None = None,
+        session: AsyncClientSession | None = None,
     ) -> None:
         """The broker has said how things stand: it is `active`, and nothing failed since."""
         told: Document = {"state": "active", "fetchedAt": instant_of(at), "firstDay": first_day, "failure": None}
@@ -336,9 +367,8 @@ class ConnectionStore:
             told["institution"] = institution
         if shown is not None:
             told["shown"] = _shown_fields(shown)
-        await self._connections.update_one(
-            {"_id": connection_id, "state": {"$ne": "removing"}}, {"$set": told, "$inc": {"version": 1}}
-        )
+        key = {"_id": connection_id, "state": {"$ne": "removing"}}
+        await self._connections.update_one(key, {"$set": told, "$inc": {"version": 1}}, session=session)
 
     async def fetch_again(self, before: Connection, at: float | None, sooner: float, *, has_all: bool = False) -> bool:
         """A fetch that began with `before` is over: the next one is `at` an instant, None for none, or at `sooner` if

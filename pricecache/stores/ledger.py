@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Any
 
+import bson
+from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
@@ -22,7 +25,7 @@ from pricecache.core.portfolios import LedgerState
 from pricecache.core.stream_events import StreamEvent, numbered
 from pricecache.errors import Unavailable
 from pricecache.stores.ids import instant_of
-from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, merged, pack
+from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, Piece, merged, pack
 from pricecache.stores.portfolio_heads import PortfolioHeads
 from pricecache.stores.stream_events import StreamEventStore
 
@@ -34,6 +37,10 @@ RACES = 40
 """How often a change is planned anew when other writers are faster."""
 ROWS_AT_ONCE = 500
 """Rows that are decoded, or encoded, before the event loop gets its turn."""
+ENCODED_HERE = 100
+"""New rows up to which they are encoded at once, which is sooner than in a thread."""
+ENCODED_AT_ONCE = 2000
+"""Rows that are sent in one message once they are encoded, which is a copy of some bytes."""
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _OPTIONAL_NAMES = (
     "series", "currency", "account", "toAccount", "exDate", "acquiredOn", "adjustedAsOf", "link", "externalId", "note",
@@ -177,14 +184,19 @@ class LedgerStore:
         his rows first. Raises `Unavailable` when the database stays away, and what the server refuses for good.
         """
         places = len(change.inserted)
-        rows, pieces = (*change.inserted, *change.replaced), list[bytes]()
-        if len(rows) >= PACKED_FROM:
-            pieces = await asyncio.to_thread(lambda: pack(_document(portfolio, row) for row in rows))
+        pieces, encoded = list[Piece](), list[RawBSONDocument]()
+        if len(change.inserted) + len(change.replaced) >= PACKED_FROM:
+            new, others = (map(partial(_document, portfolio), rows) for rows in (change.inserted, change.replaced))
+            pieces = await asyncio.to_thread(pack, new, others)
             change = replace(change, inserted=(), replaced=())
+        elif len(change.inserted) > ENCODED_HERE:
+            encoded = await asyncio.to_thread(_encoded, portfolio, change.inserted)
+            change = replace(change, inserted=())
         ticket = self._heads.ticket
         with self._heads.changing(portfolio):
             try:
-                await self._batches.place(portfolio)
+                if base.places:  # else there never was a row
+                    await self._batches.place(portfolio)
                 async with self._client.start_session() as session, await session.start_transaction():
                     last = await move_on(self._states, session, portfolio, base.generation, change.affected_from,
                                          places=places, events=len(change.events),
@@ -192,6 +204,9 @@ class LedgerStore:
                     # before the rows: what others write there all the time is then held for as long as those take
                     for write in change.companions:
                         await write(session)
+                    for first in range(0, len(encoded), ENCODED_AT_ONCE):
+                        some = encoded[first : first + ENCODED_AT_ONCE]
+                        await self._transactions.insert_many(some, session=session, ordered=False)
                     for part in _operations(portfolio, change):
                         await self._transactions.bulk_write(part, session=session, ordered=False)
                     if pieces:
@@ -293,6 +308,10 @@ def as_moved(error: PyMongoError) -> Exception:
 def gave_up() -> Unavailable:
     """After too many attempts."""
     return Unavailable("Too many writers on one portfolio, or the database does not answer.", code="ledger_busy")
+
+
+def _encoded(portfolio: str, rows: Sequence[Row]) -> list[RawBSONDocument]:
+    return [RawBSONDocument(bson.encode(_document(portfolio, row))) for row in rows]
 
 
 def _operations(portfolio: str, change: LedgerChange) -> Iterator[list[Any]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import bson
 from bson import ObjectId
 from bson.codec_options import CodecOptions
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo import ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
@@ -24,16 +26,37 @@ ROWS_IN_ONE = 1000
 _OPTIONS: CodecOptions[Document] = CodecOptions(tz_aware=True)
 
 
-def pack(documents: Iterable[Document]) -> list[bytes]:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows. `are_new`: there is no older version of any of them."""
+
+    rows: bytes
+    are_new: bool
+
+
+def pack(inserted: Iterable[Document], replaced: Iterable[Document]) -> list[Piece]:
     """`ROWS_IN_ONE` to a piece. Blocking."""
-    rest, pieces = iter(documents), []
+    return [
+        Piece(zlib.compress(bson.encode({"rows": part}), 1), are_new)
+        for rows, are_new in ((inserted, True), (replaced, False))
+        for part in _in_parts(rows)
+    ]
+
+
+def _in_parts(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    rest = iter(documents)
     while part := list(islice(rest, ROWS_IN_ONE)):
-        pieces.append(zlib.compress(bson.encode({"rows": part}), 1))
-    return pieces
+        yield part
 
 
 def _unpacked(piece: bytes) -> list[Document]:
     rows: list[Document] = bson.decode(zlib.decompress(piece), _OPTIONS)["rows"]
+    return rows
+
+
+def _as_they_stand(piece: bytes) -> list[RawBSONDocument]:
+    """Of rows that nothing is to be looked up in."""
+    rows: list[RawBSONDocument] = bson.decode(zlib.decompress(piece), DEFAULT_RAW_BSON_OPTIONS)["rows"]
     return rows
 
 
@@ -50,9 +73,11 @@ class LedgerBatches:
         self._batches = database["ledger_batches"]
         self._transactions = database["transactions"]
 
-    async def insert(self, portfolio: str, pieces: Sequence[bytes], session: AsyncClientSession) -> None:
+    async def insert(self, portfolio: str, pieces: Sequence[Piece], session: AsyncClientSession) -> None:
         """Within the transaction that moves the ledger on."""
-        documents = [{"_id": ObjectId(), "portfolio": portfolio, "rows": piece} for piece in pieces]
+        documents = [
+            {"_id": ObjectId(), "portfolio": portfolio, "rows": one.rows, "new": one.are_new} for one in pieces
+        ]
         await self._batches.insert_many(documents, session=session)
 
     async def documents(self, portfolio: str) -> list[Document]:
@@ -74,9 +99,13 @@ class LedgerBatches:
         async for one in self._batches.find({"portfolio": portfolio}, {"_id": 1}).sort("_id", 1):
             async with self._client.start_session() as session, await session.start_transaction():
                 piece = await self._batches.find_one_and_delete({"_id": one["_id"]}, session=session)
-                if piece is not None:  # else somebody else has placed it
-                    rows = await asyncio.to_thread(_unpacked, piece["rows"])
-                    await self._replace(rows, session)
+                if piece is None:  # somebody else has placed it
+                    continue
+                if piece.get("new"):
+                    new = await asyncio.to_thread(_as_they_stand, piece["rows"])
+                    await self._transactions.insert_many(new, session=session, ordered=False)
+                else:
+                    await self._replace(await asyncio.to_thread(_unpacked, piece["rows"]), session)
 
     async def _replace(self, rows: Sequence[Document], session: AsyncClientSession) -> None:
         for first in range(0, len(rows), ROWS_IN_ONE // 2):

@@ -15,7 +15,7 @@ from pricecache.errors import Conflict, NotFound, VersionMismatch
 from pricecache.stores.commits import pause
 from pricecache.stores.history import drop_history
 from pricecache.stores.ids import instant_of, new_id
-from pricecache.stores.ledger import RACES, LedgerMoved, as_moved, gave_up, move_on
+from pricecache.stores.ledger import RACES, Companion, LedgerMoved, as_moved, gave_up, move_on, state_of
 from pricecache.stores.ledger_batches import LedgerBatches
 from pricecache.stores.portfolio_heads import PortfolioHeads
 
@@ -44,27 +44,41 @@ class PortfolioStore:
 
     # portfolios
 
-    async def create(
-        self, owner: str, facts: Mapping[str, Any], now: float, portfolio_id: str | None = None
+    async def create(self, owner: str, facts: Mapping[str, Any], now: float) -> Portfolio:
+        """`facts`: the stored fields of a portfolio but for ids, version and times."""
+        document = {"_id": new_id(), "owner": owner, **facts, **_born(now)}
+        async with self._client.start_session() as session, await session.start_transaction():
+            await self._portfolios.insert_one(document, session=session)
+            await self._states.insert_one({"_id": document["_id"], "generation": 0, "places": 0}, session=session)
+        return _portfolio(document)
+
+    async def create_with(
+        self,
+        owner: str,
+        facts: Mapping[str, Any],
+        now: float,
+        portfolio_id: str,
+        accounts: Mapping[str, Mapping[str, Any]],
+        companion: Companion,
     ) -> Portfolio:
-        """`facts`: the stored fields of a portfolio but for ids, version and times. `portfolio_id`: a new id that
-        somebody has noted already; where there is one of it, that is given."""
-        document = {"_id": portfolio_id or new_id(), "owner": owner, **facts, **_born(now)}
-        for attempt in range(RACES):
-            try:
-                async with self._client.start_session() as session, await session.start_transaction():
-                    await self._portfolios.insert_one(document, session=session)
-                    state = {"_id": document["_id"], "generation": 0, "places": 0}
-                    await self._states.insert_one(state, session=session)
-            except PyMongoError as exc:
-                if portfolio_id is None:
-                    raise
-                await _again(exc, attempt)
-                if (found := await self._portfolios.find_one({"_id": portfolio_id, "owner": owner})) is not None:
-                    return _portfolio(found)
-            else:
-                return _portfolio(document)
-        raise gave_up()
+        """One with its accounts, by ids that nothing has yet, and what `companion` writes: all of it or nothing.
+
+        Raises `LedgerMoved` when one of the ids is taken, the outcome is not known, or `companion` does.
+        """
+        document, ticket = {"_id": portfolio_id, "owner": owner, **facts, **_born(now)}, self._heads.ticket
+        own = [{"_id": name, "portfolio": portfolio_id, **one, **_born(now)} for name, one in accounts.items()]
+        state = {"_id": portfolio_id, "generation": 0, "places": 0}
+        try:
+            async with self._client.start_session() as session, await session.start_transaction():
+                await self._portfolios.insert_one(document, session=session)
+                await self._states.insert_one(state, session=session)
+                if own:
+                    await self._accounts.insert_many(own, session=session)
+                await companion(session)
+        except PyMongoError as exc:
+            raise as_moved(exc) from exc
+        self._heads.keep_state(portfolio_id, state_of(state), ticket)
+        return self._known(document, ticket)
 
     async def all_of(self, owner: str) -> list[Portfolio]:
         """Oldest first."""

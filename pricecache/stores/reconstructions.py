@@ -238,9 +238,13 @@ class ReconstructionStore:
         None when nothing is due, or somebody else has the slot.
         """
         found = self._records.find(_due(now), {"user": 1, "queuedAt": 1}).sort([("queuedAt", 1), ("_id", 1)])
-        busy = set(await self._records.distinct("running", {"running": {"$exists": True}}))
-        tried = 0
-        async for one in found:
+        first, running = await asyncio.gather(
+            anext(found, None), self._records.distinct("running", {"running": {"$exists": True}})
+        )
+        if first is None:
+            return None
+        busy, tried = set(running), 0
+        async for one in _after(first, found):
             if one["user"] in busy:
                 continue
             if (claimed := await self._claim(one, slot, owner, now)) is not None:
@@ -396,6 +400,12 @@ class ReconstructionStore:
             return 0, []
         kept = orjson.loads(zlib.decompress(document["findings"]))
         return document["total"], kept[first : first + count]
+
+
+async def _after(first: Document, rest: AsyncIterator[Document]) -> AsyncIterator[Document]:
+    yield first
+    async for one in rest:
+        yield one
 
 
 def _due(now: float) -> Document:

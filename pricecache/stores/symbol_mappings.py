@@ -21,6 +21,7 @@ from pricecache.stores.ids import instant_of
 Document = dict[str, Any]
 OVERLAP_SECONDS = 10.0
 """How far behind the last change seen changes are read again: one may be readable later than its time says."""
+_AT_ONCE = 1000
 _DUPLICATE_KEY = 11000
 
 
@@ -100,7 +101,7 @@ class SymbolMappingStore:
                 self._take(document)
             return
         since = {"changedAt": {"$gt": instant_of(known.until.timestamp() - OVERLAP_SECONDS)}}
-        found = await self._shared.find(since, {"version": 1}).to_list()
+        found = await self._shared.find(since, {"version": 1}, batch_size=_AT_ONCE).to_list()
         await self._reload([one["_id"] for one in found if known.versions.get(one["_id"]) != one["version"]])
 
     def _take(self, document: Document) -> None:
@@ -139,12 +140,14 @@ class SymbolMappingStore:
 
     async def put(self, mappings: Sequence[SymbolMapping]) -> None:
         """Keep the keys and verdicts of these; what a person decided stays. Where another daemon has made one with a
-        key of one of these meanwhile, that one stands."""
+        key of one of these meanwhile, that one stands, and is known here."""
         if not mappings:
             return
         updates = [_update(one) for one in mappings]
-        await _written(self._shared.bulk_write(updates, ordered=False))
+        all_are_kept = await _written(self._shared.bulk_write(updates, ordered=False))
         await self._reload([one.id for one in mappings])
+        if not all_are_kept:
+            await self.refresh()
 
     async def override(self, mapping_id: str, target: Target | None) -> SymbolMapping:
         """Decide for everybody, or with None take it back. Raises `NotFound` with code `unknown_mapping`."""
@@ -156,7 +159,7 @@ class SymbolMappingStore:
 
     async def _reload(self, ids: Sequence[str]) -> None:
         if ids:
-            async for document in self._shared.find({"_id": {"$in": list(ids)}}):
+            async for document in self._shared.find({"_id": {"$in": list(ids)}}, batch_size=_AT_ONCE):
                 self._take(document)
 
     # of users
@@ -190,12 +193,15 @@ class SymbolMappingStore:
         return sorted(await self._users.distinct("user", {"shared": mapping_id}))
 
 
-async def _written(writing: Any) -> None:
+async def _written(writing: Any) -> bool:
+    """Whether all of it was, and nothing stood there already."""
     try:
         await writing
     except BulkWriteError as exc:
         if any(error["code"] != _DUPLICATE_KEY for error in exc.details["writeErrors"]):
             raise
+        return False
+    return True
 
 
 def _unknown() -> NotFound:

@@ -52,10 +52,12 @@ def test_a_bit_that_flips_is_noticed(small: BrokerData) -> None:
             unpack([*pieces[:number], bytes(damaged), *pieces[number + 1 :]])
 
 
-async def test_what_is_saved_is_loaded_with_its_version(store: BrokerDataStore, small: BrokerData) -> None:
+async def test_what_is_saved_is_loaded_with_its_version(
+    store: BrokerDataStore, database: Any, small: BrokerData
+) -> None:
     assert (await store.load("c"), await store.version("c")) == (None, 0)
     assert await store.save("c", small, 0) == 1
-    assert await store.load("c") == (small, 1)
+    assert await BrokerDataStore(database).load("c") == await store.load("c") == (small, 1)
     changed = replace(small, day=small.day + 1, transactions=small.transactions[:10])
     assert await store.save("c", changed, 1) == 2
     assert await store.load("c") == (changed, 2)
@@ -84,14 +86,14 @@ async def test_pieces_that_are_missing_are_corruption(store: BrokerDataStore, sm
     await store.save("c", small, 0)
     await database["broker_data"].delete_one({"connection": "c"})
     with pytest.raises(Corrupt):
-        await store.load("c")
+        await BrokerDataStore(database).load("c")
 
 
 async def test_more_than_a_document_holds_is_kept_in_several(small: BrokerData, database: Any) -> None:
     store = BrokerDataStore(database, bytes_in_one=5000)
     await store.save("c", small, 0)
     assert await database["broker_data"].count_documents({"connection": "c"}) > 3
-    assert await store.load("c") == (small, 1)
+    assert await BrokerDataStore(database).load("c") == (small, 1)
 
 
 @pytest.mark.slow
@@ -117,3 +119,37 @@ async def test_a_hundred_thousand_rows_are_read_and_kept_while_the_loop_goes_on(
     ticking.cancel()
     assert len(data.transactions) == 100_000
     assert len(gaps) > 100
+
+
+async def test_who_reads_first_what_was_saved_here_gets_the_very_values(
+    store: BrokerDataStore, small: BrokerData
+) -> None:
+    await store.save("c", small, 0)
+    first, second = await store.load("c"), await store.load("c")
+    assert first is not None
+    assert second is not None
+    assert first[0] is small
+    assert second[0] is not small
+    assert second == first == (small, 1)
+
+
+async def test_what_another_daemon_has_saved_since_is_read_instead(
+    store: BrokerDataStore, database: Any, small: BrokerData
+) -> None:
+    await store.save("c", small, 0)
+    other, changed = BrokerDataStore(database), replace(small, day=small.day + 1)
+    await other.delete("c")
+    await other.save("c", changed, 0)
+    assert await store.load("c") == (changed, 1)
+
+
+async def test_what_is_saved_together_with_something_else_is_there_with_it_or_not_at_all(
+    store: BrokerDataStore, database: Any, small: BrokerData
+) -> None:
+    async def fails(session: Any) -> None:
+        await database["beside"].insert_one({"_id": 1}, session=session)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.save("c", small, 0, fails)
+    assert (await store.load("c"), await database["beside"].count_documents({})) == (None, 0)

@@ -811,6 +811,7 @@ async def test_what_cannot_be_read_here_any_more_is_fetched_anew(
     daemon: ApiDaemon, plaid: FakePlaid, database: Any
 ) -> None:
     connection = (await connect(daemon))["id"]
+    await kept(daemon, connection)  # so that it is in memory no longer
     await database["broker_data"].update_many({"pieces": {"$exists": True}}, {"$set": {"pieces": [b"damaged"]}})
     daemon.clock.advance(28 * 3600)
     assert await due(daemon) == {"fetched": 1}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pricecache import garbage
+from pricecache.brokers.plaid_payload import read_plaid
+from tests.broker_data import LAST, much
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +48,21 @@ def test_old_objects_are_not_looked_through_as_long_as_anybody_makes_many() -> N
         assert not gc.get_freeze_count()
     assert gc.get_threshold() == usual
     assert gc.get_freeze_count() >= len(made)
+
+
+def test_no_look_is_at_all_rows_at_once_while_many_are_made_of_others_that_go() -> None:
+    given, looked_at = much(20_000), list[int]()
+
+    def noted(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] < 2:
+            looked_at.append(sum(len(gc.get_objects(young)) for young in range(info["generation"] + 1)))
+
+    garbage.exempt_what_is_there()
+    with garbage.young_only():
+        gc.callbacks.append(noted)
+        try:
+            data = read_plaid(given, [given], today=LAST)
+        finally:
+            gc.callbacks.remove(noted)
+    assert len(data.transactions) == 20_000
+    assert max(looked_at) < 13_000
