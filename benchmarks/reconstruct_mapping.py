@@ -13,7 +13,7 @@ from benchmarks.databases import on_a_mongod
 from benchmarks.measure import Row, in_turn_async, row
 from pricecache.cache.columns import ColumnCache
 from pricecache.clock import SystemClock
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.catalog import Catalog
 from pricecache.portfolio.candidates import Assessor
 from pricecache.portfolio.mapping import Mapper

@@ -28,7 +28,7 @@ from pricecache.background import BackgroundTasks, cancelled
 from pricecache.clock import SystemClock
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars
-from pricecache.core.broker import BrokerData
+from pricecache.core.broker.data import BrokerData
 from pricecache.core.history import history
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook, every_day

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pricecache.core.broker import (
+from pricecache.core.broker.data import (
     BROKER_ACTIONS,
     SECURITY_KINDS,
     BrokerAccount,

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pricecache.core.actions import Action
-from pricecache.core.broker import (
+from pricecache.core.broker.data import (
     BROKER_ACTIONS,
     BrokerAccount,
     BrokerData,

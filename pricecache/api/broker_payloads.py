@@ -21,7 +21,7 @@ from pricecache.api.wire import Malformed, UnsupportedBody, invalid_input
 from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
-from pricecache.core.broker import BrokerData
+from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Invalid, PricecacheError
 from pricecache.portfolio.broker_intake import Posted
 

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from pricecache.api.answers import Instant, Output
 from pricecache.api.inputs import Input, MarketCode, SymbolText, require_instrument
+from pricecache.core.broker.security_matching import MappingState
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import MappingState
 
 MOST_MAPPINGS = 5000
 

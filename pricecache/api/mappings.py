@@ -12,10 +12,10 @@ from pricecache.api.ownership import require_visible
 from pricecache.api.portfolios import user_of
 from pricecache.api.routing import Route
 from pricecache.api.wire import instant
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
+from pricecache.core.broker.security_matching import MappingState
 from pricecache.core.catalog import unknown_symbol
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import MappingState
 from pricecache.errors import Invalid
 from pricecache.portfolio.mapping import Seen
 

@@ -10,8 +10,8 @@ from typing import Any
 from pricecache.brokers.neutral_rows import NeutralRow
 from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.plaid_rows import PARTS, PlaidRow
-from pricecache.core.broker import ZERO, BrokerSecurity, Cancellation, Remark
-from pricecache.core.broker_cancelled import CANCELLED, NOTHING_CANCELLED, NOTHING_HERE
+from pricecache.core.broker.cancelled import CANCELLED, NOTHING_CANCELLED, NOTHING_HERE
+from pricecache.core.broker.data import ZERO, BrokerSecurity, Cancellation, Remark
 from pricecache.core.currencies import major, unit
 
 _Alike = Mapping[tuple[Any, ...], Sequence[PlaidRow]]

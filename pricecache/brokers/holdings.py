@@ -10,7 +10,7 @@ from decimal import Decimal
 from pricecache.brokers.fields import Faults
 from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.worth import unit_price
-from pricecache.core.broker import ZERO, BrokerHolding, BrokerSecurity, Remark
+from pricecache.core.broker.data import ZERO, BrokerHolding, BrokerSecurity, Remark
 from pricecache.core.currencies import major, unit
 
 MAY_BE_SHORT = frozenset({"equity", "etf", "derivative"})

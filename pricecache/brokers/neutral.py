@@ -21,7 +21,8 @@ from pricecache.brokers.limits import (
 )
 from pricecache.brokers.neutral_rows import NeutralRow, read_row
 from pricecache.brokers.option_units import OptionUnits, option_of
-from pricecache.core.broker import (
+from pricecache.core.broker.cancelled import bounded
+from pricecache.core.broker.data import (
     SECURITY_KINDS,
     ZERO,
     BrokerAccount,
@@ -34,7 +35,6 @@ from pricecache.core.broker import (
     SecurityKind,
     Waypoint,
 )
-from pricecache.core.broker_cancelled import bounded
 from pricecache.core.currencies import major, unit
 
 _Dated = TypeVar("_Dated", BrokerTransaction, Cancellation, Waypoint)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pricecache.brokers.fields import Fields
 from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.worth import unit_price
-from pricecache.core.broker import ZERO, BrokerAction, BrokerTransaction
+from pricecache.core.broker.data import ZERO, BrokerAction, BrokerTransaction
 from pricecache.core.currencies import major, unit
 
 CANCEL = "cancel"

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from pricecache.core.bars import day_number
-from pricecache.core.broker import BrokerSecurity, OptionContract, SecurityKind
+from pricecache.core.broker.data import BrokerSecurity, OptionContract, SecurityKind
 
 OPTIONS_IN_ONE = 100
 """Options in one contract."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pricecache.core.account_identity import AccountIdentity, ShownAccounts
+from pricecache.core.broker.account_identity import AccountIdentity, ShownAccounts
 
 _OF_INVESTMENTS = frozenset({"investment", "brokerage", None})
 _LONGEST = 200

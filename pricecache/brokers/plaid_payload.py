@@ -19,7 +19,8 @@ from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURIT
 from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
-from pricecache.core.broker import (
+from pricecache.core.broker.cancelled import bounded
+from pricecache.core.broker.data import (
     ZERO,
     BrokerAccount,
     BrokerData,
@@ -31,7 +32,6 @@ from pricecache.core.broker import (
     Remark,
     SecurityKind,
 )
-from pricecache.core.broker_cancelled import bounded
 from pricecache.core.currencies import ISO, is_known, major, unit
 
 SCOPE = "plaid"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pricecache.brokers.option_units import OptionUnits
 from pricecache.brokers.worth import CENT, fee_is_within, unit_price
-from pricecache.core.broker import ZERO, BrokerAction, BrokerSecurity, BrokerTransaction, Remark
+from pricecache.core.broker.data import ZERO, BrokerAction, BrokerSecurity, BrokerTransaction, Remark
 from pricecache.core.currencies import major, unit
 
 TYPES = frozenset({"buy", "sell", "cancel", "cash", "fee", "transfer"})

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from pricecache.core.bars import day_of
-from pricecache.core.broker import BrokerAccount
-from pricecache.core.broker_values import Comparison, PriceDifference, Values
+from pricecache.core.broker.data import BrokerAccount
+from pricecache.core.broker.values import Comparison, PriceDifference, Values
 
 
 def comparison_fields(found: Comparison, accounts: Mapping[str, str]) -> dict[str, Any]:

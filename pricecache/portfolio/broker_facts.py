@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pricecache.core.broker import BrokerData, BrokerSecurity
-from pricecache.core.stated_prices import latest_prices
+from pricecache.core.broker.data import BrokerData, BrokerSecurity
+from pricecache.core.broker.stated_prices import latest_prices
 
 _ROUNDED = Decimal("0.00001")
 """What brokers round quantities to leaves."""

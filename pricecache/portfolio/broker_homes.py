@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pricecache.clock import Clock
-from pricecache.core.broker import BrokerAccount
+from pricecache.core.broker.data import BrokerAccount
 from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.commits import pause

@@ -10,8 +10,8 @@ from itertools import count
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.core.broker import BrokerData
-from pricecache.core.broker_merge import merged
+from pricecache.core.broker.data import BrokerData
+from pricecache.core.broker.merge import merged
 from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Corrupt, NotFound, VersionMismatch
 from pricecache.portfolio.broker_homes import BrokerHomes

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from pricecache.cache.columns import ColumnCache
 from pricecache.core.asking import Found
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
+from pricecache.core.broker.identifiers import cusip_of, isin_of, isins_of_cusip, sedol_of
+from pricecache.core.broker.security_matching import Candidate, Judged, Means, judged_of, plain_name
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major, unit
-from pricecache.core.identifiers import cusip_of, isin_of, isins_of_cusip, sedol_of
 from pricecache.core.instruments import Instrument
 from pricecache.core.markets import EXCHANGES, MARKETS
-from pricecache.core.security_matching import Candidate, Judged, Means, judged_of, plain_name
 from pricecache.errors import Invalid
 from pricecache.sync.searching import ProviderSearch
 

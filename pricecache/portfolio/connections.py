@@ -13,7 +13,7 @@ from pricecache.brokers.plaid_accounts import shown_accounts
 from pricecache.brokers.plaid_client import Access, LinkRequest, LinkToken
 from pricecache.brokers.plaid_webhooks import WebhookVerifier
 from pricecache.clock import Clock
-from pricecache.core.account_identity import ShownAccounts
+from pricecache.core.broker.account_identity import ShownAccounts
 from pricecache.errors import BrokerError, Conflict, Corrupt, Invalid, Unavailable
 from pricecache.portfolio.connection_news import ConnectionNews, Outcome
 from pricecache.portfolio.connection_rows import delete_rows

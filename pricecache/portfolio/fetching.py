@@ -21,10 +21,10 @@ from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
-from pricecache.core.account_identity import ShownAccounts, renamed
 from pricecache.core.bars import day_of
-from pricecache.core.broker import BrokerData
-from pricecache.core.broker_merge import merged
+from pricecache.core.broker.account_identity import ShownAccounts, renamed
+from pricecache.core.broker.data import BrokerData
+from pricecache.core.broker.merge import merged
 from pricecache.errors import (
     AccessRevoked,
     BrokerUnavailable,

@@ -14,18 +14,18 @@ import structlog
 from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import day_of
-from pricecache.core.broker import BrokerData
-from pricecache.core.broker_values import compared
-from pricecache.core.carried_prices import divided
+from pricecache.core.broker.carried_prices import divided
+from pricecache.core.broker.data import BrokerData
+from pricecache.core.broker.stated_prices import PriceConflict, own_prices
+from pricecache.core.broker.values import compared
 from pricecache.core.currencies import major
-from pricecache.core.findings import Finding
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
-from pricecache.core.reconstruction import Reconstruction, reconstruct
-from pricecache.core.stated_prices import PriceConflict, own_prices
-from pricecache.core.walk_footing import WalkFooting
+from pricecache.core.walk.findings import Finding
+from pricecache.core.walk.footing import WalkFooting
+from pricecache.core.walk.reconstruction import Reconstruction, reconstruct
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_comparison import comparison_fields
 from pricecache.portfolio.broker_facts import BrokerFacts

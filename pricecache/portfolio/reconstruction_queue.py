@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.background import cancelled
 from pricecache.clock import Clock
-from pricecache.core.walk_footing import WalkFooting
+from pricecache.core.walk.footing import WalkFooting
 from pricecache.errors import PricecacheError, ProviderError, Unavailable
 from pricecache.stores.ledger import Companion
 from pricecache.stores.reconstruction_days import ReconstructionDays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pricecache.core.account_identity import ShownAccounts
+from pricecache.core.broker.account_identity import ShownAccounts
 from pricecache.errors import Conflict
 from pricecache.stores.connections import Connection
 

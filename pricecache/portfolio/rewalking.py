@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.events import BarsChanged
-from pricecache.core.walk_footing import Ratios, earliest_difference
+from pricecache.core.walk.footing import Ratios, earliest_difference
 from pricecache.portfolio.market import Markets
 from pricecache.portfolio.reconstruction_queue import ReconstructionQueue
 from pricecache.stores.reconstructions import ReconstructionRecord

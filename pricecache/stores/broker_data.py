@@ -12,7 +12,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from pricecache.core.broker import BrokerData
+from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Corrupt, VersionMismatch
 from pricecache.garbage import young_only
 from pricecache.stores.ids import new_id

@@ -11,7 +11,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from pricecache.core.account_identity import AccountIdentity, ShownAccounts, followed
+from pricecache.core.broker.account_identity import AccountIdentity, ShownAccounts, followed
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.keys import digest_of

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from pricecache.core.broker import (
+from pricecache.core.broker.data import (
     BrokerAccount,
     BrokerData,
     BrokerHolding,

@@ -14,7 +14,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from pricecache.core.walk_footing import WalkFooting
+from pricecache.core.walk.footing import WalkFooting
 from pricecache.stores.ids import instant_of, new_id
 from pricecache.stores.leases import is_gone
 from pricecache.stores.ledger import Companion, LedgerMoved

@@ -12,9 +12,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from pricecache.clock import Clock
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
+from pricecache.core.broker.security_matching import MappingState
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import MappingState
 from pricecache.errors import NotFound
 from pricecache.stores.ids import instant_of
 

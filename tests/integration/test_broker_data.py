@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from pricecache.brokers.plaid_payload import read_plaid
-from pricecache.core.broker import BrokerData, Cancellation
+from pricecache.core.broker.data import BrokerData, Cancellation
 from pricecache.errors import Corrupt, VersionMismatch
 from pricecache.garbage import young_only
 from pricecache.stores.broker_data import BrokerDataStore

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from pricecache.clock import SystemClock
-from pricecache.core.broker import BrokerAccount
+from pricecache.core.broker.data import BrokerAccount
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.portfolio_heads import PortfolioHeads

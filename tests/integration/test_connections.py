@@ -18,7 +18,7 @@ import pytest
 
 from pricecache.background import cancelled
 from pricecache.brokers.plaid_payload import read_plaid
-from pricecache.core.broker import BrokerData
+from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import SPACING_SECONDS, Connections
 from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS

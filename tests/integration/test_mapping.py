@@ -11,7 +11,7 @@ import pytest
 
 from pricecache.core.asking import Found
 from pricecache.core.bars import day_number, day_of
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.instruments import Instrument
 from pricecache.errors import ProviderError, RateLimited
 from pricecache.portfolio.broker_prices import BrokerPriceWriter

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from pricecache.core.account_identity import AccountIdentity, ShownAccounts, followed, renamed
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.broker.account_identity import AccountIdentity, ShownAccounts, followed, renamed
+from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
 
 IRA = AccountIdentity("old", None, "1111", "Own IRA", "ira")
 

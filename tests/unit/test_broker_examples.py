@@ -15,12 +15,12 @@ import pytest
 from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
-from pricecache.core.broker import ZERO, BrokerData
+from pricecache.core.broker.data import ZERO, BrokerData
 from pricecache.core.history import book_at
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import CostBasis, Ledger, Rules
 from pricecache.core.marketdata import MarketData
-from pricecache.core.reconstruction import reconstruct
+from pricecache.core.walk.reconstruction import reconstruct
 from tests.documents import ROOT
 
 D = Decimal

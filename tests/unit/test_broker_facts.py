@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction
+from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction
 from pricecache.portfolio.broker_facts import BrokerFacts
 
 D = Decimal

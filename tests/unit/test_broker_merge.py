@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pricecache.core.bars import day_of
-from pricecache.core.broker import (
+from pricecache.core.broker.cancelled import MOST
+from pricecache.core.broker.data import (
     BrokerAccount,
     BrokerData,
     BrokerHolding,
@@ -22,9 +23,8 @@ from pricecache.core.broker import (
     Remark,
     Waypoint,
 )
-from pricecache.core.broker_cancelled import MOST
-from pricecache.core.broker_merge import DAYS_KEPT, merged
-from pricecache.core.option_units import in_same_units
+from pricecache.core.broker.merge import DAYS_KEPT, merged
+from pricecache.core.broker.option_units import in_same_units
 from tests.broker_data import LAST, broker_data
 
 D = Decimal

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pricecache.core.actions import Action
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding
-from pricecache.core.broker_values import MOST_TOLD, Comparison, Values, compared
+from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding
+from pricecache.core.broker.values import MOST_TOLD, Comparison, Values, compared
 from pricecache.core.instruments import Instrument
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
 from tests.broker_worlds import FIRST, INSTRUMENTS, LAST, SECURITIES, A, B, P

@@ -6,7 +6,7 @@ from decimal import Decimal as D
 
 import numpy as np
 
-from pricecache.core.carried_prices import divided
+from pricecache.core.broker.carried_prices import divided
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn

@@ -82,7 +82,8 @@ def codes_in(path: Path) -> Iterator[str]:
 
 
 def codes() -> list[str]:
-    from pricecache.core import doubt, findings, plausibility
+    from pricecache.core import doubt, plausibility
+    from pricecache.core.walk import findings
 
     found = {code for path in MODULES for code in codes_in(path)}
     return sorted(found | set(wire._CODES.values()) | set(plausibility._DETAILS) | set(doubt._DETAILS) | findings.CODES)

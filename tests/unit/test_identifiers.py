@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.identifiers import (
+from pricecache.core.broker.identifiers import (
     cusip_in_isin,
     cusip_of,
     isin_of,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.neutral_rows import KINDS
 from pricecache.core.bars import day_number
-from pricecache.core.broker import BrokerData, BrokerTransaction, Waypoint
-from pricecache.core.broker_merge import merged
+from pricecache.core.broker.data import BrokerData, BrokerTransaction, Waypoint
+from pricecache.core.broker.merge import merged
 from pricecache.errors import Invalid
 from tests.unit.test_plaid_payload import NAUGHTY
 

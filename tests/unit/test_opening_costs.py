@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.opening_costs import CostParts, Equation, solve
+from pricecache.core.walk.opening_costs import CostParts, Equation, solve
 
 NAN = D("NaN")
 

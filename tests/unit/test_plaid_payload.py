@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pricecache.brokers.fields import MOST_TOLD
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.bars import day_number
-from pricecache.core.broker import BrokerData, BrokerTransaction
-from pricecache.core.broker_merge import merged
+from pricecache.core.broker.data import BrokerData, BrokerTransaction
+from pricecache.core.broker.merge import merged
 from pricecache.errors import Invalid
 
 TODAY = 20777

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pricecache.core.actions import Action
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
-from pricecache.core.findings import Finding
+from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
 from pricecache.core.history import book_at, history
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
-from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.valuation import NET_FLOW
+from pricecache.core.walk.findings import Finding
+from pricecache.core.walk.reconstruction import Reconstruction, reconstruct
 from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, SECURITIES, A, B, O, P
 
 DAYS = np.arange(FIRST - 20, LAST + 1, dtype=np.int64)

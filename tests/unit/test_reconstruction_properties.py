@@ -12,19 +12,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pricecache.core.backward import LATE_DAYS, SPECK
-from pricecache.core.broker import BrokerData, BrokerHolding, BrokerTransaction, Cancellation, Waypoint
-from pricecache.core.broker_merge import merged
-from pricecache.core.broker_prices import exact
+from pricecache.core.broker.data import BrokerData, BrokerHolding, BrokerTransaction, Cancellation, Waypoint
+from pricecache.core.broker.merge import merged
 from pricecache.core.currencies import major, unit
-from pricecache.core.findings import CODES, REASONS
 from pricecache.core.history import book_at
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction, faults
 from pricecache.core.lots import ratio_of, scaled
 from pricecache.core.marketdata import MarketData
-from pricecache.core.money_walk import effects
-from pricecache.core.reconstruction import Reconstruction, reconstruct
 from pricecache.core.replay import replay
+from pricecache.core.walk.backward import LATE_DAYS, SPECK
+from pricecache.core.walk.findings import CODES, REASONS
+from pricecache.core.walk.money_walk import effects
+from pricecache.core.walk.prices import exact
+from pricecache.core.walk.reconstruction import Reconstruction, reconstruct
 from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, B, markets, true_worlds, worlds
 
 MORE = settings(max_examples=100, deadline=None)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricecache.core.broker import BrokerSecurity
+from pricecache.core.broker.data import BrokerSecurity
+from pricecache.core.broker.security_matching import MAPPED_FROM, Candidate, judged_of, plain_name
 from pricecache.core.instruments import Instrument
-from pricecache.core.security_matching import MAPPED_FROM, Candidate, judged_of, plain_name
 
 APPLE = BrokerSecurity("a", "equity", "Apple Inc.", "AAPL", "XNAS", currency="USD")
 LISTED = Candidate(

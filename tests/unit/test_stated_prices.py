@@ -8,9 +8,16 @@ from itertools import permutations
 
 import pytest
 
-from pricecache.core.broker import BrokerAccount, BrokerData, BrokerHolding, BrokerSecurity, BrokerTransaction, Waypoint
+from pricecache.core.broker.data import (
+    BrokerAccount,
+    BrokerData,
+    BrokerHolding,
+    BrokerSecurity,
+    BrokerTransaction,
+    Waypoint,
+)
+from pricecache.core.broker.stated_prices import latest_prices, own_prices
 from pricecache.core.instruments import Instrument
-from pricecache.core.stated_prices import latest_prices, own_prices
 
 OWN, MAPPED = Instrument("B-S", "CUSTOM"), Instrument("AAPL")
 BOUGHT = BrokerTransaction("1", "a", 197, "buy", "s", D(1), D(60), D(-60))

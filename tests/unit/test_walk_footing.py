@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pricecache.core.stamps import SeriesFacts
-from pricecache.core.walk_footing import Ratios, WalkFooting, earliest_difference
+from pricecache.core.walk.footing import Ratios, WalkFooting, earliest_difference
 
 FACTS = [
     SeriesFacts(1, 7, "USD", ((90, "split", 3.0), (100, "split", 2.0), (150, "rebase", 0.5), (210, "split", 4.0))),
