@@ -11,8 +11,21 @@ from decimal import Decimal
 
 from pricecache.clock import Clock
 from pricecache.core.broker.data import BrokerSecurity
-from pricecache.core.broker.identifiers import cusip_in_isin, cusip_of, isin_of, isins_of_cusip, sedol_in_isin, sedol_of
-from pricecache.core.broker.security_matching import CONFLICTED, PRICED_BY_BROKERS, Judged, MappingState, plain_name
+from pricecache.core.broker.identifiers import (
+    cusip_in_isin,
+    cusip_of,
+    isin_of,
+    isins_of_cusip,
+    sedol_in_isin,
+    sedol_of,
+)
+from pricecache.core.broker.security_matching import (
+    CONFLICTED,
+    PRICED_BY_BROKERS,
+    Judged,
+    MappingState,
+    plain_name,
+)
 from pricecache.core.catalog import Catalog
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument

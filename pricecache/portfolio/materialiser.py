@@ -115,8 +115,8 @@ class Materialiser:
     async def materialise(self, portfolio: Portfolio) -> bool:
         """Store what is settled of one portfolio; whether anything had to be written."""
         for attempt in range(RACES):
-            whole = await self._wholes.settled(portfolio)
             before = await self._store.head(portfolio.id)
+            whole = await self._wholes.settled(portfolio, is_stored=before is not None)
             if _is_stored(before, whole.kept) or _is_older(before, whole.kept):
                 self.stats.unchanged += 1
                 return False

@@ -11,6 +11,8 @@ from pricecache import garbage
 
 IN_THREAD_FROM = 300
 """Transactions from which on reading, planning and replaying them is work for a thread."""
+MANY = 10_000
+"""Things from which on to give them back at once takes milliseconds."""
 _Value = TypeVar("_Value")
 
 
@@ -25,5 +27,7 @@ async def computed(work: Callable[[], _Value], is_long: bool) -> _Value:
 
 
 async def let_go(*holders: list[Any]) -> None:
-    """Give back what these hold, which nobody looks at any more: of long lists not on the loop, and in pieces."""
-    await aside(sum(map(len, holders)), partial(garbage.let_go, *holders))
+    """Give back what these hold, which nobody looks at any more, in pieces and not on the loop; of few things nothing,
+    they go with their holders."""
+    if sum(map(len, holders)) >= MANY:
+        await asyncio.to_thread(partial(garbage.let_go, *holders))

@@ -172,13 +172,16 @@ class Wholes:
                 whole.reused_through = None if whole.kept is None else whole.kept.through
         return whole
 
-    async def settled(self, portfolio: Portfolio, stored: Materialised | None = None) -> Whole:
+    async def settled(
+        self, portfolio: Portfolio, stored: Materialised | None = None, *, is_stored: bool = True
+    ) -> Whole:
         """For who stores it: what is settled only, without a tail; takes no other's place in memory. `stored`: what is
-        stored, as far as that is known."""
+        stored, as far as that is known; `is_stored`: whether anything is."""
         assert self._store is not None
         lock = self._locks.setdefault(portfolio.id, asyncio.Lock())
         async with lock:
-            return self.standing(portfolio) or await self._made(portfolio, self._store, stored, rest=False)
+            standing = self.standing(portfolio)
+            return standing or await self._made(portfolio, self._store, stored, rest=False, is_stored=is_stored)
 
     async def _computed(self, portfolio: Portfolio) -> Whole:
         view = await self._ledgers.read(portfolio)
@@ -191,7 +194,13 @@ class Wholes:
         )
 
     async def _made(
-        self, portfolio: Portfolio, store: HistoryStore, stored: Materialised | None = None, *, rest: bool = True
+        self,
+        portfolio: Portfolio,
+        store: HistoryStore,
+        stored: Materialised | None = None,
+        *,
+        rest: bool = True,
+        is_stored: bool = True,
     ) -> Whole:
         """`rest`: with the days that are not settled."""
         before = self._kept.get(portfolio.id)
@@ -201,7 +210,7 @@ class Wholes:
                 if self._ledgers.dirty_since(portfolio, state, before.kept.stamp.generation) == BEGINNING:
                     before = None  # nothing of it holds; what another daemon stored meanwhile may
             kept = stored if before is None else before.kept
-            if kept is None:
+            if kept is None and is_stored:
                 kept = await self._load(portfolio, store)
             if kept is not None and (whole := await self._gone_on(portfolio, kept, before, rest)) is not None:
                 return whole

@@ -379,10 +379,10 @@ async def test_one_portfolio_s_fault_stops_no_other(world: World, monkeypatch: p
     parts, broken = world.daemon.parts, world.portfolio.id
     settled = type(parts.portfolio.wholes).settled
 
-    async def breaks(self: Any, portfolio: Portfolio, *given: Any) -> Any:
+    async def breaks(self: Any, portfolio: Portfolio, *given: Any, **more: Any) -> Any:
         if portfolio.id == broken:
             raise ZeroDivisionError
-        return await settled(self, portfolio, *given)
+        return await settled(self, portfolio, *given, **more)
 
     monkeypatch.setattr(type(parts.portfolio.wholes), "settled", breaks)
     run = Run("r", "materialize_history", "running", "test", {}, 0.0)
