@@ -19,7 +19,7 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Rules, Transaction, faults
 from pricecache.core.marketdata import MarketData
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
-from pricecache.core.portfolios import Portfolio
+from pricecache.core.portfolios import LedgerState, Portfolio
 from pricecache.core.stream_events import StreamEvent
 from pricecache.errors import Invalid, NotFound, VersionMismatch
 from pricecache.portfolio.ledger_events import events_of
@@ -274,8 +274,11 @@ class Ledgers(LedgerReader):
         change_id: str,
         size: int = 0,
         question: Question | None = None,
+        *,
+        before_commit: Callable[[LedgerView], object] | None = None,
     ) -> Plan:
-        """Carry out, under a new id, what `make` plans of the ledger and the ids of its accounts.
+        """Carry out, under a new id, what `make` plans of the ledger and the ids of its accounts. `before_commit`: told
+        what the ledger will be if it succeeds.
 
         Raises `LedgerMoved` when somebody was faster or the outcome is not known: `tell_of` what was done then, and let
         `make` look for it.
@@ -286,13 +289,26 @@ class Ledgers(LedgerReader):
             await self.commit_beside(portfolio, planned.change, change_id)
             return planned
         change = replace(await self._checked(portfolio, view, planned, by, question), id=change_id)
+        after = None
+        if before_commit is not None:
+            state = view.state.moved(change.affected_from, len(change.inserted), corrects=change.corrects)
+            after = await self._after(view, change, state, portfolio)
+            before_commit(after)
         committed = await self._store.commit(portfolio.id, view.state, change)
         self._tell_events(portfolio.id, committed.events)  # before anything else is awaited, so in their order
         self._tell(self.on_changed, portfolio.id)  # and whatever becomes of the rest
-        rows = await aside(len(view.rows) + size, partial(applied, view.rows, change))
-        changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
-        self._keep(portfolio.id, await self._made(committed.state, rows, portfolio.rules, changes))
+        if after is None or after.state != committed.state:
+            after = await self._after(view, change, committed.state, portfolio)
+        self._keep(portfolio.id, after)
         return planned
+
+    async def _after(
+        self, view: LedgerView, change: LedgerChange, state: LedgerState, portfolio: Portfolio
+    ) -> LedgerView:
+        """The ledger of `view` with `change`, then at `state`."""
+        rows = await aside(len(view.rows) + len(change.inserted), partial(applied, view.rows, change))
+        changes = (*view.changes[1 - CHANGES_KEPT :], change.affected_from)
+        return await self._made(state, rows, portfolio.rules, changes)
 
     async def commit_beside(self, portfolio: Portfolio, change: LedgerChange, change_id: str) -> None:
         """The same for a change without rows, which needs nothing of the ledger."""

@@ -18,7 +18,8 @@ from pricecache.core.portfolios import BEGINNING, LedgerState, Portfolio
 from pricecache.errors import NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.market import Markets
-from pricecache.portfolio.wholes import Wholes
+from pricecache.portfolio.planning import LedgerView
+from pricecache.portfolio.wholes import Whole, Wholes
 from pricecache.stores.commits import pause
 from pricecache.stores.history import HistoryStore, StoredHead, Writing
 from pricecache.stores.ledger import RACES, LedgerMoved, LedgerStore, gave_up
@@ -112,11 +113,25 @@ class Materialiser:
                 log.info("history is stored again")
             self._is_failing = False
 
-    async def materialise(self, portfolio: Portfolio) -> bool:
-        """Store what is settled of one portfolio; whether anything had to be written."""
+    async def ahead(self, portfolio: Portfolio, view: LedgerView) -> Whole | None:
+        """For `materialise`, while the change is stored that makes the ledger what `view` is: its history, computed and
+        packed. None where one is stored, which will do for part of it."""
+        if await self._store.head(portfolio.id) is not None:
+            return None
+        whole = await self._wholes.ahead(portfolio, view)
+        if whole.kept is not None:
+            await asyncio.to_thread(_pack, whole.kept)
+        return whole
+
+    async def materialise(self, portfolio: Portfolio, ahead: Whole | None = None) -> bool:
+        """Store what is settled of one portfolio; whether anything had to be written. `ahead`: what was computed of it
+        before, which counts if it still holds."""
         for attempt in range(RACES):
             before = await self._store.head(portfolio.id)
-            whole = await self._wholes.settled(portfolio, is_stored=before is not None)
+            if before is None and ahead is not None and self._wholes.came_true(ahead, portfolio):
+                whole = ahead
+            else:
+                whole = await self._wholes.settled(portfolio, is_stored=before is not None)
             if _is_stored(before, whole.kept) or _is_older(before, whole.kept):
                 self.stats.unchanged += 1
                 return False
@@ -256,6 +271,11 @@ class Materialiser:
             return True
         facts, settled = known
         return facts != head.stamp.series or head.through < min(settled, self._wholes.today(portfolio) - 1)
+
+
+def _pack(kept: Materialised) -> None:
+    for point in kept.points:
+        point.pack()
 
 
 def _lots_in(kept: Materialised) -> int:

@@ -32,6 +32,7 @@ from pricecache.portfolio.broker_facts import BrokerFacts
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.portfolio.broker_prices import BrokerPriceWriter
 from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
+from pricecache.portfolio.history_ahead import HistoryAhead
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.mapping import Mapped, Mapper, own_instrument
 from pricecache.portfolio.market import Markets, MarketView
@@ -136,9 +137,10 @@ class Reconstructor:
         found = replace(found, findings=(*found.findings, *_conflict_findings(connection, priced)))
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
-        counts = await self._store(attempt, portfolio, connection, data, found)
-        teller.stage("materialising")
-        await self._materialise(portfolio)
+        async with HistoryAhead(self._materialiser) as ahead:
+            counts = await self._store(attempt, portfolio, connection, data, found, ahead)
+            teller.stage("materialising")
+            await self._materialise(portfolio, ahead)
         teller.end()
         seconds = teller.seconds
         told = partial(_outcome, connection, portfolio, data, priced, found, counts, seconds)
@@ -258,6 +260,7 @@ class Reconstructor:
         connection: Connection,
         data: BrokerData,
         found: Reconstruction,
+        ahead: HistoryAhead,
     ) -> RowCounts:
         rows, own = found.transactions, {connection.accounts[name] for name in data.accounts}
         incoming, ids = await aside(len(rows), lambda: (incoming_of(rows), [new_id() for _ in rows]))
@@ -275,7 +278,9 @@ class Reconstructor:
         for number in range(RACES):
             change_id = new_id()
             try:
-                planned = await self._ledgers.attempt(portfolio, make, BY, change_id, len(incoming))
+                planned = await self._ledgers.attempt(
+                    portfolio, make, BY, change_id, len(incoming), before_commit=partial(ahead.begin, portfolio)
+                )
                 counts = await aside(len(incoming), partial(counts_of, planned))
                 lists = [planned.rows, planned.change.inserted, planned.change.replaced, incoming, ids]
                 await let_go(*(one for one in lists if isinstance(one, list)))
@@ -291,11 +296,11 @@ class Reconstructor:
                 raise conflict from exc
         raise gave_up()
 
-    async def _materialise(self, portfolio: Portfolio) -> None:
+    async def _materialise(self, portfolio: Portfolio, ahead: HistoryAhead) -> None:
         if self._materialiser is None:
             return
         try:
-            await self._materialiser.materialise(await self._portfolios.find(portfolio.id))
+            await self._materialiser.materialise(await self._portfolios.find(portfolio.id), await ahead.taken())
         except PricecacheError as exc:  # the rows are there, and whoever asks for the history gets it
             log.debug("history is not stored yet", portfolio=portfolio.id, code=exc.code)
             self._materialiser.want(portfolio.id)

@@ -145,11 +145,12 @@ class Wholes:
 
     def stands(self, whole: Whole, now: float) -> bool:
         """Whether another one made at instant `now` would be the same. Cheap: it stands before every answer."""
-        portfolio = whole.portfolio
+        return self._heads.portfolio(whole.portfolio.id) == whole.portfolio and self._is_of_now(whole, now)
+
+    def _is_of_now(self, whole: Whole, now: float) -> bool:
         return (
             now < whole.until
-            and self._heads.portfolio(portfolio.id) == portfolio
-            and (state := self._heads.state(portfolio.id)) is not None
+            and (state := self._heads.state(whole.portfolio.id)) is not None
             and state.generation == whole.state.generation
             and self._markets.holds(whole.market, now)
         )
@@ -182,6 +183,17 @@ class Wholes:
         async with lock:
             standing = self.standing(portfolio)
             return standing or await self._made(portfolio, self._store, stored, rest=False, is_stored=is_stored)
+
+    async def ahead(self, portfolio: Portfolio, view: LedgerView) -> Whole:
+        """What `settled` would give, with nothing stored, once the ledger is as `view`. Whoever uses it looks first if
+        it `came_true`."""
+        market, today = await self._markets.view(view.ledger), self.today(portfolio)
+        stamp = Stamp(view.state.generation, ENGINE_VERSION, portfolio.rules, market.facts)
+        return await self._brought_up(portfolio, view, market, today, None, stamp, ALWAYS, rest=False)
+
+    def came_true(self, ahead: Whole, portfolio: Portfolio) -> bool:
+        """Whether what was computed `ahead` is right for `portfolio` as it was just read."""
+        return ahead.portfolio == portfolio and self._is_of_now(ahead, self._clock.time())
 
     async def _computed(self, portfolio: Portfolio) -> Whole:
         view = await self._ledgers.read(portfolio)

@@ -412,6 +412,24 @@ async def test_several_portfolios_add_up_where_their_days_differ(world: World) -
         )
 
 
+async def test_what_was_computed_ahead_counts_only_for_the_ledger_that_came_of_it(world: World) -> None:
+    await filled(world)
+    await world.fresh()
+    parts = world.daemon.parts.portfolio
+    materialiser, wholes = parts.materialiser, parts.wholes
+    await parts.stored_histories.drop(world.portfolio.id)
+    world.forget()
+    ahead = await materialiser.ahead(world.portfolio, await world.daemon.services.ledgers.read(world.portfolio))
+    assert ahead is not None
+    assert wholes.came_true(ahead, world.portfolio)
+    await world.add("later", type="buy", symbol="AAPL", date=iso(TODAY - 40), quantity=3, price=100)
+    await world.fresh()
+    assert not wholes.came_true(ahead, world.portfolio)
+    assert await materialiser.materialise(world.portfolio, ahead)
+    await world.agree()
+    assert await materialiser.ahead(world.portfolio, await world.daemon.services.ledgers.read(world.portfolio)) is None
+
+
 async def test_a_write_that_came_too_late_leaves_what_is_newer(world: World) -> None:
     """The ledger moves on between computing and storing: nothing older is stored as if it were of now."""
     await filled(world)

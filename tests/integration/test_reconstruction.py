@@ -159,6 +159,17 @@ async def test_a_user_posts_a_payload_and_has_a_portfolio_with_a_history(daemon:
     assert history["history"][-1]["totalValue"] is not None
 
 
+async def test_the_history_is_computed_once_while_its_rows_are_stored(daemon: ApiDaemon) -> None:
+    wholes = daemon.parts.portfolio.wholes
+    found = await done(daemon, {"plaid": PLAID})
+    portfolio = await daemon.services.portfolios.find(found["portfolioId"])
+    whole = await wholes.of(portfolio)
+    assert whole.kept is not None
+    assert whole.kept.stored is not None
+    tail = whole.tail.days if whole.tail is not None else 0
+    assert wholes.computed_days == whole.kept.through - whole.kept.start + 1 + tail
+
+
 async def test_the_same_payload_again_changes_nothing_unless_it_is_forced(daemon: ApiDaemon, database: Any) -> None:
     found = await done(daemon, {"plaid": PLAID})
     before = await rows_of(daemon, found["portfolioId"])
