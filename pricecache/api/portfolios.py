@@ -30,7 +30,9 @@ async def one(call: Call) -> Answer:
 
 async def change(call: Call) -> Answer:
     before, version = await portfolio_of(call), if_match(call)
-    after = await call.services.ledgers.change_portfolio(before, _given(call.body), call.principal.name, version)
+    services, by = call.services, call.principal.name
+    after = await services.ledgers.change_portfolio(before, _given(call.body), by, version)
+    await services.reconstructions.intake.rules_changed(before, after, by)
     return _portfolio_answer(after)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import structlog
@@ -106,6 +106,14 @@ class BrokerIntake:
         return [
             Taken(one, await self._queue.request(one.id, user, one.portfolio, by)) for one in found
         ]  # fmt: skip
+
+    async def rules_changed(self, before: Portfolio, after: Portfolio, by: str) -> None:
+        """Ask for those of `after` again where its rules say now that openings cost something else."""
+        if replace(before.rules, allow_short=after.rules.allow_short) == after.rules:
+            return
+        for one in await self._connections.all_of(after.owner, after.id):
+            if (record := await self._queue.store.find(one.id)) is not None:
+                await self._queue.request(one.id, after.owner, after.id, by, digest=record.digest, force=True)
 
     async def _connection(self, user: str, posted: Posted, portfolio: Portfolio | None) -> Connection:
         place = None if portfolio is None else portfolio.id

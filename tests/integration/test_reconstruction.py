@@ -540,6 +540,24 @@ async def test_a_decision_about_a_security_makes_the_history_again(daemon: ApiDa
             await asyncio.sleep(0.01)
 
 
+async def test_other_rules_of_cost_make_it_again(daemon: ApiDaemon) -> None:
+    costly = {**PLAID, "holdings": [held("a1", "AAPL", 10, 79.5, cost_basis=700), *PLAID["holdings"][1:]]}
+    found = await done(daemon, {"plaid": costly})
+    portfolio = f"/api/portfolios/{found['portfolioId']}"
+
+    async def cost() -> Any:
+        _, answer = await daemon.get(f"{portfolio}/holdings", headers=ANN)
+        return next(one["cost"] for one in answer["holdings"] if one["symbol"] == "AAPL")
+
+    assert await cost() == 700
+    for facts in ({"name": "Other"}, {"costBasis": "average"}, {"costBasis": "hifo"}):
+        status, answer = await daemon.call("PATCH", portfolio, json=facts, headers=ANN)
+        assert status == 200, answer
+        again = await ended(daemon, found["connectionId"])
+        assert again["state"] == "done"
+        assert await cost() == 700
+
+
 async def test_a_connection_that_is_deleted_leaves_no_reconstruction(daemon: ApiDaemon, database: Any) -> None:
     found = await done(daemon, {"plaid": PLAID})
     target = f"/api/portfolio/connections/{found['connectionId']}?deleteRows=true"
