@@ -14,8 +14,10 @@ from pricecache.core.stream_events import StreamEvent
 from pricecache.portfolio.event_data import closing_data, trade_data
 from pricecache.stores.ledger import LedgerChange, Row
 
-MOST_TOLD = 1000
-"""Trades, and closed positions, of one change that are told one by one."""
+MOST_TRADES = 100
+"""Trades of one change that are told one by one: more come from a file or a broker, and nobody watches them happen."""
+MOST_CLOSED = 1000
+"""The same of positions that it closes."""
 _TRADES = frozenset({"buy", "sell"})
 _Told = tuple[str, Transaction]
 
@@ -34,12 +36,12 @@ def events_of(
     `present`: the rows before it, by id. `market`: knows the splits. `today`: days since 1970-01-01.
     """
     trades = list(_trades(change, present))
-    told = [_imported(trades)] if len(trades) > MOST_TOLD else [(kind, trade_data(row)) for kind, row in trades]
+    told = [_imported(trades)] if len(trades) > MOST_TRADES else [(kind, trade_data(row)) for kind, row in trades]
     touched = _touched(change, present)
     if touched:
         day = max([today, *(one.transactions[-1].day for one in (before, after) if one.transactions)])
         closed = closings(before, after, touched, market, day)
-        told += [("position:closed", closing_data(one)) for one in closed[:MOST_TOLD]]
+        told += [("position:closed", closing_data(one)) for one in closed[:MOST_CLOSED]]
     return [StreamEvent(0, kind, now, data) for kind, data in told]
 
 

@@ -69,15 +69,15 @@ async def test_a_row_that_turns_into_a_trade_or_out_of_one_is_told_as_such(daemo
     assert kinds == ["trade:executed", "trade:cancelled", "position:closed", "trade:executed"]
 
 
-async def test_more_than_a_thousand_trades_are_told_as_one_import(daemon: ApiDaemon) -> None:
+async def test_more_than_a_hundred_trades_are_told_as_one_import(daemon: ApiDaemon) -> None:
     await daemon.stored()
     portfolio = await made(daemon)
     await add(daemon, portfolio, {**BUY, "symbol": "MSFT", "externalId": "r0"})
-    rows = [{**BUY, "externalId": f"r{n}", "date": f"2026-11-{2 + n % 9:02}"} for n in range(1001)]
+    rows = [{**BUY, "externalId": f"r{n}", "date": f"2026-11-{2 + n % 9:02}"} for n in range(101)]
     await add(daemon, portfolio, *rows)
     events = (await asked(daemon, portfolio, "?since=1"))["events"]
     (imported, closed) = events
-    assert (imported["type"], imported["created"], imported["updated"]) == ("trades:imported", 1000, 1)
+    assert (imported["type"], imported["created"], imported["updated"]) == ("trades:imported", 100, 1)
     assert (imported["deleted"], imported["from"], imported["to"]) == (0, "2026-11-02", "2026-11-10")
     assert (closed["type"], closed["symbol"], closed["transactionId"]) == ("position:closed", "MSFT", None)
 
