@@ -10,6 +10,7 @@ from pricecache.api.portfolios import user_of
 from pricecache.api.routing import Route
 from pricecache.api.wire import instant, iso_day
 from pricecache.brokers.plaid_client import LinkRequest
+from pricecache.portfolio.repeated_accounts import is_unreadable
 from pricecache.stores.connections import Connection
 
 PLAID_SECONDS = 20.0
@@ -112,7 +113,7 @@ def connection_fields(connection: Connection) -> dict[str, Any]:
 
 def _action(connection: Connection) -> str | None:
     """What its user has to do."""
-    if connection.state == "revoked":
+    if connection.state == "revoked" or is_unreadable(connection):
         return "connect"
     return "link" if connection.state == "login_required" or connection.notices else None
 

@@ -20,7 +20,7 @@ from pricecache.portfolio.connection_rows import delete_rows
 from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
 from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
-from pricecache.portfolio.repeated_accounts import BROKEN, already_connected, repeated
+from pricecache.portfolio.repeated_accounts import already_connected, is_broken, repeated
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.connections import Connection, ConnectionStore, Login
 from pricecache.stores.portfolios import PortfolioStore
@@ -152,7 +152,7 @@ class Connections:
     async def _gone_on(
         self, login: Login, connection: Connection, same: Mapping[str, str], portfolio_id: str | None, by: str
     ) -> Connection:
-        if connection.state in BROKEN and portfolio_id in (None, connection.portfolio):
+        if is_broken(connection) and portfolio_id in (None, connection.portfolio):
             assert login.shown is not None
             assert connection.shown is not None
             shown = login.shown.with_earlier(connection.shown.without(same.values()))

@@ -1082,6 +1082,25 @@ async def test_tokens_are_encrypted_and_move_to_a_new_key(daemon: ApiDaemon, dat
     assert (await one(daemon, connection))["state"] == "active"
 
 
+async def test_a_login_whose_key_is_lost_is_replaced_by_a_new_one(
+    daemon: ApiDaemon, database: Any, plaid: FakePlaid
+) -> None:
+    connection = await connect(daemon)
+    lost = settings_of(plaid, secrets_key=base64.urlsafe_b64encode(b"3" * 32).decode())
+    async with api_daemon(database, keys=KEYS, settings=lost, clock=daemon.clock) as other:
+        await ask(other, connection["id"])
+        await fetched(other)
+        now = await one(other, connection["id"])
+        assert (now["failure"]["code"], now["action"]) == ("secret_unreadable", "connect")
+        anew(plaid)
+        status, again = await other.call("POST", BASE, json={"publicToken": SECOND}, headers=ANN)
+        assert (status, again["id"]) == (200, connection["id"])
+        await fetched(other)
+        now = await one(other, connection["id"])
+        assert (now["state"], now["failure"], now["action"]) == ("active", None, None)
+        await connections(other).close()
+
+
 async def test_no_token_is_ever_told(
     daemon: ApiDaemon,
     database: Any,
