@@ -32,8 +32,10 @@ async def of_everybody(call: Call) -> Answer:
 
 async def decide(call: Call) -> Answer:
     """For the user who asks."""
-    instrument = _wanted(call)
-    user, name = user_of(call), call.principal.name
+    instrument, user, name = _wanted(call), user_of(call), call.principal.name
+    entry = None if instrument is None else call.services.catalog.find(instrument)
+    if entry is not None and entry.owner not in (None, user):  # whoever acts for the user may see it, and they may not
+        raise unknown_symbol(entry.instrument)
     return Answer(_fields(await call.services.mapper.override(user, call.path["id"], instrument, by=name)))
 
 

@@ -413,7 +413,7 @@ async def test_a_brokers_prices_are_bars_that_give_way_to_the_users(mapper: Mapp
     own = (await one(mapper, FUND, "local")).instrument
     prices = BrokerPriceWriter(daemon.services.catalog, daemon.services.bars, daemon.clock)
     days = {TODAY - 3: Decimal("10.5"), TODAY - 1: Decimal("10.75"), TODAY + 9: Decimal(11), TODAY - 2: Decimal(0)}
-    assert await prices.write({own: days}) == 2
+    assert await prices.write({own: days}) == 3  # worth nothing is a price, tomorrow's is none
     entry = daemon.services.catalog.require(own)
     rev = entry.head.rev
     assert await prices.write({own: days}) == 0
@@ -423,7 +423,7 @@ async def test_a_brokers_prices_are_bars_that_give_way_to_the_users(mapper: Mapp
     assert (await daemon.call("PUT", path, json=bars))[0] == 200
     assert await prices.write({own: {TODAY - 1: Decimal("10.75"), TODAY - 4: Decimal(10)}}) == 1
     _, answer = await daemon.get(path)
-    assert [bar["close"] for bar in answer["bars"]] == [10.0, 10.5, 12.0]
+    assert [bar["close"] for bar in answer["bars"]] == [10.0, 10.5, 0.0, 12.0]
     await daemon.stored(AAPL)
     with pytest.raises(ValueError, match="priced by providers"):
         await prices.write({AAPL: days})
