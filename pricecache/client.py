@@ -121,10 +121,11 @@ class Daemon:
             yield run
 
     def poll(self, path: str, name: str, **query: object) -> Iterator[dict[str, Any]]:
-        """The first of what is listed under `name`, as it is now and as it proceeds, for as long as somebody asks."""
+        """The first of what is listed under `name`, as it is now and as it proceeds, for as long as somebody asks and
+        it is listed."""
         pause = 0.1
-        while True:
-            yield self.get(path, **query)[name][0]
+        while listed := self.get(path, **query)[name]:
+            yield listed[0]
             self._sleep(pause)
             pause = min(1.0, pause * 1.3)
 

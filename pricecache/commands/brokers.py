@@ -24,6 +24,7 @@ _FINDING_COLUMNS = (
     *("portfolioId", "accountId", "code", "date", "symbol", "market", "quantity", "amount", "currency", "detail"),
     *("path", "rows", "externalId"),
 )
+_GONE = {"code": "portfolio_gone", "detail": "The portfolio was deleted meanwhile. Post again for another one."}
 _MAPPING_COLUMNS = (
     *("id", "name", "ticker", "exchange", "currency", "state", "symbol", "market", "isBrokersOwn", "confidence"),
     "candidate",
@@ -49,8 +50,8 @@ def reconstruct(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _reconstructed(daemon: Daemon, one: dict[str, Any], follower: display.Follower) -> dict[str, Any]:
-    """Follow it until it has ended, or is put off."""
-    found = one
+    """Follow it until it has ended, or is put off; what is deleted meanwhile, with its portfolio, has failed."""
+    found = {**one, "state": "failed", "error": _GONE}
     for found in daemon.poll(f"{_RECONSTRUCTION}/status", "reconstructions", connectionId=one["connectionId"]):
         follower("reconstruction", {"total": 100, "done": found["percent"], "message": found["message"]})
         if found["state"] not in ("queued", "running"):

@@ -277,6 +277,16 @@ def reconstructed(name: str, findings: list[dict[str, Any]], total: int | None =
     return {"connectionId": f"c-{name}", "portfolioId": f"p-{name}", "state": "done", **facts, "result": result}
 
 
+def test_a_reconstruction_whose_portfolio_is_deleted_meanwhile_has_failed(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queued = {**reconstructed("one", []), "state": "queued", "percent": 0}
+    daemon.put("POST /api/portfolio/reconstruction/request", {"reconstructions": [queued], "unchanged": False})
+    daemon.put("GET /api/portfolio/reconstruction/status?connectionId=c-one", {"reconstructions": []})
+    assert main(["reconstruct"]) == 1
+    assert "[portfolio_gone]" in capsys.readouterr().err
+
+
 def test_what_reconstructions_found_is_told_with_its_portfolio_its_account_and_its_place(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
