@@ -83,7 +83,7 @@ class WebhookVerifier:
                 key = await self._key(header.get("kid"), body)
                 options: Any = {"verify_iat": False, "verify_exp": False, "verify_nbf": False, "verify_aud": False}
                 claims = jwt.decode(signed or "", key, algorithms=["ES256"], options=options)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError):  # of a header that is no text at all
             pass
         if not self._is_fresh(claims.get("iat")) or not _is_hash_of(claims.get("request_body_sha256"), body):
             raise _not_verified()

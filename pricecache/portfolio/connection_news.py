@@ -59,8 +59,8 @@ class ConnectionNews:
             return Notice("expires_soon", now, until=told.until or now + EXPIRES_SECONDS)
         if told.code == "NEW_ACCOUNTS_AVAILABLE":
             return Notice("new_accounts", now)
-        if told.code == "USER_ACCOUNT_REVOKED":
-            return Notice("account_revoked", now, account=told.account or None)
+        if told.code == "USER_ACCOUNT_REVOKED" and told.account:
+            return Notice("account_revoked", now, account=told.account)
         return None
 
 

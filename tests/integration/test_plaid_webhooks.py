@@ -51,6 +51,11 @@ async def refused(verifier: WebhookVerifier, signed: str | None, body: bytes) ->
     assert raised.value.code == "webhook_not_verified"
 
 
+async def test_a_header_that_is_no_text_is_refused(verifier: WebhookVerifier, plaid: FakePlaid) -> None:
+    for header in ("\udce9", "é", "a.é.c", "\x00"):
+        await refused(verifier, header, b"{}")
+
+
 async def test_what_plaid_signed_is_read_and_its_key_is_asked_for_once(
     verifier: WebhookVerifier, plaid: FakePlaid, clock: ManualClock
 ) -> None:
