@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -48,7 +48,7 @@ def read_request(upload: Upload | None, now: float) -> Request:
     if upload is None:
         return Request(_asked({}), None)
     if upload.kind != "json":
-        raise UnsupportedBody
+        raise UnsupportedBody("Send the payload with Content-Type: application/json.")
     _require_few(upload.content)
     body = _parsed(upload.content)
     is_long = len(upload.content) >= _LONG
@@ -154,9 +154,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise Malformed(f"The body is not UTF-8: byte {exc.start} cannot be read.", code="bad_encoding") from exc
     try:
-        # the hook is Python's, so that other threads get their turn while a long text is read
-        hook = _object if len(content) >= _LONG else None
-        found = _loaded(text, hook)
+        found = _loaded(text)
     except (ValueError, RecursionError) as exc:
         raise Malformed(f"The body is no JSON: {exc}"[:200], code="malformed_json") from exc
     if not isinstance(found, dict):
@@ -164,11 +162,11 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return found
 
 
-def _loaded(text: str, hook: Callable[[list[tuple[str, Any]]], Any] | None) -> Any:
+def _loaded(text: str) -> Any:
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=hook)
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_object)
     except InvalidOperation:
-        return json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=hook)
+        return json.loads(text, parse_float=_decimal, parse_constant=_no_number, object_pairs_hook=_object)
 
 
 def _decimal(text: str) -> Decimal | str:
@@ -179,7 +177,13 @@ def _decimal(text: str) -> Decimal | str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(pairs)
+    """As it is Python's, other threads get their turn while a long text is read."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice[:64]} stands twice in one object")
+    return found
 
 
 def _no_number(name: str) -> Any:

@@ -21,7 +21,9 @@ class Asked(Input):
     connection_id: Identifier | None = Field(None, description="Of what is known already, instead of a payload.")
     portfolio_id: Identifier | None = Field(None, description="Where the rows go; by default where they went before.")
     portfolio_name: Name | None = Field(None, description="Of the portfolio that is made where there is none yet.")
-    force: bool = Field(False, description="true: do it though the payload is the one it was made of last.")
+    force: bool = Field(
+        False, strict=True, description="true: do it though the payload is the one it was made of last."
+    )
 
 
 class RequestQuery(Input):

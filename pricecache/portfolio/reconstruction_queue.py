@@ -30,6 +30,8 @@ from pricecache.stores.reconstructions import (
 
 log = structlog.get_logger(__name__)
 
+_USERS_OWN = frozenset({"portfolio_gone", "unknown_connection", "own_row_conflicts"})
+"""What users did themselves: no failure of a reconstruction, and nothing for an operator to look at."""
 MOST_ATTEMPTS = 10
 """With the pauses between them some four hours."""
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
@@ -313,9 +315,11 @@ class ReconstructionQueue:
         except PyMongoError as away:  # it stays claimed, nobody speaks of it, and it is taken again
             self._tell_away(away)
         else:
+            self._tell(record)
+            if failure.code in _USERS_OWN:
+                return
             self.failed += not retries
             self.retried += retries
-            self._tell(record)
             await self._count(**{"retried" if retries else "failed": 1}, **attempt.securities)
 
     async def _count(self, **counts: Any) -> None:

@@ -325,6 +325,7 @@ async def test_a_bad_payload_tells_every_bad_row_and_stores_nothing(
         ({"plaid": []}, 422, "invalid_value"),
         ({"colour": "red"}, 422, "unknown_field"),
         ({"force": "maybe"}, 422, "invalid_value"),
+        ({"force": "yes"}, 422, "invalid_value"),
         ([], 422, "invalid_value"),
         ({"plaid": {"holdings": {}, "transactions": [3]}}, 422, "invalid_value"),
     ],
@@ -339,6 +340,12 @@ async def test_a_request_that_cannot_be_read_is_refused(daemon: ApiDaemon, body:
     [
         (b"{", "application/json", 400, "malformed_json"),
         (b'{"force": NaN}', "application/json", 400, "malformed_json"),
+        (
+            b'{"broker": {"asOf": "2026-11-19", "accounts": [], "accounts": []}}',
+            "application/json",
+            400,
+            "malformed_json",
+        ),
         (b"\xff\xfe{", "application/json", 400, "bad_encoding"),
         (b"a,b\n1,2\n", "text/csv", 415, "unsupported_media_type"),
     ],
@@ -538,6 +545,22 @@ async def test_a_decision_about_a_security_makes_the_history_again(daemon: ApiDa
     async with asyncio.timeout(20):
         while {"AAPL", "MSFT"} != {symbol for symbol, _ in await holdings(daemon, found["portfolioId"])}:
             await asyncio.sleep(0.01)
+
+
+async def test_a_security_cannot_be_mapped_to_what_is_another_users_own(daemon: ApiDaemon) -> None:
+    mappings = "/api/portfolio/mappings"
+
+    async def of_fund(headers: dict[str, str]) -> dict[str, Any]:
+        _, answer = await daemon.get(mappings, headers=headers)
+        return next(one for one in answer["mappings"] if one["security"]["name"] == "Target Fund 2050")
+
+    await done(daemon, {"plaid": PLAID}, BOB)
+    await done(daemon, {"plaid": PLAID})
+    bobs, own = (await of_fund(BOB))["symbol"], await of_fund(ANN)
+    body = {"symbol": bobs, "market": "CUSTOM"}
+    status, problem = await daemon.call("PUT", f"{mappings}/{own['id']}", json=body, headers=ANN)
+    assert (status, problem["code"]) == (404, "unknown_symbol")
+    assert (await of_fund(ANN))["symbol"] == own["symbol"] != bobs
 
 
 async def test_other_rules_of_cost_make_it_again(daemon: ApiDaemon) -> None:
