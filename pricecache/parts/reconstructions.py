@@ -95,7 +95,7 @@ def _reconstructor(
     return Reconstructor(
         sources,
         mapper,
-        SecurityPrices(prices.tracker, prices.catalog, portfolio.markets, prices.jobs.run),
+        SecurityPrices(prices.tracker, prices.catalog, portfolio.markets, prices.jobs.run, ground.clock),
         BrokerPriceWriter(prices.catalog, prices.bars, ground.clock),
         prices.instruments,
         portfolio.markets,

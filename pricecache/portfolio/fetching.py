@@ -193,7 +193,7 @@ class Fetcher:
             return "left"
         try:
             if connection.state == "removing":
-                await self.take_back(connection)
+                await self.remove_at_broker(connection)
                 return "removed"
             await self._bring(connection)
         except PricecacheError as exc:
@@ -281,7 +281,7 @@ class Fetcher:
             await self._connections.reseal(connection.id, sealed, renewed)
         return token
 
-    async def take_back(self, connection: Connection) -> None:
+    async def remove_at_broker(self, connection: Connection) -> None:
         """End the access at Plaid, then forget the connection, what opens it, and what it brought."""
         with contextlib.suppress(AccessRevoked):  # it has ended there already
             await self._plaid.client.remove(await self._token(connection))

@@ -78,6 +78,19 @@ class _Priced:
     conflicts: Sequence[PriceConflict]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """All that is told of one that is done; `seconds` by stage."""
+
+    connection: Connection
+    portfolio: Portfolio
+    data: BrokerData
+    priced: _Priced
+    found: Reconstruction
+    counts: RowCounts
+    seconds: Mapping[str, float]
+
+
 class Reconstructor:
     """Loop-only; what takes long leaves the loop. Each stage may be done again from its beginning: nothing of it is
     half done when it is cut off. `materialiser` None: histories are not stored."""
@@ -142,12 +155,11 @@ class Reconstructor:
             teller.stage("materialising")
             await self._materialise(portfolio, ahead)
         teller.end()
-        seconds = teller.seconds
-        told = partial(_outcome, connection, portfolio, data, priced, found, counts, seconds)
-        outcome = await aside(rows, told)
+        made = _Made(connection, portfolio, data, priced, found, counts, teller.seconds)
+        outcome = await aside(rows, partial(_outcome, made))
         worth = await aside(len(data.holdings), lambda: _worth(connection, portfolio, data, priced, market.market))
         transactions = list(found.transactions)
-        del found, told
+        del found, made
         await let_go(transactions)
         return replace(outcome, result={**outcome.result, "worth": worth}, walked=walked)
 
@@ -321,35 +333,19 @@ def _conflict_findings(connection: Connection, priced: _Priced) -> Iterator[Find
                       amount=other.price - counts.price, currency=other.currency)  # fmt: skip
 
 
-def _outcome(
-    connection: Connection,
-    portfolio: Portfolio,
-    data: BrokerData,
-    priced: _Priced,
-    found: Reconstruction,
-    counts: RowCounts,
-    seconds: Mapping[str, float],
-) -> Outcome:
-    result = _result(connection, portfolio, data, priced, found, counts, seconds)
-    findings = [*map(_finding_fields, found.findings), *_remark_fields(data)]
-    return Outcome(result, findings, {"transactions": len(found.transactions)})
+def _outcome(made: _Made) -> Outcome:
+    findings = [*map(_finding_fields, made.found.findings), *_remark_fields(made.data)]
+    return Outcome(_result(made), findings, {"transactions": len(made.found.transactions)})
 
 
-def _result(
-    connection: Connection,
-    portfolio: Portfolio,
-    data: BrokerData,
-    priced: _Priced,
-    found: Reconstruction,
-    counts: RowCounts,
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
+def _result(made: _Made) -> dict[str, Any]:
+    data, found, counts = made.data, made.found, made.counts
     rows, kinds = found.transactions, Counter(row.type for row in found.transactions)
     return {
-        "portfolio_id": portfolio.id,
+        "portfolio_id": made.portfolio.id,
         "from": None if not rows else day_of(min(row.day for row in rows)).isoformat(),
         "to": day_of(data.day).isoformat(),
-        "accounts": len(connection.present_accounts),
+        "accounts": len(made.connection.present_accounts),
         "transactions": len(rows),
         "created": counts.created,
         "updated": counts.updated,
@@ -359,8 +355,8 @@ def _result(
         "adjustments": kinds["adjustment"],
         "findings": len(found.findings) + len(data.remarks),
         "short_allowed": found.needs_short,
-        "securities": _securities(priced),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "securities": _securities(made.priced),
+        "seconds": {name: round(value, 3) for name, value in made.seconds.items()},
     }
 
 

@@ -255,15 +255,19 @@ class ReconstructionQueue:
         beating = asyncio.create_task(self._keep_beating(attempt), name=f"beats {claim.connection}")
         try:
             await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                return  # it is somebody else's by now
-            await self._settle(attempt, working)
+            if working.done():
+                await self._settle(attempt, working)
+            else:
+                await self._left(attempt, working, beating)
         except asyncio.CancelledError:
             await cancelled([working])
             await self._hand_back(claim)
             raise
         finally:
             await cancelled([working, beating])
+            for task in working, beating:
+                if not task.cancelled():
+                    task.exception()  # told above, or it comes too late to matter
 
     async def _worked(self, attempt: Attempt) -> Outcome:
         return await self._work(attempt)
@@ -283,6 +287,15 @@ class ReconstructionQueue:
             except PyMongoError:  # until it has been silent for long
                 continue
 
+    async def _left(self, attempt: Attempt, working: asyncio.Task[Outcome], beating: asyncio.Task[None]) -> None:
+        await cancelled([working])
+        try:
+            beating.result()
+        except Exception as exc:  # a fault of ours: it is made again, and in the end given up, like any that has one
+            await self._failed(attempt, exc)
+        else:
+            _tell_lost(attempt.claim)
+
     async def _settle(self, attempt: Attempt, working: asyncio.Task[Outcome]) -> None:
         claim = attempt.claim
         try:
@@ -290,7 +303,7 @@ class ReconstructionQueue:
             now = self._clock.time()
             record = await self.store.finish(claim, outcome.result, outcome.findings, now, outcome.walked)
         except ClaimLost:
-            return
+            _tell_lost(claim)
         except Exception as exc:  # one user's fault is not the next one's
             await self._failed(attempt, exc)
         else:
@@ -311,7 +324,7 @@ class ReconstructionQueue:
             at = now + self._backoff(attempts) if retries else None
             record = await self.store.fail(claim, failure, at, is_counted=bool(attempt.securities))
         except ClaimLost:
-            return
+            _tell_lost(claim)
         except PyMongoError as away:  # it stays claimed, nobody speaks of it, and it is taken again
             self._tell_away(away)
         else:
@@ -351,6 +364,10 @@ class ReconstructionQueue:
         tell = log.debug if self._is_away else log.warning
         tell("reconstructions wait for the database", error=f"{type(exc).__name__}: {exc}"[:300])
         self._is_away = True
+
+
+def _tell_lost(claim: Claim) -> None:
+    log.debug("a reconstruction is another's by now, or no longer wanted", connection=claim.connection)
 
 
 def _failure_of(exc: Exception, now: float) -> tuple[Failure, bool]:

@@ -45,16 +45,17 @@ class Remapping:
             self._is_wanted.clear()
             while self._decided:
                 user, mapping_id = one = next(iter(self._decided))
+                del self._decided[one]  # before it is asked for: what is decided meanwhile has to be asked for again
                 try:
                     await self._ask(user, mapping_id)
                 except PyMongoError as exc:
+                    self._decided[one] = None
                     tell = log.debug if self._is_failing else log.warning
                     tell("reconstructions after a decision wait for the database", error=str(exc)[:300])
                     self._is_failing = True
                     await self._clock.sleep(RETRY_SECONDS)
                 else:
                     self._is_failing = False
-                    self._decided.pop(one, None)
 
     async def _ask(self, user: str | None, mapping_id: str) -> None:
         for one in await self._users_of(mapping_id) if user is None else [user]:

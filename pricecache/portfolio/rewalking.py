@@ -65,12 +65,11 @@ class Rewalking:
     def on_bars(self, event: BarsChanged) -> None:
         """Bars or actions of a series are others. Returns at once."""
         entry = event.entry
-        days = [self._moved.get(entry.id)]
+        since = self._moved.get(entry.id)
         if event.actions_changed:
             now = self._footings.ratios(entry)
-            days.append(earliest_difference(self._known.get(entry.id, ()), now))
+            since = _earliest(since, earliest_difference(self._known.get(entry.id, ()), now))
             self._known[entry.id] = now
-        since = min((day for day in days if day is not None), default=None)
         if since is not None or (entry.id in self._awaited and has_prices(entry)):
             self._moved[entry.id] = since
             self._wake.set()
@@ -118,17 +117,25 @@ class Rewalking:
         await self._ask(self._queue.store.walked())
 
     async def _work_off(self) -> None:
+        # each is taken off before it is asked for: what is seen of it meanwhile has to be asked for again
         while self._ended:
             connection = next(iter(self._ended))
-            record = await self._queue.store.find(connection)
-            if record is not None:
-                await self._look(record)
-            self._ended.pop(connection)
+            del self._ended[connection]
+            try:
+                record = await self._queue.store.find(connection)
+                if record is not None:
+                    await self._look(record)
+            except PyMongoError:
+                self._ended[connection] = None
+                raise
         while self._moved:
-            series, since = next(iter(self._moved.items()))
-            await self._ask(self._queue.store.walked_by(series, since))
-            if self._moved.get(series) == since:
-                del self._moved[series]
+            series = next(iter(self._moved))
+            since = self._moved.pop(series)
+            try:
+                await self._ask(self._queue.store.walked_by(series, since))
+            except PyMongoError:
+                self._moved[series] = _earliest(since, self._moved.get(series))
+                raise
 
     async def _ask(self, records: AsyncIterable[ReconstructionRecord]) -> None:
         async for record in records:
@@ -139,6 +146,10 @@ class Rewalking:
             await self._queue.request(
                 record.connection, record.user, record.portfolio, BY, digest=record.digest, force=True
             )
+
+
+def _earliest(one: int | None, other: int | None) -> int | None:
+    return min((day for day in (one, other) if day is not None), default=None)
 
 
 def has_prices(entry: Entry) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pricecache.clock import Clock
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
@@ -40,11 +41,13 @@ class SecurityPrices:
         catalog: Catalog,
         markets: Markets,
         start_run: Callable[[str, dict[str, Any], str], Awaitable[Any]],
+        clock: Clock,
     ) -> None:
         self._tracker = tracker
         self._catalog = catalog
         self._markets = markets
         self._start_run = start_run
+        self._clock = clock
 
     async def supply(
         self,
@@ -69,9 +72,10 @@ class SecurityPrices:
         late = [entry.instrument for entry in followed.entries if _is_untried(entry)]
         if followed.run is None and late:
             runs.append(await self._start_run(BACKFILL_JOB, backfill_parameters(late), by))
-        waited = await self._wait(runs, wanted, told)
+        until = self._clock.monotonic() + PATIENCE_SECONDS
+        await self._wait(runs, wanted, told, until)
         if followed.run is not None and (late := [e.instrument for e in followed.entries if _is_untried(e)]):
-            await self._wait([await self._start_run(BACKFILL_JOB, backfill_parameters(late), by)], wanted, told, waited)
+            await self._wait([await self._start_run(BACKFILL_JOB, backfill_parameters(late), by)], wanted, told, until)
         bare = {one: entry for one in wanted if _is_bare(entry := self._catalog.find(one))}
         unpriced = frozenset(one for one, entry in bare.items() if entry is not None and _has_none(entry))
         awaited = frozenset(entry.id for entry in bare.values() if entry is not None)
@@ -82,20 +86,17 @@ class SecurityPrices:
         runs: Iterable[Any],
         wanted: Sequence[Instrument],
         told: Callable[[int, str | None], object],
-        waited: float = 0.0,
-    ) -> float:
-        """How long was waited by then, with what was `waited` before."""
+        until: float,
+    ) -> None:
         done = set[Instrument]()
         for run in runs:
-            while waited < PATIENCE_SECONDS:
+            while self._clock.monotonic() < until:
                 is_over = await run.finished(LOOK_SECONDS)
-                waited += LOOK_SECONDS
                 come = [one for one in wanted if one not in done and self._is_settled(one)]
                 done.update(come)
                 told(len(done), come[-1].symbol if come else None)
                 if is_over:
                     break
-        return waited
 
     def _is_settled(self, one: Instrument) -> bool:
         entry = self._catalog.find(one)

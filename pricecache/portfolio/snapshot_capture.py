@@ -107,142 +107,142 @@ class SnapshotCapture:
         counts = {day: Counts() for day in days}
         now, missing = self._clock.time(), frozenset(gone)
         begun = frozenset(one.day for one in records)
-        of = Pass(run, days, is_again, now, moved, missing, market, counts, examined, begun)
+        capture = Pass(run, days, is_again, now, moved, missing, market, counts, examined, begun)
         run.count("days", len(days))
-        wanted = await asyncio.to_thread(_wanted, of, heads, ids)
-        of.total = sum((one.head.size if one.head else 0) + len(one.more) for one in wanted)
-        await self._begin(of)
-        run.progress(0, of.total)
-        if not await self._all_groups(of, wanted):
+        wanted = await asyncio.to_thread(_wanted, capture, heads, ids)
+        capture.total = sum((one.head.size if one.head else 0) + len(one.more) for one in wanted)
+        await self._begin(capture)
+        run.progress(0, capture.total)
+        if not await self._all_groups(capture, wanted):
             return
         await store.forget(sorted(gone))
-        if of.is_whole:
-            is_complete = not is_again or await self._is_next(days[0])
+        if capture.is_whole:
+            is_complete = not is_again or await self._all_before_captured(days[0])
             for day in days:
-                await store.record(DayRecord(day, of.counts[day], is_complete))
-            await store.examine(market.examined(of.examined, of.named))
-        run.progress(of.total, of.total)
+                await store.record(DayRecord(day, capture.counts[day], is_complete))
+            await store.examine(market.examined(capture.examined, capture.named))
+        run.progress(capture.total, capture.total)
 
-    async def _is_next(self, day: int) -> bool:
-        """Whether all before `day` is captured: else it would be forgotten if `day` were complete."""
+    async def _all_before_captured(self, day: int) -> bool:
+        """Else it would be forgotten if `day` were complete."""
         return await self.days.new(day - 1) == []
 
-    async def _begin(self, of: Pass) -> None:
+    async def _begin(self, capture: Pass) -> None:
         """A day that was begun and never ended shows as one that misses everything."""
-        for day in of.days:
-            if day not in of.begun:
-                await self._store.record(DayRecord(day, Counts(of.total, 0, of.total), False))
+        for day in capture.days:
+            if day not in capture.begun:
+                await self._store.record(DayRecord(day, Counts(capture.total, 0, capture.total), False))
 
-    async def _all_groups(self, of: Pass, wanted: Sequence[Wanted]) -> bool:
+    async def _all_groups(self, capture: Pass, wanted: Sequence[Wanted]) -> bool:
         """While one group is valued the next is read and the one before is written. False when it was stopped."""
         groups = [wanted[low : low + GROUP] for low in range(0, len(wanted), GROUP)]
-        reading, writing = [asyncio.create_task(self._read(of, group)) for group in groups[:1]], list[Any]()
+        reading, writing = [asyncio.create_task(self._read(capture, group)) for group in groups[:1]], list[Any]()
         try:
             for following in range(1, len(groups) + 1):
-                if of.run.stopping:
+                if capture.run.stopping:
                     break
                 read = await reading.pop()
-                reading += [asyncio.create_task(self._read(of, group)) for group in groups[following : following + 1]]
-                group = await self._valued(of, read)
+                reading += [asyncio.create_task(self._read(capture, one)) for one in groups[following : following + 1]]
+                group = await self._valued(capture, read)
                 while writing:
                     await writing.pop()
-                if of.run.stopping:  # what was computed is kept, so that the next run need not
-                    await self._write_blocks(of, group)
+                if capture.run.stopping:  # what was computed is kept, so that the next run need not
+                    await self._write_blocks(capture, group)
                     break
-                writing.append(asyncio.create_task(self._write(of, group)))
+                writing.append(asyncio.create_task(self._write(capture, group)))
             while writing:
                 await writing.pop()
         finally:
             await cancelled([*reading, *writing])
-        return not of.run.stopping
+        return not capture.run.stopping
 
     # some of them
 
-    async def _read(self, of: Pass, wanted: Sequence[Wanted]) -> Read:
-        begun = [day for day in of.days if day in of.begun]  # of the others there is nothing yet
+    async def _read(self, capture: Pass, wanted: Sequence[Wanted]) -> Read:
+        begun = [day for day in capture.days if day in capture.begun]  # of the others there is nothing yet
         heads = await self._store.day_heads([one.number for one in wanted], begun) if begun else {}
         stored = await self._store.blocks([one.head for one in wanted if one.head is not None])
         return Read(wanted, stored, heads)
 
-    async def _valued(self, of: Pass, read: Read) -> Group:
+    async def _valued(self, capture: Pass, read: Read) -> Group:
         """The group with all that it takes to write it; with some of it when it was stopped."""
-        group = await asyncio.to_thread(Group, of, read)
-        await self._learn(of, group.gathered)
+        group = await asyncio.to_thread(Group, capture, read)
+        await self._learn(capture, group.gathered)
         ask = await asyncio.to_thread(group.to_build)
-        built, failures = await self._builder.build(ask, of.days, go_on=lambda done: self._goes_on(of, done))
+        built, failures = await self._builder.build(ask, capture.days, go_on=lambda done: self._goes_on(capture, done))
         for failure in failures:
-            of.run.fail_portfolio(failure.portfolio, failure.code, failure.detail)
+            capture.run.fail_portfolio(failure.portfolio, failure.code, failure.detail)
         if await asyncio.to_thread(group.take, built, {one.portfolio for one in failures}):
-            await self._learn(of, group.gathered)
+            await self._learn(capture, group.gathered)
         return group
 
-    def _goes_on(self, of: Pass, done: int) -> bool:
-        of.run.progress(min(of.done + done, of.total), of.total)
-        return not of.run.stopping
+    def _goes_on(self, capture: Pass, done: int) -> bool:
+        capture.run.progress(min(capture.done + done, capture.total), capture.total)
+        return not capture.run.stopping
 
-    async def _write_blocks(self, of: Pass, group: Group) -> bool:
+    async def _write_blocks(self, capture: Pass, group: Group) -> bool:
         """Whether they are what is stored now. Series that are new are known before a block names them."""
         try:
-            await self._examine(of, group)
+            await self._examine(capture, group)
             await self._store.write_blocks(group.changed)
         except BlocksMoved:
-            of.is_whole = False  # another daemon is at it
+            capture.is_whole = False  # another daemon is at it
             log.debug("blocks of snapshots were changed by another daemon", blocks=list(group.changed))
             return False
         await self._store.seen({name: one.member.generation for name, one in group.built.items()})
         return True
 
-    async def _write(self, of: Pass, group: Group) -> None:
-        if not await self._write_blocks(of, group):
+    async def _write(self, capture: Pass, group: Group) -> None:
+        if not await self._write_blocks(capture, group):
             return
         old = await self._store.day_rows(group.to_merge)
         rosters = await self._store.rosters(group.to_align(old.values()))
         rows = await asyncio.to_thread(group.rows, old, rosters)
         written = await self._store.write_rows(rows)
-        of.is_whole &= written == len(rows)
-        self._count(of, group, rows, written)
+        capture.is_whole &= written == len(rows)
+        self._count(capture, group, rows, written)
 
-    async def _examine(self, of: Pass, group: Group) -> None:
-        known, new = of.examined.facts, dict[int, tuple[int, int]]()
+    async def _examine(self, capture: Pass, group: Group) -> None:
+        known, new = capture.examined.facts, dict[int, tuple[int, int]]()
         for one in group.built.values():
             for series, facts in one.facts.items():
                 if series not in known:
                     new[series] = min(facts, new.get(series, facts))
         if new:
-            after = Examined.of(of.examined.version, known | new, of.examined.at)
+            after = Examined.of(capture.examined.version, known | new, capture.examined.at)
             if not await self._store.examine(after):
                 raise BlocksMoved
-            of.examined = replace(after, version=after.version + 1)
+            capture.examined = replace(after, version=after.version + 1)
 
-    async def _learn(self, of: Pass, gathered: Gathered) -> None:
+    async def _learn(self, capture: Pass, gathered: Gathered) -> None:
         for attempt in range(1, CALENDAR_TRIES + 1):
             try:
-                await self._learn_once(of.market, gathered)
+                await self._learn_once(capture.market, gathered)
             except Unavailable as exc:  # a calendar is being built
                 if attempt == CALENDAR_TRIES:
                     raise
                 await self._clock.sleep(exc.retry_after or 1.0)
             else:
                 break
-        signs = of.market.signs
-        of.named.update(signs.ids[await asyncio.to_thread(gathered.named, signs.numbering)].tolist())
+        signs = capture.market.signs
+        capture.named.update(signs.ids[await asyncio.to_thread(gathered.named, signs.numbering)].tolist())
 
     async def _learn_once(self, market: SnapshotMarket, gathered: Gathered) -> None:
         series = await asyncio.to_thread(gathered.series_beside, market.signs.numbering)
         codes = await asyncio.to_thread(gathered.codes_beside, market.prices.numbering)
         await market.learn(codes, series)
 
-    def _count(self, of: Pass, group: Group, rows: Sequence[DayRows], written: int) -> None:
+    def _count(self, capture: Pass, group: Group, rows: Sequence[DayRows], written: int) -> None:
         counts = {key: head.counts for key, head in group.heads.items()}
         counts |= {(one.block, one.day): one.counts for one in rows}
         for (_, day), one in counts.items():
-            of.counts[day] += one
-        of.run.count("captured", sum(one.counts.captured for one in rows))
-        of.run.count("provisional", sum(one.counts.open for one in rows))
-        of.run.count("documents", written)
-        of.run.count("recomputed", group.recomputed)
-        of.done += group.size
-        of.run.progress(min(of.done, of.total), of.total)
+            capture.counts[day] += one
+        capture.run.count("captured", sum(one.counts.captured for one in rows))
+        capture.run.count("provisional", sum(one.counts.open for one in rows))
+        capture.run.count("documents", written)
+        capture.run.count("recomputed", group.recomputed)
+        capture.done += group.size
+        capture.run.progress(min(capture.done, capture.total), capture.total)
 
 
 def _day(asked: Any) -> int:
@@ -253,10 +253,10 @@ def _missing(ids: Mapping[int, Ids], there: Mapping[str, int]) -> list[str]:
     return [name for some in ids.values() for name in names_of(some) if name not in there]
 
 
-def _wanted(of: Pass, heads: Sequence[BlockHead], ids: Mapping[int, Ids]) -> list[Wanted]:
+def _wanted(capture: Pass, heads: Sequence[BlockHead], ids: Mapping[int, Ids]) -> list[Wanted]:
     """Every block with what comes into it: the last one takes what it has room for, new ones the rest."""
-    known = {name for some in ids.values() for name in names_of(some)} if of.moved else set()
-    new = sorted(of.moved.keys() - known)
+    known = {name for some in ids.values() for name in names_of(some)} if capture.moved else set()
+    new = sorted(capture.moved.keys() - known)
     found = []
     for place, head in enumerate(heads):
         room = max(SIZE - head.size, 0) if place == len(heads) - 1 else 0

@@ -78,8 +78,8 @@ class Read:
 class Group:
     """Some blocks on their way: as stored, as they are to be, and their rows. Its methods may be called in a thread."""
 
-    def __init__(self, of: Pass, read: Read) -> None:
-        self.of, self.wanted, self.heads = of, read.wanted, read.heads
+    def __init__(self, capture: Pass, read: Read) -> None:
+        self.capture, self.wanted, self.heads = capture, read.wanted, read.heads
         self.stored = {one.number: read.stored.get(one.number, _NOT_STORED) for one in self.wanted}
         self.blocks = {number: one.block or Block.of([]) for number, one in self.stored.items()}
         self.rosters = {number: one.roster for number, one in self.stored.items()}
@@ -88,8 +88,8 @@ class Group:
         self.todo = {
             (number, day)
             for number in self.blocks
-            for day in of.days
-            if of.is_again or (head := self.heads.get((number, day))) is None or head.counts.open
+            for day in capture.days
+            if capture.is_again or (head := self.heads.get((number, day))) is None or head.counts.open
         }
         self.built: Mapping[str, Built] = {}
         self.failed: set[str] = set()
@@ -123,8 +123,8 @@ class Group:
 
     def _stale(self) -> NDArray[np.bool_]:
         """By portfolio; what is gone is not asked for."""
-        gathered, of = self.gathered, self.of
-        since, signs = gathered.since, of.market.signs
+        gathered, capture = self.gathered, self.capture
+        since, signs = gathered.since, capture.market.signs
         latest = int(since[since < NEVER].max(initial=-FOR_EVER))
         changed_from = np.where(signs.changed_from > latest, FOR_EVER, signs.changed_from)
         changed = gathered.by_portfolio(changed_from, signs.numbering, np.minimum, FOR_EVER)
@@ -133,20 +133,20 @@ class Group:
             days[number] = min(days[number], day)
         first = np.repeat(np.array(list(days.values())), [len(block) for block in self.blocks.values()])
         found = (changed <= since) | ((since > first) & (first < FOR_EVER))
-        if of.moved or of.gone:
+        if capture.moved or capture.gone:
             names = names_of(np.concatenate([block.ids for block in self.blocks.values()]))
-            now = np.fromiter((of.moved.get(name, NOT_MOVED) for name in names), np.int64, len(names))
+            now = np.fromiter((capture.moved.get(name, NOT_MOVED) for name in names), np.int64, len(names))
             found |= (now != NOT_MOVED) & (now != gathered.generation)
-            found[[at for at, name in enumerate(names) if name in of.gone]] = False
+            found[[at for at, name in enumerate(names) if name in capture.gone]] = False
         return np.asarray(found)
 
     def take(self, built: Mapping[str, Built], failed: set[str]) -> bool:
         """Blocks with what was built in the place of what was, and without what is gone. Whether any is another now."""
         self.built, self.failed = built, failed
-        if not built and not self.of.gone:
+        if not built and not self.capture.gone:
             return False
         for one in self.wanted:
-            block, gone = self.blocks[one.number], self.of.gone
+            block, gone = self.blocks[one.number], self.capture.gone
             again = [*(block.portfolios if len(block) else names_of(self.stored[one.number].ids)), *one.more]
             if not any(name in built or name in gone for name in again):
                 continue
@@ -177,7 +177,7 @@ class Group:
 
     def rows(self, old: Mapping[tuple[int, int], DayRows], rosters: Mapping[tuple[int, int], Roster]) -> list[DayRows]:
         """What is to be written, but for days on which nothing closed for anybody of a block."""
-        of, prices = self.of, self.of.market.prices
+        capture, prices = self.capture, self.capture.market.prices
         values, flags = self.gathered.valued(prices), self._flags()
         low = scope = 0
         found = []
@@ -185,11 +185,11 @@ class Group:
             block = self.blocks[one.number]
             places, scopes = slice(low, low + len(block)), slice(scope, scope + block.scopes)
             self._overlay(block, values[:, :, scopes], flags[:, places])
-            for at, day in enumerate(of.days):
+            for at, day in enumerate(capture.days):
                 if (one.number, day) in self.todo:
                     row = DayRows(
                         one.number, day, 0, self.rosters[one.number], values[at][:, scopes], flags[at, places],
-                        np.full(len(block), int(of.now)), sum(name in self.failed for name in one.more),
+                        np.full(len(block), int(capture.now)), sum(name in self.failed for name in one.more),
                     )  # fmt: skip
                     before = old.get((one.number, day))
                     row = row if before is None else self._over_before(row, before, rosters)
@@ -200,7 +200,7 @@ class Group:
 
     def _flags(self) -> NDArray[np.uint8]:
         """uint8, shape (days, portfolios), of what only holds."""
-        gathered, market = self.gathered, self.of.market
+        gathered, market = self.gathered, self.capture.market
         signs, prices, days = market.signs, market.prices, market.days[:, None]
         estimated, waits = gathered.holding(prices.stale, prices), gathered.holding(prices.awaited, prices)
         closed = gathered.by_portfolio(signs.closed, signs.numbering, np.logical_or, False)
@@ -218,7 +218,7 @@ class Group:
     def _over(self) -> NDArray[np.int64]:
         """The last day that is over where each portfolio is."""
         zones = {zone for block in self.blocks.values() for zone in block.zones}
-        now = {zone: datetime.fromtimestamp(self.of.now, ZoneInfo(zone)).date() for zone in zones}
+        now = {zone: datetime.fromtimestamp(self.capture.now, ZoneInfo(zone)).date() for zone in zones}
         over = {zone: day_number(day) - 1 for zone, day in now.items()}
         each = [
             np.array([over[zone] for zone in block.zones], np.int64)[block.arrays["zone"]]
@@ -238,7 +238,7 @@ class Group:
                 flags[:, at] &= CLOSED
             elif (one := self.built.get(name)) is not None:
                 values[:, :, scopes] = one.values
-                is_final = one.has_row & (np.array(self.of.days) <= one.settled) & ~one.waits
+                is_final = one.has_row & (np.array(self.capture.days) <= one.settled) & ~one.waits
                 flags[:, at] &= CLOSED
                 flags[:, at] |= (KNOWN * one.has_row + FINAL * is_final + ESTIMATED * one.estimated).astype(np.uint8)
                 flags[~one.has_row, at] = 0  # it had not begun
@@ -246,4 +246,4 @@ class Group:
     def _over_before(self, row: DayRows, before: DayRows, rosters: Mapping[tuple[int, int], Roster]) -> DayRows:
         block = self.blocks[row.block]
         own, roster = Roster(block.portfolios, block.account_ids), rosters.get((before.block, before.roster))
-        return kept_over(row, own, before, roster, is_again=self.of.is_again)
+        return kept_over(row, own, before, roster, is_again=self.capture.is_again)

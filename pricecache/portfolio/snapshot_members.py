@@ -141,7 +141,8 @@ class MemberBuilder:
 
 
 def built_of(whole: Whole, days: Sequence[int], catalog: Catalog) -> Built:
-    """What a whole says of its portfolio."""
+    """What a whole says of its portfolio. Whatever it estimates `waits`: what of it is priced by hand, so that nothing
+    is to come, only its ledger tells."""
     scopes = whole.scopes
     values = np.full((len(days), FIELDS, max(len(scopes), 1)), np.nan)
     has_row, estimated = np.zeros((2, len(days)), np.bool_)
@@ -153,7 +154,8 @@ def built_of(whole: Whole, days: Sequence[int], catalog: Catalog) -> Built:
             has_row[at], estimated[at] = True, row.estimated[0, 0]
     facts = {one.series: (one.rev, digest_of(one)) for one in _facts_of(whole).values() if one is not None}
     settled = min(whole.today - 1, whole.market.awaited_until)
-    return Built(_Maker(whole, catalog).member(), values, has_row, estimated, estimated, settled, facts)
+    member = _Maker(whole, catalog).member()
+    return Built(member, values, has_row, estimated, waits=estimated, settled=settled, facts=facts)
 
 
 def waiting(ledger: Ledger, market: MarketData, days: Sequence[int]) -> list[int]:

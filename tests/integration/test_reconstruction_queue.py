@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect
+from structlog.testing import capture_logs
 
 from pricecache.background import cancelled
 from pricecache.errors import Conflict, Unavailable
@@ -301,11 +302,64 @@ async def test_one_that_is_forgotten_meanwhile_is_stopped(daemons: Daemons) -> N
     await ask(queue, "ann/1")
     await daemons.until(lambda: daemons.works.begun == ["ann/1"])
     await daemons.store.forget("ann/1")
-    async with asyncio.timeout(20):
-        while queue.running:
-            daemons.clock.advance(6)
-            await asyncio.sleep(0.005)
+    with capture_logs() as lines:
+        async with asyncio.timeout(20):
+            while queue.running:
+                daemons.clock.advance(6)
+                await asyncio.sleep(0.005)
     assert await daemons.store.find("ann/1") is None
+    told = {"event": "a reconstruction is another's by now, or no longer wanted", "connection": "ann/1"}
+    assert lines == [{**told, "log_level": "debug"}]
+
+
+@pytest.mark.parametrize("ends", ["done", "failed"])
+async def test_one_whose_claim_is_lost_when_it_ends_says_so(daemons: Daemons, ends: str) -> None:
+    gate = daemons.works.gate("ann/1")
+    if ends == "failed":
+        daemons.works.scripts["ann/1"] = [ValueError("ours")]
+    queue = daemons.start()
+    await ask(queue, "ann/1")
+    await daemons.until(lambda: daemons.works.begun == ["ann/1"])
+    await daemons.store.forget("ann/1")
+    with capture_logs() as lines:
+        gate.set()
+        await daemons.until(lambda: not queue.running)
+    assert [line["event"] for line in lines if line["log_level"] == "debug"] == [
+        "a reconstruction is another's by now, or no longer wanted"
+    ]
+
+
+async def test_one_of_which_nobody_can_say_that_it_goes_on_is_made_again(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, faults = ReconstructionStore.beat, [TypeError("ours")]
+
+    async def broken(self: ReconstructionStore, *given: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await beat(self, *given)
+
+    monkeypatch.setattr(ReconstructionStore, "beat", broken)
+    gate = daemons.works.gate("ann/1")
+    queue = daemons.start()
+    await ask(queue, "ann/1")
+    await daemons.until(lambda: daemons.works.begun == ["ann/1"])
+    with capture_logs() as lines:
+        async with asyncio.timeout(20):
+            while queue.running:
+                daemons.clock.advance(6)
+                await asyncio.sleep(0.005)
+    assert [(line["event"], type(line["exc_info"])) for line in lines] == [("a reconstruction failed", TypeError)]
+    record = await daemons.state("ann/1", "waiting")
+    assert record.failure is not None
+    assert record.failure.code == "internal_error"
+    assert daemons.works.going_on == set()
+    gate.set()
+    async with asyncio.timeout(20):
+        while queue.done < 1:
+            daemons.clock.advance(30)
+            await asyncio.sleep(0.005)
+    assert (await daemons.state("ann/1", "done")).attempts == 2
 
 
 async def test_what_a_killed_daemon_had_begun_is_done_by_the_next(daemons: Daemons) -> None:

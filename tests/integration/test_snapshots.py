@@ -10,12 +10,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from bson import ObjectId
 
 from pricecache.core.actions import Action
 from pricecache.core.bars import Bars, day_of
 from pricecache.core.instruments import Instrument
 from pricecache.portfolio.snapshot_capture import SNAPSHOT_JOB
 from pricecache.stores.bars import Change
+from pricecache.stores.journal import Journal
 from tests.integration.api_daemon import AAPL, TODAY, ApiDaemon, api_daemon
 from tests.shapes import faults
 
@@ -701,3 +703,68 @@ async def test_more_than_a_block_of_portfolios(world: World, database: Any, monk
     assert await database["snapshot_blocks"].count_documents({"_id": {"$gte": 0}}) == 4
     for one in made:
         await world.agrees(one)
+
+
+async def test_a_split_makes_what_is_held_another_without_a_session_that_changed(world: World) -> None:
+    """A revision that only tells of a split changes no session, and one that is known before its day is none at all."""
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.price(AAPL, {}, Action(TODAY + 3, "split", 3.0))
+    await world.capture()
+    await world.price(AAPL, {}, Action(TODAY, "split", 2.0), Action(TODAY + 3, "split", 3.0))
+    for day in (TODAY + 1, TODAY + 4):
+        assert (await world.morning(day))["counts"]["recomputed"] == 1
+        assert (await world.agrees(one))[-1]["totalValue"] == pytest.approx(
+            (6 if day == TODAY + 1 else 18) * world.closes[AAPL][day - 1], abs=0.01
+        )
+
+
+async def test_the_day_that_a_share_is_delisted_on_closes(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="GONE", quantity=3, price=100)
+    await world.capture()
+    services = world.daemon.services
+    await services.instruments.set_delisted(services.catalog.require(GONE), TODAY)
+    await world.morning(TODAY + 1)
+    world.closes.pop(GONE)  # no more of it
+    await world.morning(TODAY + 4)
+    assert [row["date"] for row in await world.agrees(one)] == [iso(TODAY - 1), iso(TODAY)]
+
+
+async def test_the_day_before_it_is_held_as_it_is_now_is_computed(world: World) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.add(one, date=iso(TODAY - 1), type="buy", symbol="AAPL", quantity=1, price=100)
+    await world.capture()
+    counts = (await world.capture({"date": iso(TODAY - 2)}))["counts"]
+    assert (counts["captured"], counts["recomputed"]) == (1, 1)
+    rows = await world.agrees(one)
+    assert [row["totalValue"] for row in rows] == pytest.approx(
+        [3 * world.closes[AAPL][TODAY - 2], 4 * world.closes[AAPL][TODAY - 1]], abs=0.01
+    )
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+async def test_what_daemons_with_another_time_stored_is_not_looked_up_one_by_one(
+    world: World, database: Any, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    one = await world.portfolio()
+    await world.add(one, date=iso(FIRST), type="buy", symbol="AAPL", quantity=3, price=100)
+    await world.capture()
+    captured_at = world.daemon.clock.now()
+    await world.trade(AAPL, TODAY, TODAY)
+    number = world.daemon.services.catalog.require(AAPL).id
+    batch = ObjectId.from_datetime(captured_at + timedelta(minutes=minutes))
+    newest = {"_id.s": number, "_id.rev": world.daemon.services.catalog.require(AAPL).head.rev}
+    assert (await database["revisions"].update_one(newest, {"$set": {"batch": batch}})).modified_count == 1
+    looked_up: list[int] = []
+    usual = Journal.first_changed
+
+    async def first_changed(journal: Journal, spans: Any, *rest: Any) -> Any:
+        looked_up.extend(spans)
+        return await usual(journal, spans, *rest)
+
+    monkeypatch.setattr(Journal, "first_changed", first_changed)
+    assert (await world.morning(TODAY + 1))["counts"]["captured"] == 1
+    assert looked_up == []
+    await world.agrees(one)
