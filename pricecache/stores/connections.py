@@ -63,16 +63,17 @@ class Connection:
     """One user's connection. Times are seconds since 1970-01-01T00:00Z.
 
     `portfolio`: where its rows go, None until one is made; `portfolio_name`: what that is to be called, if it was said.
-    `provider`: `plaid` is fetched, `posted` is what somebody posts under the name `source`. `item`: Plaid's name of it.
-    `state`: `new` (nothing came since it was made), `active`, `login_required` (the user has to log in at the
-    institution again), `revoked` (access is gone, connect again),
-    `removing` (deleted here, not yet at Plaid; users do not see it). `accounts`: the ledger's account for each of the
-    broker's. `first_day`: from when on all rows are known, days since 1970-01-01. `fetched_at`: when the broker last
-    said how things stand; `next_fetch_at`: when it is asked again, None where that has no use. `wants` counts who
-    asked for a fetch; `wants_all`: of all rows there are, and not of the latest only. `version` grows with what came.
-    `linked_at`: when its user was last given what Link is opened with, to log in to it again. `shown`: the accounts
-    that its login showed, None while nobody knows; `may_repeat`: they may be those of another connection. `renamed`:
-    what accounts are called now, by what an earlier login called them. `tried_at`: when the last fetch began.
+    `provider`: `plaid` is fetched, `posted` is what somebody posts under the name `source`. `name`: what the poster
+    calls whose accounts these are, None where it was made before that was kept. `item`: Plaid's name of it. `state`:
+    `new` (nothing came since it was made), `active`, `login_required` (the user has to log in at the institution
+    again), `revoked` (access is gone, connect again), `removing` (deleted here, not yet at Plaid; users do not see it).
+    `accounts`: the ledger's account for each of the broker's. `first_day`: from when on all rows are known, days since
+    1970-01-01. `fetched_at`: when the broker last said how things stand; `next_fetch_at`: when it is asked again, None
+    where that has no use. `wants` counts who asked for a fetch; `wants_all`: of all rows there are, and not of the
+    latest only. `version` grows with what came. `linked_at`: when its user was last given what Link is opened with, to
+    log in to it again. `shown`: the accounts that its login showed, None while nobody knows; `may_repeat`: they may be
+    those of another connection. `renamed`: what accounts are called now, by what an earlier login called them.
+    `tried_at`: when the last fetch began.
 
     What opens it at Plaid is not here: `ConnectionStore.sealed` alone gives that.
     """
@@ -83,6 +84,7 @@ class Connection:
     portfolio: str | None = None
     portfolio_name: str | None = None
     source: str | None = None
+    name: str | None = None
     item: str | None = None
     institution: str | None = None
     state: ConnectionState = "new"
@@ -141,7 +143,9 @@ class ConnectionStore:
 
     # beginning
 
-    async def create_posted(self, user: str, source: str, portfolio: str | None, now: float) -> Connection:
+    async def create_posted(
+        self, user: str, source: str, portfolio: str | None, now: float, *, name: str | None = None
+    ) -> Connection:
         """The connection for what `user` posts as `source` into `portfolio`: made if there is none.
 
         `portfolio` None: the one that such a post had made for it before, or will have. What is posted without a
@@ -151,7 +155,7 @@ class ConnectionStore:
             key = {"user": user, "provider": "posted", "source": source, "portfolio": portfolio}
             if (known := await self._connections.find_one(key, sort=[("_id", 1)])) is not None:
                 return _connection(known)
-        facts = {"user": user, "provider": "posted", "source": source, "portfolio": portfolio}
+        facts = {"user": user, "provider": "posted", "source": source, "name": name, "portfolio": portfolio}
         # one text, as an index over a list has an entry for each of its elements
         key = {"postedAs": "\n".join((user, portfolio or "", source))}
         return await self._upserted(key, {"$setOnInsert": _born(facts, now)})
@@ -480,6 +484,7 @@ def _connection(document: Document) -> Connection:
         portfolio=get("portfolio"),
         portfolio_name=get("portfolioName"),
         source=get("source"),
+        name=get("name"),
         item=get("item"),
         institution=get("institution"),
         state=document["state"],
