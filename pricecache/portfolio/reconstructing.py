@@ -226,7 +226,7 @@ class Reconstructor:
                 priced.instruments,
                 connection.accounts,
                 market.market,
-                prefix_of(connection.id),
+                connection.id,
                 rules=portfolio.rules,
             ),
         )
