@@ -123,7 +123,8 @@ class BrokerIntake:
         return Taken(connection, record)
 
     async def again(self, user: str, connection_id: str, by: str) -> Taken:
-        """Ask for one of what is known already. Raises `NotFound` with code `unknown_connection`."""
+        """Ask for one of what is known already. Raises `NotFound` with code `unknown_connection`, and `Conflict` with
+        code `connection_changed` when it was changed meanwhile."""
         connection = await self._connections.get(user, connection_id)
         if connection.provider == "plaid":  # what is posted is posted again
             connection = await self._homes.anew(connection)
