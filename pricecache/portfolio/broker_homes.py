@@ -12,7 +12,8 @@ from pricecache.core.broker.data import BrokerAccount
 from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.commits import pause
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connection_documents import Connection
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.ids import new_id
 from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
 from pricecache.stores.portfolios import PortfolioStore

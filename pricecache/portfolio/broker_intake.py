@@ -20,7 +20,8 @@ from pricecache.portfolio.rewalking import Footings
 from pricecache.portfolio.threads import aside, let_go
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connection_documents import Connection
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.ledger import RACES, gave_up
 from pricecache.stores.reconstructions import ReconstructionRecord
 

@@ -23,7 +23,8 @@ from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.repeated_accounts import BROKEN, already_connected, repeated
 from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import Connection, ConnectionStore, Login
+from pricecache.stores.connection_documents import Connection, Login
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)

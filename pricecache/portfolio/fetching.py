@@ -37,7 +37,8 @@ from pricecache.errors import (
 )
 from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
 from pricecache.portfolio.repeated_accounts import already_connected, repeated
-from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore, Notice
+from pricecache.stores.connection_documents import Connection, ConnectionState, Notice
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.leases import Lease, LeaseStore
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pricecache.core.broker.account_identity import ShownAccounts
 from pricecache.errors import Conflict
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 
 BROKEN = frozenset({"login_required", "revoked"})
 """States in which a new login can take the place of the former one."""

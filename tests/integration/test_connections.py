@@ -22,7 +22,7 @@ from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import SPACING_SECONDS, Connections
 from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 from tests.clock import START
 from tests.documents import ROOT
 from tests.fakes.plaid import FakePlaid, Item

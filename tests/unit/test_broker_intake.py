@@ -8,7 +8,7 @@ import pytest
 
 from pricecache.core.broker.data import BrokerAccount, BrokerData
 from pricecache.portfolio.broker_intake import PLAIDS, UNNAMED, Posted
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 
 
 def posted(name: str, accounts: Sequence[str]) -> Posted:
