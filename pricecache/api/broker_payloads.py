@@ -7,10 +7,8 @@ import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
@@ -19,14 +17,11 @@ from pricecache.api.reconstruction_inputs import Asked
 from pricecache.api.uploads import Upload
 from pricecache.api.wire import Malformed, UnsupportedBody, invalid_input
 from pricecache.brokers.neutral import read_neutral
-from pricecache.brokers.plaid_payload import read_plaid
-from pricecache.core.bars import day_number
+from pricecache.brokers.plaid_payload import plaids_day, read_plaid
 from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Invalid, PricecacheError
-from pricecache.portfolio.broker_intake import Posted
+from pricecache.portfolio.broker_intake import PLAIDS, UNNAMED, Posted, scope_of
 
-PLAIDS_DAY = ZoneInfo("America/New_York")
-"""Where the day ends that Plaid's holdings are of: they bear no date."""
 _LONG = 1 << 20
 MOST_VALUES = 6_000_000
 """Of a body: 200,000 of Plaid's transactions have half as many, and more than so many take a gigabyte."""
@@ -88,10 +83,10 @@ def _request(body: dict[str, Any], content: bytes, now: float) -> Request:
         return Request(asked, None)
     if not isinstance(payload, dict):
         raise _no_object(kind, f"{kind} is an object.")
-    day = day_number(datetime.fromtimestamp(now, PLAIDS_DAY).date()) if kind == "plaid" else int(now // 86400)
-    data, source = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
+    day = plaids_day(now) if kind == "plaid" else int(now // 86400)
+    data, name = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
     digest = hashlib.sha256(f"{day} {kind} ".encode() + content).hexdigest()
-    return Request(asked, Posted(data, f"{source}/{min(data.accounts, default='')}", digest))
+    return Request(asked, Posted(data, name, digest))
 
 
 def _kind_of(body: Mapping[str, Any]) -> str | None:
@@ -128,7 +123,7 @@ def _plaid(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:
         given = payload, [payload]
     name = item.get("institution_name") if isinstance(item, dict) else None
     institution = name[:200] if isinstance(name, str) and name.strip() else None
-    return read_plaid(*given, today=day, institution=institution), "plaid"
+    return read_plaid(*given, today=day, institution=institution), PLAIDS
 
 
 def _no_object(path: str, detail: str) -> Invalid:
@@ -137,8 +132,8 @@ def _no_object(path: str, detail: str) -> Invalid:
 
 def _neutral(payload: Mapping[str, Any], day: int) -> tuple[BrokerData, str]:
     source = payload.get("source")
-    name = source.strip()[:64] if isinstance(source, str) and source.strip() else "broker"
-    return read_neutral(payload, today=day, scope=f"posted:{name}"), name
+    name = source.strip()[:64] if isinstance(source, str) and source.strip() else UNNAMED
+    return read_neutral(payload, today=day, scope=scope_of(name)), name
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from pricecache.api.answers import Instant, IsoDay, Output
 from pricecache.api.inputs import Input
 from pricecache.api.ledger_inputs import Identifier, Name
-from pricecache.stores.connections import ConnectionState, NoticeCode, Provider
+from pricecache.stores.connection_documents import ConnectionState, NoticeCode, Provider
 
 Country = Literal[
     "US", "CA", "GB", "ES", "NL", "FR", "IE", "DE", "IT", "PL", "DK", "NO", "SE", "EE", "LT", "LV", "PT", "BE", "AT",

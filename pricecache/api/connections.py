@@ -11,7 +11,7 @@ from pricecache.api.routing import Route
 from pricecache.api.wire import instant, iso_day
 from pricecache.brokers.plaid_client import LinkRequest
 from pricecache.portfolio.repeated_accounts import is_unreadable
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 
 PLAID_SECONDS = 20.0
 """How much longer than others a call may take that Plaid answers."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from pricecache.brokers.limits import MOST_TRANSACTIONS
 from pricecache.brokers.plaid_client import MOST_PER_PAGE, PlaidClient
 from pricecache.errors import BrokerError, BrokerUnavailable
 
-MOST_ROWS = 500_000
 _ROUNDS = 4
 
 Json = dict[str, Any]
@@ -43,8 +43,8 @@ async def _pages(client: PlaidClient, access_token: str, start: date, end: date)
         rows, told = _rows(page), page.get("total_investment_transactions")
         if not isinstance(told, int) or told < 0:
             raise BrokerError("Plaid does not say how many rows there are.", code="plaid_answer_bad")
-        if told > MOST_ROWS:
-            raise BrokerError(f"An item may have {MOST_ROWS} rows here.", code="plaid_too_many_rows")
+        if told > MOST_TRANSACTIONS:  # said before the rest is read for nothing
+            raise BrokerError(f"A login may have {MOST_TRANSACTIONS:,} rows here.", code="plaid_too_many_rows")
         if total not in (None, told) or (not rows and read < told):
             return None
         total, read = told, read + len(rows)

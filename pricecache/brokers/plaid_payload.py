@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pricecache import garbage
 from pricecache.brokers.cancelled import without_cancelled
@@ -19,6 +21,7 @@ from pricecache.brokers.limits import MOST_ACCOUNTS, MOST_HOLDINGS, MOST_SECURIT
 from pricecache.brokers.option_units import OptionUnits, option_of
 from pricecache.brokers.plaid_rows import REINVESTED, TYPES, PlaidRow, translated
 from pricecache.brokers.worth import CENT
+from pricecache.core.bars import day_number
 from pricecache.core.broker.cancelled import bounded
 from pricecache.core.broker.data import (
     ZERO,
@@ -36,6 +39,7 @@ from pricecache.core.currencies import ISO, is_known, major, unit
 
 SCOPE = "plaid"
 """Ids of securities are Plaid's: the same for everybody."""
+_PLAIDS_ZONE = ZoneInfo("America/New_York")
 
 _KINDS: Mapping[str, SecurityKind] = {
     "cash": "cash",
@@ -56,6 +60,12 @@ ROWS_BETWEEN_LOOKS = 5000
 _NEAR_ONE = Decimal("0.001")
 
 
+def plaids_day(at: float) -> int:
+    """Of what day Plaid's holdings are that it tells at an instant (seconds since 1970 UTC), as they bear no date: its
+    institutions are American, and so is the session that their prices and rows are of. Days since 1970-01-01."""
+    return day_number(datetime.fromtimestamp(at, _PLAIDS_ZONE).date())
+
+
 def read_plaid(
     holdings: Mapping[str, Any],
     transactions: Sequence[Mapping[str, Any]],
@@ -64,7 +74,7 @@ def read_plaid(
     first_day: int | None = None,
     institution: str | None = None,
 ) -> BrokerData:
-    """What Plaid said by the end of `today` (days since 1970-01-01, UTC). Pure; takes a second for 50,000 rows.
+    """What Plaid said by the end of `today`, as `plaids_day` has it. Pure; takes a second for 50,000 rows.
 
     `holdings`: the answer of /investments/holdings/get; `transactions`: the pages of /investments/transactions/get, in
     any order, overlapping or not; one object may be both. `first_day`: that of the request for them; None: the day of

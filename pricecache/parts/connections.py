@@ -12,7 +12,7 @@ from pricecache.jobs import JobDefinition
 from pricecache.parts.ground import UNEVENTFUL_RUNS_KEPT, Ground
 from pricecache.parts.portfolios import PortfolioParts
 from pricecache.parts.prices import PriceParts
-from pricecache.portfolio.connections import Connections
+from pricecache.portfolio.connections import Connections, Linking
 from pricecache.portfolio.fetching import FETCH_JOB, Fetcher, Plaid
 from pricecache.portfolio.fetching_soon import SoonFetches
 from pricecache.settings import Settings
@@ -51,19 +51,9 @@ def connections_of(ground: Ground, prices: PriceParts, portfolio: PortfolioParts
             uneventful_kept_seconds=UNEVENTFUL_RUNS_KEPT * FETCH_SECONDS,
         )
     )
-    return Connections(
-        store,
-        data,
-        portfolio.store,
-        portfolio.ledgers,
-        clock,
-        start_run,
-        plaid=plaid,
-        verifier=WebhookVerifier(plaid.client.verification_key, is_ours, clock),
-        fetcher=fetcher,
-        client_name=settings.plaid_client_name,
-        webhook_url=settings.plaid_webhook_url,
-    )
+    verifier = WebhookVerifier(plaid.client.verification_key, is_ours, clock)
+    linking = Linking(plaid, verifier, fetcher, settings.plaid_client_name, settings.plaid_webhook_url)
+    return Connections(store, data, portfolio.store, portfolio.ledgers, clock, start_run, linking)
 
 
 def _plaid(settings: Settings) -> Plaid | None:

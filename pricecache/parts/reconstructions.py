@@ -21,7 +21,7 @@ from pricecache.portfolio.remapping import Remapping
 from pricecache.portfolio.rewalking import Footings, Rewalking
 from pricecache.portfolio.security_prices import SecurityPrices
 from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 from pricecache.stores.reconstruction_days import ReconstructionDays
 from pricecache.stores.reconstructions import ReconstructionStore
 from pricecache.stores.symbol_mappings import SymbolMappingStore

@@ -12,12 +12,14 @@ from pricecache.core.broker.data import BrokerAccount
 from pricecache.core.portfolios import Portfolio
 from pricecache.errors import Conflict, NotFound
 from pricecache.stores.commits import pause
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connection_documents import Connection
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.ids import new_id
 from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
 from pricecache.stores.portfolios import PortfolioStore
 
 NAME = "Connected accounts"
+_GONE = "portfolio_gone"
 TIME_ZONES = {"USD": "America/New_York"}
 """Where the days of a portfolio in this currency begin and end, when it is made for a connection; else UTC."""
 
@@ -75,10 +77,13 @@ class BrokerHomes:
             raise _gone() from exc
 
     async def anew(self, connection: Connection) -> Connection:
-        """The connection, to have another portfolio made for it when its own was deleted, and to be fetched again."""
+        """The connection, to have another portfolio made for it when its own was deleted, and to be fetched again.
+        Raises `Conflict` with code `connection_changed` when it was changed meanwhile."""
         try:
             await self.require(connection)
-        except Conflict:
+        except Conflict as exc:
+            if exc.code != _GONE:
+                raise
             connection = await self._connections.settle(connection, new_id(), {})
             await self._connections.want(connection.id, self._clock.time())
         return connection
@@ -122,7 +127,7 @@ class BrokerHomes:
 
 
 def _gone() -> Conflict:
-    return Conflict("The portfolio of this connection was deleted.", code="portfolio_gone")
+    return Conflict("The portfolio of this connection was deleted.", code=_GONE)
 
 
 def _account_facts(one: BrokerAccount) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class RowCounts:
 
 
 def prefix_of(connection: str) -> str:
-    """What the external ids of its rows begin with, a slash after it."""
-    return connection
+    """What the external ids of its rows begin with, and those of no other."""
+    return f"{connection}/"
 
 
 def incoming_of(rows: Sequence[Transaction]) -> list[Incoming]:
@@ -45,8 +45,7 @@ def exchange(view: LedgerView, prefix: str, incoming: Iterable[Incoming], ids: S
     incoming = list(incoming)
     found = plan(view, incoming, ids, now)
     wanted = {one.transaction.external_id for one in incoming}
-    own = prefix + "/"
-    gone = [row for name, row in view.by_external_id.items() if name.startswith(own) and name not in wanted]
+    gone = [row for name, row in view.by_external_id.items() if name.startswith(prefix) and name not in wanted]
     if not gone:
         return found
     days = [day for day in (found.change.affected_from, affected_from(gone)) if day is not None]
@@ -74,7 +73,7 @@ def own_row_conflict(
         held = None if place is not None else view.by_id.get(fault.get("id", ""))
         at = rows[place] if place is not None else None if held is None else held.transaction
         if at is not None:
-            own = [at] if held is not None else _others_of(view, prefix + "/", at)
+            own = [at] if held is not None else _others_of(view, prefix, at)
             named.update((row.id, row) for row in own)
     if not named:
         return None

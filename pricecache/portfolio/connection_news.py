@@ -9,7 +9,8 @@ from pricecache.brokers.plaid_webhooks import Webhook
 from pricecache.clock import Clock
 from pricecache.errors import AccessRevoked, BrokerError, LoginRequired
 from pricecache.portfolio.fetching import EXPIRES_SECONDS, Fetcher
-from pricecache.stores.connections import Connection, ConnectionStore, Notice
+from pricecache.stores.connection_documents import Connection, Notice
+from pricecache.stores.connections import ConnectionStore
 
 Outcome = Literal["fetching", "noted", "ignored"]
 

@@ -7,7 +7,7 @@ from pricecache.portfolio.broker_rows import exchange, prefix_of
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.planning import LedgerView, Plan
 from pricecache.stores.commits import pause
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 from pricecache.stores.ids import new_id
 from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
 from pricecache.stores.portfolios import PortfolioStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from pricecache.brokers.plaid_accounts import shown_accounts
 from pricecache.brokers.plaid_client import Access, LinkRequest, LinkToken
 from pricecache.brokers.plaid_webhooks import WebhookVerifier
+from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
 from pricecache.core.broker.account_identity import ShownAccounts
 from pricecache.errors import BrokerError, Conflict, Corrupt, Invalid, Unavailable
@@ -22,7 +23,8 @@ from pricecache.portfolio.fetching_soon import StartRun
 from pricecache.portfolio.ledger import Ledgers
 from pricecache.portfolio.repeated_accounts import already_connected, is_broken, repeated
 from pricecache.stores.broker_data import BrokerDataStore
-from pricecache.stores.connections import Connection, ConnectionStore, Login
+from pricecache.stores.connection_documents import Connection, Login
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.portfolios import PortfolioStore
 
 log = structlog.get_logger(__name__)
@@ -34,12 +36,23 @@ _OF_ACCOUNTS = frozenset({"new_accounts", "account_revoked"})
 """What is mended by choosing the accounts anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """How users link accounts over Plaid, and what becomes of them. `client_name`: what users are told of who asks for
+    their login; `webhook_url`: where Plaid is to send webhooks."""
+
+    plaid: Plaid
+    verifier: WebhookVerifier
+    fetcher: Fetcher
+    client_name: str = "pricecache"
+    webhook_url: str | None = None
+
+
 class Connections:
     """What users do with their connections. Loop-only.
 
-    `plaid`, `verifier`, `fetcher`: None where no keys of Plaid are set; everything that needs them then raises
-    `Unavailable` with code `plaid_not_configured`. `start_run`: begins a run of a job. `client_name`: what
-    users are told of who asks for their login; `webhook_url`: where Plaid is to send webhooks.
+    `start_run`: begins a run of a job. `linking`: None where no keys of Plaid are set; everything that needs it then
+    raises `Unavailable` with code `plaid_not_configured`.
 
     `on_connected` is awaited with each connection that is made or opened again, `on_deleted` with each that its user
     has deleted, before it goes.
@@ -53,12 +66,7 @@ class Connections:
         ledgers: Ledgers,
         clock: Clock,
         start_run: StartRun,
-        *,
-        plaid: Plaid | None = None,
-        verifier: WebhookVerifier | None = None,
-        fetcher: Fetcher | None = None,
-        client_name: str = "pricecache",
-        webhook_url: str | None = None,
+        linking: Linking | None = None,
     ) -> None:
         self.store = store
         self._data = data
@@ -66,13 +74,13 @@ class Connections:
         self._ledgers = ledgers
         self._clock = clock
         self._start_run = start_run
-        self._plaid = plaid
-        self._verifier = verifier
-        self.fetcher = fetcher
-        self._client_name = client_name
-        self._webhook_url = webhook_url
+        self._linking = linking
         self.on_connected: Callable[[Connection], Awaitable[object]] = _nothing
         self.on_deleted: Callable[[Connection], Awaitable[object]] = _nothing
+
+    @property
+    def fetcher(self) -> Fetcher | None:
+        return None if self._linking is None else self._linking.fetcher
 
     # ---- making
 
@@ -81,22 +89,22 @@ class Connections:
 
         Who asks is filled in here. Raises `NotFound`, and what the client does.
         """
-        plaid = self._require()
+        linking = self._require()
         token, selects = None, False
         if connection_id is not None:
             connection = await self.store.get(user, connection_id)
-            token = await self._token(plaid, connection)
+            token = await self._token(linking.plaid, connection)
             selects = any(one.code in _OF_ACCOUNTS for one in connection.notices)
         digest = hashlib.sha256(user.encode()).hexdigest()  # a user's name may be an address, which Plaid forbids
         asked = replace(
             wanted,
             user=digest[:32],
-            client_name=self._client_name,
-            webhook=self._webhook_url,
+            client_name=linking.client_name,
+            webhook=linking.webhook_url,
             access_token=token,
             selects_accounts=selects,
         )
-        made = await plaid.client.create_link_token(asked)
+        made = await linking.plaid.client.create_link_token(asked)
         if connection_id is not None:
             await self.store.linking(connection_id, self._clock.time())
         return made
@@ -119,29 +127,27 @@ class Connections:
         `connection_being_removed` or, with the `connection_id` that has the accounts, `already_connected`; the login is
         ended at Plaid then.
         """
-        plaid = self._require()
+        plaid = self._require().plaid
         box = await plaid.box()  # what cannot be kept is not asked for
         if (known := await self.store.by_public_token(user, public_token)) is not None:
             return known, False
         if portfolio_id is not None:
             await self._portfolios.get(user, portfolio_id)
-        access = await _exchanged(plaid, public_token)
-        login = Login(access.item, box.seal(access.token, access.item), public_token, await _shown(plaid, access))
+        login = await _login(plaid, box, public_token)
         is_known = await self.store.by_item(login.item) is not None
-        if not is_known and not may_repeat and (found := await self._repeated(user, login)) is not None:
-            connection, is_known = await self._gone_on(login, *found, portfolio_id, by), True
+        found = None if is_known or may_repeat else await self._repeated(user, login)
+        if found is not None:
+            connection = await self._gone_on(login, *found, portfolio_id, by)
         else:
-            connection = await self.store.create_plaid(
-                user,
-                login,
-                self._clock.time(),
-                portfolio=portfolio_id,
-                portfolio_name=portfolio_name,
-                may_repeat=may_repeat,
-            )
+            facts = {"portfolio": portfolio_id, "portfolio_name": portfolio_name}
+            now = self._clock.time()
+            connection = await self.store.create_plaid(user, login, now, **facts, may_repeat=may_repeat)
+        await self._begun(connection, by)
+        return connection, not is_known and found is None
+
+    async def _begun(self, connection: Connection, by: str) -> None:
         await self.on_connected(connection)
         await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
-        return connection, not is_known
 
     async def _repeated(self, user: str, login: Login) -> tuple[Connection, dict[str, str]] | None:
         if login.shown is None:
@@ -179,15 +185,14 @@ class Connections:
         connection = await self.store.get(user, connection_id)
         if connection.provider != "plaid":
             raise Conflict("What is posted is not fetched: post it again.", code="nothing_to_fetch")
-        self._require()
-        assert self.fetcher is not None
+        fetcher = self._require().fetcher
         if connection.linked_at is not None:  # its user was in Link, and has done there what was to be done
             await self.store.attended(connection.id, connection.linked_at)
         now, later = self._clock.time(), _spaced(connection)
         if now >= later:
             # what is asked for outlives the run, and a fetch that goes on already may have read too early
             await self.store.want(connection.id, now)
-        elif not self.fetcher.is_going(connection.id):
+        elif not fetcher.is_going(connection.id):
             return await self.store.want(connection.id, later, again=False) or connection, None
         ticket = await self._start_run(FETCH_JOB, {"connections": [connection.id]}, by)
         return await self.store.get(user, connection_id), ticket
@@ -215,21 +220,19 @@ class Connections:
 
     async def close(self) -> None:
         """Ask Plaid no more."""
-        if self._plaid is not None:
-            await self._plaid.client.close()
+        if self._linking is not None:
+            await self._linking.plaid.client.close()
 
     # ---- what Plaid says
 
     async def webhook(self, signed: str | None, body: bytes) -> Outcome:
         """Do what a webhook asks for. `signed`: its header `Plaid-Verification`. Raises what `WebhookVerifier` does."""
-        self._require()
-        assert self._verifier is not None
-        told = await self._verifier.verified(signed, body)
+        linking = self._require()
+        told = await linking.verifier.verified(signed, body)
         connection = await self.store.by_item(told.item) if told.item else None
         if connection is None or connection.state == "removing":
             return "ignored"
-        assert self.fetcher is not None
-        return await ConnectionNews(self.store, self.fetcher, self._clock).heard(connection, told)
+        return await ConnectionNews(self.store, linking.fetcher, self._clock).heard(connection, told)
 
     # ----
 
@@ -242,14 +245,14 @@ class Connections:
         except Corrupt as exc:
             raise Conflict(exc.detail, code=exc.code) from exc
 
-    def _require(self) -> Plaid:
-        if self._plaid is None:
+    def _require(self) -> Linking:
+        if self._linking is None:
             raise Unavailable(
                 "No keys of Plaid are set: PLAID_CLIENT_ID and PLAID_SECRET_KEY.",
                 code="plaid_not_configured",
                 retry_after=3600.0,
             )
-        return self._plaid
+        return self._linking
 
 
 def _spaced(connection: Connection) -> float:
@@ -258,6 +261,11 @@ def _spaced(connection: Connection) -> float:
     if tried is None or (linked is not None and linked > tried):
         return 0.0
     return tried + SPACING_SECONDS
+
+
+async def _login(plaid: Plaid, box: SecretBox, public_token: str) -> Login:
+    access = await _exchanged(plaid, public_token)
+    return Login(access.item, box.seal(access.token, access.item), public_token, await _shown(plaid, access))
 
 
 async def _exchanged(plaid: Plaid, public_token: str) -> Access:

@@ -17,7 +17,7 @@ from pricecache.brokers.plaid_accounts import shown_accounts
 from pricecache.brokers.plaid_client import PlaidClient
 from pricecache.brokers.plaid_errors import of_code
 from pricecache.brokers.plaid_pages import gathered
-from pricecache.brokers.plaid_payload import read_plaid
+from pricecache.brokers.plaid_payload import plaids_day, read_plaid
 from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
@@ -37,7 +37,8 @@ from pricecache.errors import (
 )
 from pricecache.portfolio.fetching_soon import SOON_SECONDS, SoonFetches
 from pricecache.portfolio.repeated_accounts import already_connected, repeated
-from pricecache.stores.connections import Connection, ConnectionState, ConnectionStore, Notice
+from pricecache.stores.connection_documents import Connection, ConnectionState, Notice
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.leases import Lease, LeaseStore
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ _EARLY_SECONDS = 1.0
 """How much sooner than its time one is fetched that was told to be due: clocks differ."""
 _USERS_TURN = frozenset({"portfolio_gone", "already_connected"})
 """Codes of what no time mends."""
+_OUR_FAULT = "Something went wrong here. It is tried again; the log says what it was."
 _LONGEST_WAIT = 4 * 3600.0
 _STATES: dict[type[PricecacheError], ConnectionState] = {LoginRequired: "login_required", AccessRevoked: "revoked"}
 
@@ -202,7 +204,8 @@ class Fetcher:
         except PyMongoError:
             raise  # nothing can be noted, so it stays due
         except Exception:
-            # whatever it is, it must not be tried without end
+            # whatever it is, it must not be tried without end, and its user is told that nothing new is here
+            await self._connections.failed(connection, "internal_error", _OUR_FAULT, self._clock.time())
             await self.fetch_again(connection, self._later(self._interval))
             raise
         if connection.failure is not None:
@@ -213,7 +216,7 @@ class Fetcher:
     async def _bring(self, connection: Connection) -> None:
         token = await self._token(connection)
         now = self._clock.time()
-        today = int(now // DAY_SECONDS)
+        today = plaids_day(now)
         start = await self._first_day(connection, today)
         holdings, pages = await gathered(self._plaid.client, token, day_of(start), day_of(today))
         institution, shown = _institution(holdings), shown_accounts(holdings)
@@ -251,14 +254,16 @@ class Fetcher:
         first, last = today - FIRST_DAYS, connection.fetched_at
         if last is None or connection.wants_all or not await self._data.version(connection.id):
             return first
-        return max(first, int(last // DAY_SECONDS) - OVERLAP_DAYS)
+        return max(first, plaids_day(last) - OVERLAP_DAYS)
 
     async def _refuse_repeated(self, connection: Connection, shown: ShownAccounts) -> None:
-        """What could not be told when it was made: whether an earlier one has the same accounts."""
+        """What could not be told when it was made: whether another has its accounts, earlier or fetched by now."""
         if connection.fetched_at is not None or connection.may_repeat:
             return
-        earlier = [one for one in await self._connections.all_of(connection.user) if one.id < connection.id]
-        if (found := repeated(shown, earlier)) is not None:
+        # of two that are new the earlier one stays, or each would be refused for the other
+        others = await self._connections.all_of(connection.user)
+        before = [one for one in others if one.id < connection.id or one.fetched_at is not None]
+        if (found := repeated(shown, before)) is not None:
             raise already_connected(found[0])
 
     async def _store(self, connection: Connection, fetched: BrokerData) -> BrokerData:

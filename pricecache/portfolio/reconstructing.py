@@ -44,7 +44,8 @@ from pricecache.portfolio.security_prices import SecurityPrices, Supply
 from pricecache.portfolio.threads import aside, let_go
 from pricecache.stores.broker_data import BrokerDataStore
 from pricecache.stores.commits import pause
-from pricecache.stores.connections import Connection, ConnectionStore
+from pricecache.stores.connection_documents import Connection
+from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.ids import new_id
 from pricecache.stores.instruments import InstrumentStore, Own
 from pricecache.stores.ledger import RACES, LedgerMoved, gave_up
@@ -238,7 +239,7 @@ class Reconstructor:
                 priced.instruments,
                 connection.accounts,
                 market.market,
-                prefix_of(connection.id),
+                connection.id,
                 rules=portfolio.rules,
             ),
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pricecache.core.broker.account_identity import ShownAccounts
 from pricecache.errors import Conflict
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 
 _BROKEN = frozenset({"login_required", "revoked"})
 _LOST_KEY = "secret_unreadable"

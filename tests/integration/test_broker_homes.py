@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from pricecache.clock import SystemClock
 from pricecache.core.broker.data import BrokerAccount
+from pricecache.core.portfolios import Portfolio
+from pricecache.errors import Conflict
 from pricecache.portfolio.broker_homes import BrokerHomes
 from pricecache.stores.connections import ConnectionStore
 from pricecache.stores.portfolio_heads import PortfolioHeads
@@ -53,3 +57,24 @@ async def test_an_account_that_comes_later_is_added(database: Any) -> None:
     assert same.id == home.id
     assert second.accounts["one"] == first.accounts["one"]
     assert {one.id for one in await portfolios.accounts(home.id)} == set(second.accounts.values())
+
+
+async def test_another_portfolio_is_made_when_its_own_is_gone_and_for_nothing_else(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections, portfolios, homes = _homes(database)
+    made, home = await homes.settle(await connections.create_posted("ann", "broker", None, NOW), ACCOUNTS)
+    assert await homes.anew(made) == made
+
+    async def changed(owner: str, portfolio_id: str) -> Portfolio:
+        raise Conflict("It was changed meanwhile.")
+
+    monkeypatch.setattr(portfolios, "get", changed)
+    with pytest.raises(Conflict) as raised:
+        await homes.anew(made)
+    assert raised.value.code == "conflict"
+    monkeypatch.undo()
+    assert await connections.get("ann", made.id) == made
+    await portfolios.delete("ann", home.id)
+    again = await homes.anew(made)
+    assert (again.portfolio not in (None, home.id), again.accounts) == (True, {})

@@ -22,7 +22,7 @@ from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Misconfigured
 from pricecache.portfolio.connections import SPACING_SECONDS, Connections
 from pricecache.portfolio.fetching import AT_ONCE, FETCH_JOB, ROUND_SECONDS
-from pricecache.stores.connections import Connection
+from pricecache.stores.connection_documents import Connection
 from tests.clock import START
 from tests.documents import ROOT
 from tests.fakes.plaid import FakePlaid, Item
@@ -441,6 +441,21 @@ async def test_accounts_that_plaid_tells_of_only_later_are_told_apart_before_the
     assert (await one(daemon, first))["failure"] is None
 
 
+@pytest.mark.parametrize("is_earlier_first", [True, False])
+async def test_of_two_with_the_same_accounts_one_alone_is_refused(
+    daemon: ApiDaemon, plaid: FakePlaid, is_earlier_first: bool
+) -> None:
+    anew(plaid)
+    plaid.fail("server_error", "accounts/get")  # so the first one's accounts are known last
+    plaid.fail("server_error", "investments/holdings/get", times=2)
+    both = [(await connect(daemon))["id"], (await connect(daemon, SECOND))["id"]]
+    for connection in both if is_earlier_first else reversed(both):
+        await ask(daemon, connection)
+        await fetched(daemon)
+    codes = [((await one(daemon, connection))["failure"] or {"code": None})["code"] for connection in both]
+    assert codes == ([None, "already_connected"] if is_earlier_first else ["already_connected", None])
+
+
 # ---- fetched
 
 
@@ -625,6 +640,40 @@ async def test_one_that_fails_does_not_hold_up_the_others(daemon: ApiDaemon, pla
     assert (await one(daemon, second, BOB))["failure"] is None
 
 
+async def test_what_is_held_is_of_new_yorks_day_when_it_is_fetched_too(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    daemon.clock.set(datetime(2026, 11, 21, 2, tzinfo=UTC))  # 21:00 of the day before there
+    connection = (await connect(daemon))["id"]
+    data = await kept(daemon, connection)
+    assert (data.day, data.first_day) == (TODAY, TODAY - 730)
+    (asked,) = {body["end_date"] for endpoint, body in plaid.log if endpoint == "investments/transactions/get"}
+    assert asked == "2026-11-20"
+
+
+async def test_plaid_is_not_asked_sooner_than_it_says(daemon: ApiDaemon, plaid: FakePlaid) -> None:
+    plaid.fail("rate_limited", "investments/holdings/get", retry_after=7200)
+    connection = (await connect(daemon))["id"]
+    found = await connections(daemon).store.find(connection)
+    assert found is not None
+    assert found.failure is not None
+    assert found.failure.code == "plaid_rate_limited"
+    assert found.next_fetch_at is not None
+    assert found.next_fetch_at >= START + 7200
+
+
+async def test_what_is_told_to_be_due_is_fetched_though_the_clock_here_is_behind(
+    daemon: ApiDaemon, plaid: FakePlaid
+) -> None:
+    connection = (await connect(daemon))["id"]
+    found = await connections(daemon).store.find(connection)
+    assert found is not None
+    assert found.next_fetch_at is not None
+    for early, counts in ((2.0, {}), (0.5, {"fetched": 1})):
+        daemon.clock.set(found.next_fetch_at - early)
+        ticket = await daemon.services.jobs.run(FETCH_JOB, {"connections": [connection], "ifDue": True}, "soon")
+        await ticket.finished()
+        assert ticket.run.counts == counts
+
+
 async def test_what_does_not_fit_into_a_run_is_left_for_the_next(daemon: ApiDaemon, plaid: FakePlaid) -> None:
     for number in range(AT_ONCE + 2):
         plaid.add(f"public-sandbox-more-{number}", holdings=HELD)
@@ -649,6 +698,9 @@ async def test_a_fault_of_ours_in_one_is_logged_and_the_others_go_on(daemon: Api
     async def broken(connection: Connection) -> None:
         raise ZeroDivisionError
 
+    async def fine(connection: Connection) -> None:
+        pass
+
     fetcher.on_fetched = broken
     daemon.clock.advance(28 * 3600)
     ticket = await daemon.services.jobs.run(FETCH_JOB, {}, "schedule")
@@ -658,6 +710,12 @@ async def test_a_fault_of_ours_in_one_is_logged_and_the_others_go_on(daemon: Api
     assert found is not None
     assert found.next_fetch_at is not None
     assert found.next_fetch_at > daemon.clock.time()  # and is not tried without end
+    failure = (await one(daemon, first))["failure"]
+    assert (failure["code"], failure["attempts"]) == ("internal_error", 1)
+    fetcher.on_fetched = fine
+    daemon.clock.advance(28 * 3600)
+    assert await due(daemon) == {"fetched": 1}
+    assert (await one(daemon, first))["failure"] is None
 
 
 async def test_a_connection_is_fetched_by_one_daemon_at_a_time(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from pricecache.api import broker_payloads
 from pricecache.api.broker_payloads import read_request
 from pricecache.api.uploads import Upload, UploadGate
+from pricecache.brokers.plaid_payload import plaids_day
+from pricecache.core.bars import day_number
 from pricecache.errors import Invalid, Unavailable
 from tests.clock import START
 
@@ -49,6 +52,16 @@ def test_one_user_takes_no_more_than_their_share_of_what_all_may() -> None:
     gate.take("bob", 40)
     gate.give_back("ann", 60)
     gate.take("bob", 20)
+
+
+def test_what_plaid_holds_is_of_new_yorks_day_and_not_of_the_next_one_there_is_elsewhere() -> None:
+    evening = datetime(2026, 11, 21, 2, tzinfo=UTC)  # 21:00 there
+    body = {"accounts": [], "securities": [], "holdings": [], "investment_transactions": []}
+    given = read_request(upload({"plaid": body}), evening.timestamp())
+    assert given.posted is not None
+    assert given.posted.data.day == plaids_day(evening.timestamp()) == day_number(date(2026, 11, 20))
+    assert plaids_day(datetime(2026, 11, 21, 5, tzinfo=UTC).timestamp()) == day_number(date(2026, 11, 21))
+    assert plaids_day(datetime(2026, 7, 21, 4, tzinfo=UTC).timestamp()) == day_number(date(2026, 7, 21))
 
 
 HELD = {"accounts": [], "securities": [], "holdings": []}

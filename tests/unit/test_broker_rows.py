@@ -9,12 +9,14 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger, Transaction
 from pricecache.core.portfolios import LedgerState
-from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, prefix_of
+from pricecache.portfolio.broker_rows import RowCounts, counts_of, exchange, incoming_of, own_row_conflict, prefix_of
 from pricecache.portfolio.planning import LedgerView, Plan, applied
 from pricecache.stores.ledger import Row
 
+AAPL = Instrument("AAPL")
 NAME = prefix_of("c1")
 NOW = 1_795_168_800.0
 
@@ -49,19 +51,19 @@ def facts(view: LedgerView, prefix: str = "") -> dict[str | None, tuple[int, Dec
 
 
 PAYLOADS = st.dictionaries(st.integers(0, 8), st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=8).map(
-    lambda found: [deposit(f"{NAME}/{name}", day, amount) for name, (day, amount) in found.items()]
+    lambda found: [deposit(f"{NAME}{name}", day, amount) for name, (day, amount) in found.items()]
 )
 
 
 @given(st.lists(PAYLOADS, min_size=1, max_size=5))
 def test_whatever_came_before_the_rows_are_those_of_the_last_payload(payloads: list[list[Transaction]]) -> None:
-    own = [deposit("mine", 3, 7), deposit(f"{NAME}x/1", 4, 8), deposit("c2/1", 5, 9)]
+    own = [deposit("mine", 3, 7), deposit("c1x/1", 4, 8), deposit("c2/1", 5, 9)]
     view = view_of([Row(row, None, number, 1, NOW, NOW) for number, row in enumerate(_named(own))])
     before = facts(view)
     for number, payload in enumerate(payloads):
         view = after(view, payload, f"n{number}-")
-    assert facts(view, f"{NAME}/") == {row.external_id: (row.day, row.amount) for row in payloads[-1]}
-    assert {name: fact for name, fact in facts(view).items() if not (name or "").startswith(f"{NAME}/")} == before
+    assert facts(view, f"{NAME}") == {row.external_id: (row.day, row.amount) for row in payloads[-1]}
+    assert {name: fact for name, fact in facts(view).items() if not (name or "").startswith(f"{NAME}")} == before
     again = exchanged(view, payloads[-1], "again")
     assert not again.change.has_rows
     assert counts_of(again) == RowCounts(unchanged=len(payloads[-1]))
@@ -72,14 +74,30 @@ def _named(rows: Sequence[Transaction]) -> list[Transaction]:
 
 
 def test_a_change_says_from_when_on_it_counts() -> None:
-    view = after(view_of([]), [deposit(f"{NAME}/1", 10, 1), deposit(f"{NAME}/2", 20, 1)])
-    gone = exchanged(view, [deposit(f"{NAME}/2", 20, 1)], "m")
+    view = after(view_of([]), [deposit(f"{NAME}1", 10, 1), deposit(f"{NAME}2", 20, 1)])
+    gone = exchanged(view, [deposit(f"{NAME}2", 20, 1)], "m")
     assert (gone.change.affected_from, counts_of(gone)) == (10, RowCounts(deleted=1, unchanged=1))
-    moved = exchanged(view, [deposit(f"{NAME}/1", 10, 1), deposit(f"{NAME}/2", 15, 1)], "m")
+    moved = exchanged(view, [deposit(f"{NAME}1", 10, 1), deposit(f"{NAME}2", 15, 1)], "m")
     assert (moved.change.affected_from, counts_of(moved)) == (15, RowCounts(updated=1, unchanged=1))
+    both = exchanged(view, [deposit(f"{NAME}2", 20, 7)], "m")
+    assert (both.change.affected_from, counts_of(both)) == (10, RowCounts(updated=1, deleted=1))
+
+
+def test_a_row_of_the_users_own_of_the_very_day_is_named_and_a_later_one_is_not() -> None:
+    def sold(name: str, day: int) -> Transaction:
+        return Transaction(day, "sell", AAPL, quantity=Decimal(1), account="a", external_id=name, id=name)
+
+    own = [sold("early", 8), sold("same", 10), sold("late", 11), sold("c2/1", 10), sold(f"{NAME}1", 9)]
+    view = view_of([Row(row, None, number, 1, NOW, NOW) for number, row in enumerate(own)])
+    faults = [{"row": 0, "code": "insufficient", "detail": "There is less."}]
+    found = own_row_conflict(view, NAME, [sold(f"{NAME}2", 10)], faults)
+    assert found is not None
+    assert found.code == "own_row_conflicts"
+    named = [name for name in ("early", "same", "late", "c2/1", f"{NAME}1") if f"(id {name}," in found.detail]
+    assert named == ["early", "same", "c2/1"]
 
 
 def test_an_attempt_whose_outcome_was_not_known_adds_nothing_the_second_time() -> None:
-    rows = [deposit(f"{NAME}/1", 10, 1)]
+    rows = [deposit(f"{NAME}1", 10, 1)]
     view = after(view_of([]), rows)
     assert not exchanged(view, rows).change.has_rows
