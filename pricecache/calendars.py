@@ -24,7 +24,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number
+from pricecache.core.bars import DAY_SECONDS, day_number
 from pricecache.core.sessions import CalendarBook, SessionCalendar, every_day
 from pricecache.errors import PricecacheError, Unavailable
 
@@ -140,7 +140,7 @@ class CalendarLoader:
         return int(self._book.get(name).sessions[-1]) - self._today()
 
     def _today(self) -> int:
-        return int(self._clock.time() // 86400)
+        return int(self._clock.time() // DAY_SECONDS)
 
     async def _build(self, wanted: list[str]) -> None:
         now = self._clock.time()

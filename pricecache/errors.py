@@ -1,7 +1,8 @@
-"""Every error the daemon raises on purpose, in families by what the caller can do about it.
+"""Every error that a caller of the daemon may see, in families by what the caller can do about it.
 
 The docstring of a class is its default detail; `code` is stable and part of the API; facts are keyword arguments,
 kept in `facts` and shown beside the detail. HTTP statuses are chosen at the edge (`api/wire.py`), nowhere else.
+What only says within the daemon that a race was lost is apart: docs/architecture.md lists it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pricecache.api.uploads import Upload
 from pricecache.api.wire import Malformed, UnsupportedBody, invalid_input
 from pricecache.brokers.neutral import read_neutral
 from pricecache.brokers.plaid_payload import plaids_day, read_plaid
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Invalid, PricecacheError
 from pricecache.portfolio.broker_intake import PLAIDS, UNNAMED, Posted, scope_of
@@ -83,7 +84,7 @@ def _request(body: dict[str, Any], content: bytes, now: float) -> Request:
         return Request(asked, None)
     if not isinstance(payload, dict):
         raise _no_object(kind, f"{kind} is an object.")
-    day = plaids_day(now) if kind == "plaid" else int(now // 86400)
+    day = plaids_day(now) if kind == "plaid" else int(now // DAY_SECONDS)
     data, name = _plaid(payload, day) if kind == "plaid" else _neutral(payload, day)
     digest = hashlib.sha256(f"{day} {kind} ".encode() + content).hexdigest()
     return Request(asked, Posted(data, name, digest))

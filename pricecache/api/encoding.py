@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pricecache.api.wire import NotAcceptable, camel, encode, exact_instant, instant, iso_day
 from pricecache.core.actions import Action, Adjust
-from pricecache.core.bars import FIELDS, VOLUME, day_of
+from pricecache.core.bars import DAY_SECONDS, FIELDS, VOLUME, day_of
 from pricecache.core.catalog import BEGINNING, Entry
 from pricecache.core.coverage import Coverage, SyncState
 from pricecache.core.quotes import Quote
@@ -83,7 +83,7 @@ def coverage_fields(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-OVERDUE_SECONDS = 86400.0
+OVERDUE_SECONDS = float(DAY_SECONDS)
 """A symbol that no run has come to with success for so long is not in order, though nothing speaks against it."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from pricecache.api.wire import Malformed
-from pricecache.core.bars import day_number
+from pricecache.core.bars import DAY_SECONDS, day_number
 
 
 def known_instant(given: date, now: float) -> float:
@@ -17,8 +17,8 @@ def known_instant(given: date, now: float) -> float:
     if isinstance(given, datetime):
         at = given.timestamp()
     else:
-        is_today = day_number(given) == int(now // 86400)
-        at = now if is_today else (day_number(given) + 1) * 86400 - 0.001
+        is_today = day_number(given) == int(now // DAY_SECONDS)
+        at = now if is_today else (day_number(given) + 1) * DAY_SECONDS - 0.001
     if at > now:
         detail = "asKnownOn lies in the future"
         rows = [{"field": "asKnownOn", "code": "future_instant", "detail": detail}]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pricecache.api.call import Answer, Call
 from pricecache.api.runs import run_answer
 from pricecache.api.wire import camel, iso_day
-from pricecache.core.bars import day_number
+from pricecache.core.bars import DAY_SECONDS, day_number
 from pricecache.errors import Conflict
 from pricecache.portfolio.materialiser import MATERIALIZE_JOB
 
@@ -37,7 +37,7 @@ async def invalidate(call: Call) -> Answer:
 
 async def stats(call: Call) -> Answer:
     services = call.services
-    totals = await services.stored_histories.totals(int(services.clock.time() // 86400))
+    totals = await services.stored_histories.totals(int(services.clock.time() // DAY_SECONDS))
     counted, sampler = services.materialiser.stats, services.sampler
     return Answer(
         {

@@ -11,7 +11,7 @@ from pricecache.api.runs import run_answer
 from pricecache.api.symbols import in_the_future
 from pricecache.api.whose import asked_for, counted
 from pricecache.api.wire import instant, iso_day
-from pricecache.core.bars import day_number
+from pricecache.core.bars import DAY_SECONDS, day_number
 from pricecache.core.currencies import digits
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
 from pricecache.core.rows import partly_valued, rounded
@@ -33,7 +33,7 @@ _PARTLY, _OVERDRAWN = "some_values_unknown", "overdrawn"
 
 async def capture(call: Call) -> Answer:
     asked = call.body.date_
-    if asked is not None and day_number(asked) * 86400 > call.services.clock.time() + EARLIEST_DATE_ON_EARTH:
+    if asked is not None and day_number(asked) * DAY_SECONDS > call.services.clock.time() + EARLIEST_DATE_ON_EARTH:
         raise in_the_future("date")
     return await run_answer(call, SNAPSHOT_JOB, {} if asked is None else {"date": asked.isoformat()})
 

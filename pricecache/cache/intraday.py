@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pricecache.cache.reader import Reader
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, Adjust, dividend_factors, in_effect, split_factors
-from pricecache.core.bars import CLOSE, VOLUME, Bars, day_number, day_of
+from pricecache.core.bars import CLOSE, DAY_SECONDS, VOLUME, Bars, day_number, day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.intraday import (
     INTERVALS,
@@ -268,7 +268,7 @@ def _still_open(bars: IntradayBars, calendar: SessionCalendar, end: int, now: fl
 def _next_bar(calendar: SessionCalendar, seconds: int, now: float) -> float:
     """When another bar may begin next, or the last one is over."""
     grace = after_close_seconds(calendar)
-    session, opens = calendar.current(now), calendar.next_open(now) or now + 86400.0
+    session, opens = calendar.current(now), calendar.next_open(now) or now + DAY_SECONDS
     if session is None or not calendar.is_open(now, grace):
         return opens
     opened, closed = _open_of(calendar, session) / 1000, _close_of(calendar, session) / 1000

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pricecache.errors import Corrupt
 
+DAY_SECONDS = 86400
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 FIELDS = ("open", "high", "low", "close", "volume")
 

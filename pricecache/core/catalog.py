@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.actions import Action
-from pricecache.core.bars import Bars
+from pricecache.core.bars import DAY_SECONDS, Bars
 from pricecache.core.coverage import SyncState
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.errors import NotFound
@@ -118,7 +118,7 @@ class Entry:
     def has_ended(self, now: float) -> bool:
         """Whether it trades no longer at instant `now`, seconds since 1970 UTC: its last session is over everywhere."""
         last = self.state.delisted_after
-        return last is not None and now >= (last + 2) * 86400.0
+        return last is not None and now >= (last + 2) * DAY_SECONDS
 
     def lag(self, provider_lag: float) -> float:
         """Seconds after a close until a bar of it is final, with a provider whose bars are `provider_lag` after."""

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.sessions import SessionCalendar
 
 Absence = Literal[
@@ -21,7 +22,7 @@ ASK_SPACING = 20 * 3600.0
 ASKS = 3
 """Answers on different days after which a session without a row is accepted as never traded, and one whose row is not
 stored is asked for no more than once a month."""
-AUDIT_SECONDS = 30 * 86400.0
+AUDIT_SECONDS = 30.0 * DAY_SECONDS
 """How often a whole history is asked for again, and a session accepted as never traded."""
 LATE_DAYS = 4
 LATE_SPACING = 2 * 3600.0

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.coverage import (
     ASK_SPACING,
     ASKS,
@@ -37,7 +38,7 @@ OVERLAP = 5
 """Held sessions asked for again on either side of what is missing, so that a restatement shows."""
 NEARLY = 0.9
 """Of an interval: a series is examined some time after the tick of a schedule, which the next tick must not miss."""
-AUDIT_REST_SECONDS = 5 * 86400.0
+AUDIT_REST_SECONDS = 5.0 * DAY_SECONDS
 """Not sooner after a history was last compared as a whole: each series has its own day of the month."""
 BACKOFF_SECONDS = 15 * 60.0
 LONGEST_BACKOFF_SECONDS = 24 * 3600.0
@@ -46,7 +47,7 @@ LONGEST_PASSING_RETRY_SECONDS = 15 * 60.0
 DEAD_AFTER_DAYS = 3
 DEAD_AFTER_TIMES = 5
 """A symbol counts as dead once no provider knew it so many times, on so many different UTC days."""
-DEAD_RETRY_SECONDS = 7 * 86400.0
+DEAD_RETRY_SECONDS = 7.0 * DAY_SECONDS
 DAYS_NOTED = 10
 SAME_CLOSE_RTOL = 1e-4
 """Closes of one session by one provider that differ by less than this share are the same: rounding, and splits."""
@@ -290,7 +291,7 @@ def reviewed(state: SyncState, session: int) -> SyncState:
 
 
 def _counted_not_found(state: SyncState, now: float, jitter: float) -> SyncState:
-    today = int(now // 86400)
+    today = int(now // DAY_SECONDS)
     days = tuple(sorted({*state.not_found_days, today}))[-DAYS_NOTED:]
     state = replace(state, not_found=state.not_found + 1, not_found_days=days)
     if state.not_found < DEAD_AFTER_TIMES or len(days) < DEAD_AFTER_DAYS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pricecache.core.bars import CLOSE, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars
+from pricecache.core.bars import CLOSE, DAY_SECONDS, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars
 from pricecache.core.coverage import contains
 from pricecache.core.sessions import SessionCalendar
 
@@ -107,7 +107,7 @@ def _of_fields(found: Rejection, bars: Bars, mended: Bars) -> Rejection:
 def check_manual(bars: Bars, now: float, *, may_be_worthless: bool = False) -> tuple[Bars, list[Rejection]]:
     """The same for bars that a person put in: they may stand on any day that has begun somewhere on Earth.
     `may_be_worthless`: a close of 0 is one too."""
-    future = bars.sessions * 86400 > now + EARLIEST_DATE_ON_EARTH
+    future = bars.sessions * DAY_SECONDS > now + EARLIEST_DATE_ON_EARTH
     faults = {"in_the_future": future} | _value_faults(bars)
     if may_be_worthless:
         faults["bad_close"] &= bars.values[CLOSE] != 0

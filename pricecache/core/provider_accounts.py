@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pricecache.core.asking import LANES, Lane, Pace
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.text import plain_text
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, RateLimited, SymbolNotFound
 
@@ -24,7 +25,7 @@ FIRST_COOL_DOWN, LONGEST_COOL_DOWN = 120.0, 900.0
 TRIAL_SLACK = 30.0
 """Seconds past its time-out after which a trial counts as abandoned: the daemon that made it is gone."""
 HOURS_KEPT = 24
-DAY, HOUR = 86400, 3600
+HOUR = 3600
 
 _CLOCKS_APART = 60.0  # seconds by which the clocks of two daemons, or of one before and after it is set, may differ
 _INSTANT = 1e-6  # a wait this short is none: what a clock adds up never comes out even
@@ -100,7 +101,7 @@ class Account:
 
     def spent_by_lane(self, now: float) -> Mapping[Lane, int]:
         """Requests spent of the present UTC day."""
-        spent = self.spent if self.day >= int(now // DAY) else {}
+        spent = self.spent if self.day >= int(now // DAY_SECONDS) else {}
         return {lane: spent.get(lane, 0) for lane in LANES}
 
     def remaining(self, pace: Pace, lane: Lane, now: float) -> int | None:
@@ -257,7 +258,7 @@ class Account:
         return max(0.0, self.lacking - max(0.0, now - self.filled_at) * pace.per_second)
 
     def _of_day(self, now: float, lane: Lane, cost: int) -> Account:
-        day = int(now // DAY)
+        day = int(now // DAY_SECONDS)
         if day < self.day:
             return self  # yesterday's, noted late
         spent = self.spent if day == self.day else {}
@@ -300,7 +301,7 @@ def reserve(per_day: int, lane: Lane) -> int:
 
 def next_day(now: float) -> float:
     """When the next UTC day begins."""
-    return float((int(now // DAY) + 1) * DAY)
+    return float((int(now // DAY_SECONDS) + 1) * DAY_SECONDS)
 
 
 def _tokens(pace: Pace, cost: int) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.errors import Unavailable
 
 
@@ -71,7 +72,7 @@ def every_day(name: str, first: int, last: int, weekdays_only: bool = False) -> 
     days = np.arange(first, last + 1, dtype=np.int64)
     if weekdays_only:
         days = days[(days + 3) % 7 < 5]  # 1970-01-01 was a Thursday
-    return SessionCalendar(name, days, days * 86400, (days + 1) * 86400)
+    return SessionCalendar(name, days, days * DAY_SECONDS, (days + 1) * DAY_SECONDS)
 
 
 class CalendarBook:

@@ -21,7 +21,7 @@ from pricecache.brokers.plaid_payload import plaids_day, read_plaid
 from pricecache.brokers.plaid_webhooks import instant_in
 from pricecache.brokers.secrets import SecretBox
 from pricecache.clock import Clock
-from pricecache.core.bars import day_of
+from pricecache.core.bars import DAY_SECONDS, day_of
 from pricecache.core.broker.account_identity import ShownAccounts, renamed
 from pricecache.core.broker.data import BrokerData
 from pricecache.core.broker.merge import merged
@@ -57,7 +57,6 @@ AT_ONCE = 4
 MOST_AT_A_TIME = 1000
 ROUND_SECONDS = 40.0
 """How long after its beginning a run begins to fetch one that is due: the rest is for the next run, a minute later."""
-DAY_SECONDS = 86400.0
 EXPIRES_SECONDS = 7 * DAY_SECONDS
 """How long before its end a user is told that access ends: as long as Plaid tells of it before."""
 _EARLY_SECONDS = 1.0

@@ -9,6 +9,7 @@ import numpy as np
 
 from pricecache.cache.columns import ColumnCache
 from pricecache.cache.live import LiveCache
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Entry
 from pricecache.core.daychange import Session
 from pricecache.core.instruments import Instrument
@@ -40,7 +41,7 @@ class _Hours:
         """When `day` opened, the beginning of its UTC day when it is no session."""
         at = int(self.calendar.sessions.searchsorted(day))
         is_session = at < len(self.calendar.sessions) and self.calendar.sessions[at] == day
-        return float(self.calendar.opens[at]) if is_session else day * 86400.0
+        return float(self.calendar.opens[at]) if is_session else float(day * DAY_SECONDS)
 
     def of(self, day: int) -> tuple[float, int]:
         """When `day` closes (the end of its UTC day when it is no session), and the session before it."""
@@ -48,7 +49,7 @@ class _Hours:
         if found is None:
             close, at = self.calendar.close_of(day), int(self.calendar.sessions.searchsorted(day))
             before = int(self.calendar.sessions[at - 1]) if at else day - 1
-            found = self.closes[day] = ((day + 1) * 86400.0 if close is None else close, before)
+            found = self.closes[day] = (float((day + 1) * DAY_SECONDS) if close is None else close, before)
         return found
 
 
@@ -119,7 +120,7 @@ def _latest(entry: Entry, hours: _Hours, last: int | None) -> int:
     if entry.kind == "fund":
         known = [day for day in (hours.due, last) if day is not None and (opened is None or day <= opened)]
         opened = max(known, default=opened)
-    return int(hours.now // 86400) if opened is None else opened
+    return int(hours.now // DAY_SECONDS) if opened is None else opened
 
 
 def _made(quote: Quote | None, entry: Entry, column: PriceColumn, hours: _Hours) -> tuple[float | None, str | None]:

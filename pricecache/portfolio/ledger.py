@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number
+from pricecache.core.bars import DAY_SECONDS, day_number
 from pricecache.core.catalog import Catalog
 from pricecache.core.history import check
 from pricecache.core.instruments import Instrument
@@ -468,7 +468,7 @@ class Ledgers(LedgerReader):
         for name, account in (("accountId", row.account), ("toAccountId", row.to_account)):
             if account and account not in accounts:
                 found.append({"field": name, "code": "unknown_account", "detail": "There is no such account here."})
-        if row.day * 86400 > self._clock.time() + EARLIEST_DATE_ON_EARTH:
+        if row.day * DAY_SECONDS > self._clock.time() + EARLIEST_DATE_ON_EARTH:
             found.append({"field": "date", "code": "date_in_the_future", "detail": "the day has not come yet"})
         elif row.day < FIRST_DAY:
             found.append({"field": "date", "code": "date_too_early", "detail": "Ledgers begin in 1900."})

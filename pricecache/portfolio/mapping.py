@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.broker.identifiers import (
     cusip_in_isin,
@@ -38,7 +39,7 @@ SHARED_SCOPES = frozenset({"plaid"})
 """Whose ids of securities mean the same for every user."""
 ALIKE, SIMILAR, UNLIKE = 90.0, 75.0, 55.0
 """From where on two names with one ticker are of one security, with one number; below, they are of two."""
-AGAIN_AFTER = 7 * 86400.0
+AGAIN_AFTER = 7.0 * DAY_SECONDS
 AGAIN_AFTER_FAILURE = 3600.0
 """Seconds until what could not be mapped is looked at again; until what somebody did not answer to is."""
 SEARCHES = 200
@@ -334,7 +335,7 @@ class Mapper:
         if not new:
             return
         now = self._clock.time()
-        first = min((case.used_from for case in new if case.used_from is not None), default=int(now // 86400))
+        first = min((case.used_from for case in new if case.used_from is not None), default=int(now // DAY_SECONDS))
         own = [Own(own_instrument(user, case.security), case.security.currency, case.security.name) for case in new]
         await self._instruments.add_own(own, user, wanted_from=first, by=f"user:{user}", now=now)
 

@@ -14,7 +14,7 @@ from pricecache.cache.columns import ColumnCache
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, in_effect
-from pricecache.core.bars import Bars
+from pricecache.core.bars import DAY_SECONDS, Bars
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
@@ -366,7 +366,7 @@ class Markets:
 
     def _until(self, entries: Iterable[Entry], quotes: Iterable[Quote | None], now: float) -> float:
         """When the next session opens or is due, a quote becomes stale, or a day begins on which a split may be."""
-        moments = [(self._today() + 1) * 86400.0 - AHEAD_SECONDS]
+        moments = [float((self._today() + 1) * DAY_SECONDS - AHEAD_SECONDS)]
         moments += [quote.stale_at for quote in quotes if quote is not None and quote.stale_at > now]
         for name, lag in {(entry.instrument.place.calendar, entry.lag(self._lag)) for entry in entries}:
             calendar = self._calendars.get(name)
@@ -374,7 +374,7 @@ class Markets:
         return min(moments)
 
     def _today(self) -> int:
-        return int((self._clock.time() + AHEAD_SECONDS) // 86400)
+        return int((self._clock.time() + AHEAD_SECONDS) // DAY_SECONDS)
 
 
 @lru_cache(4096)

@@ -13,7 +13,7 @@ import structlog
 
 from pricecache import garbage
 from pricecache.clock import Clock
-from pricecache.core.bars import day_of
+from pricecache.core.bars import DAY_SECONDS, day_of
 from pricecache.core.broker.carried_prices import divided
 from pricecache.core.broker.data import BrokerData
 from pricecache.core.broker.stated_prices import PriceConflict, own_prices
@@ -224,7 +224,7 @@ class Reconstructor:
             return
         now = self._clock.time()
         own = [Own(instruments[name], found[name].security.currency, found[name].security.name) for name in names]
-        first = min((days[name] for name in names if name in days), default=int(now // 86400))
+        first = min((days[name] for name in names if name in days), default=int(now // DAY_SECONDS))
         await self._instruments.add_own(own, user, wanted_from=first, by=BY, now=now)
 
     # rows

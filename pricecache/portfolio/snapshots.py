@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.clock import Clock
-from pricecache.core.bars import day_of
+from pricecache.core.bars import DAY_SECONDS, day_of
 from pricecache.core.chunks import aligned, between, joined
 from pricecache.core.history import History
 from pricecache.core.portfolios import Portfolio
@@ -107,7 +107,7 @@ class SnapshotStats:
         """Portfolios captured, of those that a session closed for, over the last `days` days; in percent, None where
         there was none. A day that was missed is one for as many as the last of its kind. Raises `Unavailable` while a
         calendar is built."""
-        today = int(self._clock.time() // 86400)
+        today = int(self._clock.time() // DAY_SECONDS)
         missed = [day for day in await self._days.missed() if day >= today - days]
         records = await self._store.days(today - days, today)
         due = sum(one.counts.due for one in records)

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from pricecache.clock import Clock
 from pricecache.core.actions import Action
 from pricecache.core.asking import Capability, Found, Pace
-from pricecache.core.bars import CLOSE, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars, day_number
+from pricecache.core.bars import CLOSE, DAY_SECONDS, FIELDS, HIGH, LOW, OPEN, VOLUME, Bars, day_number
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote
 from pricecache.core.sessions import CalendarBook, SessionCalendar
@@ -178,7 +178,7 @@ class CsvProvider:
             instrument,
             float(bars.close[-1]),
             instrument.currency,
-            as_of=(session + 1) * 86400.0 if closed_at is None else closed_at,
+            as_of=float((session + 1) * DAY_SECONDS) if closed_at is None else closed_at,
             received_at=self._clock.time(),
             source=self.name,
             session=session,

@@ -13,8 +13,9 @@ import structlog
 
 from pricecache.clock import Clock
 from pricecache.core.asking import Capability, Found, Lane, Pace
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.instruments import Instrument
-from pricecache.core.provider_accounts import DAY, Account, Admission, Change
+from pricecache.core.provider_accounts import Account, Admission, Change
 from pricecache.errors import (
     PricecacheError,
     ProviderAnswerBad,
@@ -322,7 +323,7 @@ class ProviderPool:
     def _control_work(self) -> Quotes:
         control = self.provider.control
         assert control is not None
-        today = int(self._clock.time() // DAY)
+        today = int(self._clock.time() // DAY_SECONDS)
         if not self.can("history"):
             answer = self.provider.quotes([control])
             found = bool(answer.quotes)

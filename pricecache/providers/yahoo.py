@@ -20,7 +20,7 @@ import orjson
 from pricecache.clock import Clock
 from pricecache.core.actions import Action, Kind
 from pricecache.core.asking import Capability, Found, Pace
-from pricecache.core.bars import CLOSE, VOLUME, Bars, day_number, day_of
+from pricecache.core.bars import CLOSE, DAY_SECONDS, VOLUME, Bars, day_number, day_of
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.core.quotes import Quote
 from pricecache.errors import ProviderAnswerBad, ProviderError, ProviderUnavailable, RateLimited, SymbolNotFound
@@ -43,7 +43,6 @@ _CHART = "/v8/finance/chart/"
 _SEARCH = "/v1/finance/search"
 _OUT_OF_RANGE = "data doesn't exist"
 _ROUND_THE_CLOCK = 23 * 3600
-_DAY = 86400
 
 
 class YahooProvider:
@@ -205,7 +204,7 @@ class YahooProvider:
         now, lag = self._clock.time(), lag_of(kind, self.final_lag)
         last = _last_final(meta, now, lag)
         # there a session is a UTC day, whatever zone Yahoo counts in
-        return min(last, int((now - lag) // _DAY) - 1) if instrument.place.calendar in ("24/7", "24/5") else last
+        return min(last, int((now - lag) // DAY_SECONDS) - 1) if instrument.place.calendar in ("24/7", "24/5") else last
 
     def _quote(self, instrument: Instrument) -> Quote:
         symbol = yahoo_symbol(instrument)
@@ -319,12 +318,12 @@ def _last_final(meta: Mapping[str, Any], now: float, lag: float) -> int:
     """
     zone = ZoneInfo(meta["exchangeTimezoneName"])
     regular = (meta.get("currentTradingPeriod") or {}).get("regular") or {}
-    opens, closes = (_instant(regular[key]) for key in ("start", "end")) if regular else (0.0, float(_DAY))
+    opens, closes = (_instant(regular[key]) for key in ("start", "end")) if regular else (0.0, float(DAY_SECONDS))
     if closes - opens >= _ROUND_THE_CLOCK:
         return day_number(datetime.fromtimestamp(now - lag, zone).date()) - 1
     session = day_number(datetime.fromtimestamp(opens, zone).date())
     today = day_number(datetime.fromtimestamp(now, zone).date())
-    return min(today, session + math.floor((now - closes - lag) / _DAY))
+    return min(today, session + math.floor((now - closes - lag) / DAY_SECONDS))
 
 
 def _first_session(meta: Mapping[str, Any], priced: np.ndarray[Any, np.dtype[np.int64]]) -> int | None:

@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
-from pricecache.core.bars import day_of
+from pricecache.core.bars import DAY_SECONDS, day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.currencies import major
 from pricecache.core.events import BarsChanged
@@ -79,7 +79,7 @@ class BarPrices:
             return
         view = await self._markets.view(Ledger((), Rules(major(entry.currency))), more=[instrument])
         column = view.market.prices.get(instrument)
-        price = None if column is None else column.price_on(int(now // 86400))
+        price = None if column is None else column.price_on(int(now // DAY_SECONDS))
         if price is not None:
             self._listeners.publish_prices({instrument.key: _event(entry, *price)})
 

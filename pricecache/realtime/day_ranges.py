@@ -8,6 +8,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.currencies import digits
 from pricecache.core.portfolios import Portfolio
 from pricecache.stores.day_ranges import DayRange, DayRangeStore
@@ -66,7 +67,7 @@ class DayRanges:
         wanted = [one for one in portfolio_ids if one not in self._ranges]
         if not wanted:
             return
-        since = int(self._clock.time() // 86400) - DAYS_BACK
+        since = int(self._clock.time() // DAY_SECONDS) - DAYS_BACK
         for portfolio, stored in (await self._store.load(wanted, since)).items():
             seen = self._ranges.get(portfolio)
             if seen is None or (seen.day, seen.corrections) < (stored.day, stored.corrections):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.daychange import Session
 from pricecache.core.instruments import Instrument
@@ -219,7 +220,7 @@ class WatchedPrices:
         view = await self._markets.view(Ledger((), Rules(base)), more=instruments, currencies=currencies)
         now, prices = self._clock.time(), view.market.prices
         sessions = await self._latest.of({one: self._watched[one.key].entry for one in instruments}, prices, now)
-        end = max([int(now // 86400), *(session.day for session in sessions.values())])
+        end = max([int(now // DAY_SECONDS), *(session.day for session in sessions.values())])
         told = {one: self._latest.with_previous(one, prices[one], sessions[one]) for one in instruments}
         return MarketData(told, view.market.rates), sessions, end
 

@@ -15,6 +15,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from pricecache.core.broker.data import BrokerData
 from pricecache.errors import Corrupt, VersionMismatch
 from pricecache.garbage import young_only
+from pricecache.stores.client import DUPLICATE_KEY
 from pricecache.stores.ids import new_id
 from pricecache.stores.ledger import Companion
 from pricecache.stores.packed_broker_data import pack, unpack
@@ -29,7 +30,6 @@ MANY_BYTES = 64 << 10
 """Of pieces: those of some 3,000 transactions."""
 LOOKS = 4
 """How often a reader looks again when what it read was being written."""
-_DUPLICATE_KEY = 11000
 _MOVED = ("TransientTransactionError", "UnknownTransactionCommitResult")
 
 
@@ -112,7 +112,7 @@ def _rows_of(saved: tuple[str, BrokerData]) -> int:
 
 
 def _is_duplicate(exc: PyMongoError) -> bool:
-    return isinstance(exc, BulkWriteError) and any(one["code"] == _DUPLICATE_KEY for one in exc.details["writeErrors"])
+    return isinstance(exc, BulkWriteError) and any(one["code"] == DUPLICATE_KEY for one in exc.details["writeErrors"])
 
 
 def _together(documents: Sequence[Document], most: int) -> Iterator[list[Document]]:

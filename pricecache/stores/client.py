@@ -20,6 +20,7 @@ from pymongo.errors import (
 )
 
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.errors import Misconfigured
 
 log = structlog.get_logger(__name__)
@@ -28,10 +29,11 @@ Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
 Database = AsyncDatabase[Document]
 
-DAY = 86400
-RUNS_KEPT_SECONDS = 30 * DAY
-DAY_RANGES_KEPT_SECONDS = 35 * DAY
+RUNS_KEPT_SECONDS = 30 * DAY_SECONDS
+DAY_RANGES_KEPT_SECONDS = 35 * DAY_SECONDS
 
+DUPLICATE_KEY, WRITE_CONFLICT = 11000, 112
+"""Codes of the server's errors, as the next one."""
 _NAMESPACE_EXISTS = 48
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
 _ANSWER_SECONDS = 2.0
@@ -72,7 +74,7 @@ TIME_SERIES: Mapping[str, Mapping[str, str]] = {
     # session, because the 1,000 rows end a bucket first. 5 to 7 bytes a sample on disk then, 3 to 4 with the latter.
     "samples": {"timeField": "ts", "metaField": "meta", "granularity": "minutes"},
 }
-_EXPIRY = {"samples": {"expireAfterSeconds": 30 * DAY}}
+_EXPIRY = {"samples": {"expireAfterSeconds": 30 * DAY_SECONDS}}
 """At first; a setting changes it (`stores/samples.py`)."""
 INDEXES = (
     Index("instruments", (("symbol", ASCENDING), ("market", ASCENDING)), unique=True),
@@ -84,7 +86,7 @@ INDEXES = (
     Index("bars_1d", (("meta.s", ASCENDING), ("ts", ASCENDING))),
     Index("samples", (("meta.s", ASCENDING), ("ts", ASCENDING))),
     Index("api_keys", (("digest", ASCENDING),), unique=True),
-    Index("searches", (("at", ASCENDING),), expire_after=DAY),
+    Index("searches", (("at", ASCENDING),), expire_after=DAY_SECONDS),
     Index("page_sessions", (("expiresAt", ASCENDING),), expire_after=0),
     Index("stream_tickets", (("expiresAt", ASCENDING),), expire_after=0),
     Index("quarantine", (("series", ASCENDING), ("session", ASCENDING))),

@@ -22,6 +22,7 @@ from pricecache.core.catalog import Entry, SeriesHead
 from pricecache.core.events import BarsChanged
 from pricecache.errors import Unavailable
 from pricecache.stores.announcing import Announcer
+from pricecache.stores.client import DUPLICATE_KEY, WRITE_CONFLICT
 from pricecache.stores.journal import Journal
 from pricecache.stores.revisions import Changed, changed_fields
 from pricecache.stores.series import action_items, head_fields, tail_field
@@ -30,9 +31,6 @@ RACE_ATTEMPTS = 40
 """How often something is tried again that other writers keep overtaking: with `pause` some 15 seconds."""
 YEAR_BASE = 10_000
 """A packed year's `_id` is series id × 10,000 + year, so that the years of a series are one range of the index."""
-
-
-_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 
 
 class Overtaken(Exception):
@@ -197,7 +195,7 @@ def _is_final(error: PyMongoError) -> bool:
     if error.has_error_label("UnknownTransactionCommitResult") or error.has_error_label("RetryableWriteError"):
         return False
     codes = {error.code} | {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
-    return not codes & {_DUPLICATE_KEY, _WRITE_CONFLICT}
+    return not codes & {DUPLICATE_KEY, WRITE_CONFLICT}
 
 
 def _head_update(restatement: Restatement) -> UpdateOne:

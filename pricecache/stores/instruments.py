@@ -19,14 +19,13 @@ from pricecache.core.coverage import SyncState
 from pricecache.core.healing import delisted
 from pricecache.core.instruments import Instrument, InstrumentKind
 from pricecache.errors import Conflict, Invalid
-from pricecache.stores.client import next_id
+from pricecache.stores.client import DUPLICATE_KEY, next_id
 from pricecache.stores.renames import Renamer, alias_from
 from pricecache.stores.series import apply_head
 from pricecache.stores.sync_state import SyncStateStore, take_state
 
 log = structlog.get_logger(__name__)
 
-_DUPLICATE_KEY = 11000
 NO_FACTS: Mapping[Instrument, Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -201,7 +200,7 @@ class InstrumentStore:
         try:
             await self._instruments.bulk_write([InsertOne(document) for document in documents], ordered=False)
         except BulkWriteError as exc:
-            if any(error["code"] != _DUPLICATE_KEY for error in exc.details["writeErrors"]):
+            if any(error["code"] != DUPLICATE_KEY for error in exc.details["writeErrors"]):
                 raise
         wanted = [{"symbol": i.symbol, "market": i.market} for i in new]
         found = await self._instruments.find({"$or": wanted}, {"_id": 1}).to_list()

@@ -15,9 +15,9 @@ from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 from numpy.typing import NDArray
 
-from pricecache.core.bars import Bars, years_of
+from pricecache.core.bars import DAY_SECONDS, Bars, years_of
 
-DAY_MS = 86_400_000
+DAY_MS = 1000 * DAY_SECONDS
 
 _DOUBLE, _DOCUMENT, _OBJECT_ID, _DATE, _INT32 = b"\x01", b"\x03", b"\x07", b"\x09", b"\x10"
 _ROW = np.dtype(

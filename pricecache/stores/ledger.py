@@ -24,6 +24,7 @@ from pricecache.core.ledger import ZERO, Transaction
 from pricecache.core.portfolios import LedgerState
 from pricecache.core.stream_events import StreamEvent, numbered
 from pricecache.errors import Unavailable
+from pricecache.stores.client import DUPLICATE_KEY, WRITE_CONFLICT
 from pricecache.stores.ids import instant_of
 from pricecache.stores.ledger_batches import PACKED_FROM, LedgerBatches, Piece, merged, pack
 from pricecache.stores.portfolio_heads import PortfolioHeads
@@ -41,7 +42,6 @@ ENCODED_HERE = 100
 """New rows up to which they are encoded at once, which is sooner than in a thread."""
 ENCODED_AT_ONCE = 2000
 """Rows that are sent in one message once they are encoded, which is a copy of some bytes."""
-_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _OPTIONAL_NAMES = (
     "series", "currency", "account", "toAccount", "exDate", "acquiredOn", "adjustedAsOf", "link", "externalId", "note",
 )  # fmt: skip
@@ -302,7 +302,7 @@ def as_moved(error: PyMongoError) -> Exception:
     if any(map(error.has_error_label, ("TransientTransactionError", "UnknownTransactionCommitResult"))):
         return LedgerMoved()
     codes = {error.code} | {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
-    return LedgerMoved() if codes & {_DUPLICATE_KEY, _WRITE_CONFLICT} else error
+    return LedgerMoved() if codes & {DUPLICATE_KEY, WRITE_CONFLICT} else error
 
 
 def gave_up() -> Unavailable:

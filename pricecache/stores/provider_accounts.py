@@ -17,7 +17,8 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from pricecache.clock import Clock
 from pricecache.core.asking import Lane, Pace
-from pricecache.core.provider_accounts import DAY, Account, Admission, Change, Hour
+from pricecache.core.bars import DAY_SECONDS
+from pricecache.core.provider_accounts import Account, Admission, Change, Hour
 from pricecache.stores.commits import pause
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,7 @@ PATIENCE = 2.0
 """Seconds that a call waits for the database; when it does not answer, calls go on without it for `AWAY_SECONDS`."""
 AWAY_SECONDS = 5.0
 ATTEMPTS = 12
-WRITERS_KEPT_SECONDS = 2.0 * DAY
+WRITERS_KEPT_SECONDS = 2.0 * DAY_SECONDS
 
 
 class SharedAccount:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pymongo import DESCENDING, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.instruments import Instrument
 from pricecache.core.text import plain_text
 
@@ -22,7 +23,7 @@ ItemState = Literal["parked", "rejected", "approving", "approved", "dropped", "r
 OPEN: tuple[ItemState, ...] = ("parked", "rejected")
 UNSETTLED: tuple[ItemState, ...] = (*OPEN, "approving")
 """What a person may have to do something about: with an approval that was begun and not carried through."""
-KEPT_SECONDS = 90 * 86400.0
+KEPT_SECONDS = 90.0 * DAY_SECONDS
 """How long what was rejected or resolved is kept; what is parked or was decided stays."""
 MOST_REJECTED = 10_000
 MOST_REJECTED_OF_AN_ANSWER = 200

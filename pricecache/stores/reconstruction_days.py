@@ -8,6 +8,8 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from pricecache.core.bars import DAY_SECONDS
+
 COUNTS = ("done", "failed", "retried", "securities_needed", "securities_cached", "transactions")
 
 
@@ -51,14 +53,14 @@ class ReconstructionDays:
         """Add to today's, which is that of instant `now`."""
         update = {"$inc": {**counts, "seconds": seconds}}
         try:
-            await self._days.update_one({"_id": int(now // 86400)}, update, upsert=True)
+            await self._days.update_one({"_id": int(now // DAY_SECONDS)}, update, upsert=True)
         except DuplicateKeyError:  # two were the first of the day
-            await self._days.update_one({"_id": int(now // 86400)}, update)
+            await self._days.update_one({"_id": int(now // DAY_SECONDS)}, update)
 
     async def totals(self, now: float, days: int) -> ReconstructionTotals:
         """Of the last `days` days, today among them."""
         sums: dict[str, Any] = {name: {"$sum": f"${name}"} for name in (*COUNTS, "seconds")}
-        first = {"_id": {"$gt": int(now // 86400) - days}}
+        first = {"_id": {"$gt": int(now // DAY_SECONDS) - days}}
         pipeline: list[dict[str, Any]] = [{"$match": first}, {"$group": {"_id": None, **sums}}, {"$unset": "_id"}]
         found = await (await self._days.aggregate(pipeline)).to_list()
         return ReconstructionTotals(**found[0]) if found else ReconstructionTotals()

@@ -19,6 +19,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.intraday import Samples
 from pricecache.core.quotes import Quote
@@ -202,7 +203,7 @@ class SampleStore:
     async def _retained(self) -> bool:
         """Bring the collection's retention to the setting; False when the database is away."""
         # expireAfterSeconds has to be positive; a second keeps none as well
-        seconds = max(1, min(_FOREVER, round(self.keep_days * 86400)))
+        seconds = max(1, min(_FOREVER, round(self.keep_days * DAY_SECONDS)))
         try:
             found = await (await self._database.list_collections(filter={"name": "samples"})).to_list()
             if found and found[0]["options"].get("expireAfterSeconds") != seconds:

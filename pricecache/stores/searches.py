@@ -9,10 +9,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from pricecache.clock import Clock
 from pricecache.core.asking import Found
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.instruments import Instrument
 from pricecache.core.markets import MARKETS
 
-KEPT_SECONDS = 86400.0
+KEPT_SECONDS = float(DAY_SECONDS)
 
 
 class SearchStore:

@@ -21,6 +21,7 @@ from pricecache.core.packed_arrays import pack_arrays, unpack_arrays
 from pricecache.core.snapshot_blocks import Block, Ids, ids_of, unpack_ids
 from pricecache.core.snapshot_values import FIELDS
 from pricecache.errors import Corrupt
+from pricecache.stores.client import DUPLICATE_KEY, WRITE_CONFLICT
 from pricecache.stores.ledger import LedgerMoved, as_moved
 
 Document = dict[str, Any]
@@ -34,7 +35,6 @@ KEPT_BYTES = 64 << 20
 """Of blocks that stay in memory from one day to the next: some 180,000 portfolios of 25 positions."""
 LEDGERS_READ = 5000
 """The same of ledgers."""
-_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _MARKET = "market"
 
 
@@ -467,4 +467,4 @@ def _record_of(document: Document) -> DayRecord:
 def _is_race(exc: OperationFailure) -> bool:
     errors = (exc.details or {}).get("writeErrors") if isinstance(exc, BulkWriteError) else None
     codes = {exc.code} if errors is None else {one["code"] for one in errors}
-    return bool(codes) and codes <= {_DUPLICATE_KEY, _WRITE_CONFLICT}
+    return bool(codes) and codes <= {DUPLICATE_KEY, WRITE_CONFLICT}

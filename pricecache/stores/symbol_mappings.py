@@ -16,13 +16,13 @@ from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.broker.security_matching import MappingState
 from pricecache.core.instruments import Instrument
 from pricecache.errors import NotFound
+from pricecache.stores.client import DUPLICATE_KEY
 from pricecache.stores.ids import instant_of
 
 Document = dict[str, Any]
 OVERLAP_SECONDS = 10.0
 """How far behind the last change seen changes are read again: one may be readable later than its time says."""
 _AT_ONCE = 1000
-_DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ async def _written(writing: Any) -> bool:
     try:
         await writing
     except BulkWriteError as exc:
-        if any(error["code"] != _DUPLICATE_KEY for error in exc.details["writeErrors"]):
+        if any(error["code"] != DUPLICATE_KEY for error in exc.details["writeErrors"]):
             raise
         return False
     return True

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, Generic, TypeVar
 
 from pricecache.clock import Clock
-from pricecache.core.bars import day_number, day_of
+from pricecache.core.bars import DAY_SECONDS, day_number, day_of
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.plausibility import EARLIEST_DATE_ON_EARTH
@@ -107,7 +107,7 @@ class Tracker(Generic[Ticket]):
                 code="too_many_symbols",
             )
         now = self._clock.time()
-        wanted_from = int(now // 86400) - self._depth_days
+        wanted_from = int(now // DAY_SECONDS) - self._depth_days
         entries = await self._instruments.add(wanted, wanted_from=wanted_from, tracked=True, by=by, now=now)
         fresh = set(new)
         return entries, [entry for entry in entries if entry.instrument in fresh]
@@ -115,7 +115,7 @@ class Tracker(Generic[Ticket]):
     def check_start(self, start: int | None) -> None:
         """Raises `Invalid` with code `start_in_the_future` when nothing can have been traded since `start` (days since
         1970-01-01) anywhere on Earth."""
-        if start is not None and start * 86400 > self._clock.time() + EARLIEST_DATE_ON_EARTH:
+        if start is not None and start * DAY_SECONDS > self._clock.time() + EARLIEST_DATE_ON_EARTH:
             raise Invalid(f"{day_of(start)} has not come yet: name a day in the past.", code="start_in_the_future")
 
     async def untrack(self, instruments: Sequence[Instrument], by: str) -> list[Entry]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricecache.core.actions import Action, merge_actions, preferred, withdrawn
-from pricecache.core.bars import Bars, day_of
+from pricecache.core.bars import DAY_SECONDS, Bars, day_of
 from pricecache.core.basis import (
     SAME_RTOL,
     SAME_SPLIT_DAYS,
@@ -239,7 +239,7 @@ def _phantoms(
     """Those that the whole answer shows never to have happened: by bars fetched before, or by bars held that go on
     over their day as it does; and those that have stayed withdrawn while the prices go on over their day."""
     noticed = entry.state.divergences.get("action_withdrawn")
-    is_old = noticed is not None and noticed.provider == source and now - noticed.since >= GONE_DAYS * 86400.0
+    is_old = noticed is not None and noticed.provider == source and now - noticed.since >= GONE_DAYS * DAY_SECONDS
     found = []
     for split in lost:
         others = [a for a in _listed(entry.actions, split.ex_date + 10**6) if a not in lost]

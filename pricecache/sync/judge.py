@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pricecache.core.actions import Action, merge_actions, withdrawn
 from pricecache.core.bars import (
     APPROVED,
+    DAY_SECONDS,
     MANUAL,
     Bars,
     Provenance,
@@ -41,12 +42,12 @@ log = structlog.get_logger(__name__)
 
 WHOLE_ANSWER_CODES = frozenset({"basis_unexplained", "basis_mixed", "currency_changed"})
 """Of an answer that was not stored because as a whole it does not fit what is held."""
-MIXED_SECONDS = 3 * 86400.0
+MIXED_SECONDS = 3.0 * DAY_SECONDS
 """A provider that is in the middle of a change for longer than this is for a person to look at."""
 CONFIRMABLE = frozenset({"jump", "spike"})
 CONFIRMED_SHARE = 0.03
 """Closes of two providers that differ by no more confirm each other."""
-CLOSE_MISSING_SECONDS = 5 * 86400.0
+CLOSE_MISSING_SECONDS = 5.0 * DAY_SECONDS
 _NONE = np.empty(0, np.int64)
 
 Rank = Callable[[str], int]
@@ -127,7 +128,7 @@ class Judge:
         held = await self._held(entry)
         opened = calendar.current(now)
         actions = self._believable(history, source, entry.currency)
-        today = max(ask.end if opened is None else opened, int(now // 86400))  # worked in before the market opens
+        today = max(ask.end if opened is None else opened, int(now // DAY_SECONDS))  # worked in before the market opens
         worse = self._worse(held, source)
         footing = find_footing(
             entry,
@@ -219,7 +220,7 @@ class Judge:
         years = [year for _, year in sorted((await self._bars.packed(entry)).items())]
         provenance: Provenance = concatenate_provenance([year.provenance for year in years])
         bars, approved = concatenate([year.bars for year in years]), (provenance.flags & APPROVED) != 0
-        whole = _Held(bars, provenance.names(), approved, provenance.fetched_at // 86_400_000)
+        whole = _Held(bars, provenance.names(), approved, provenance.fetched_at // (1000 * DAY_SECONDS))
         return whole.where((provenance.flags & MANUAL) == 0)
 
     def _worse(self, held: _Held, source: str) -> NDArray[np.bool_]:
@@ -255,7 +256,7 @@ class Judge:
             return int(lesser[0])
         # they may agree here and part before a split: compared as a whole once since they were fetched
         here = np.isin(held.sources, others) & contains(good, held.bars.sessions)
-        compared_on = -1 if entry.state.audited_at is None else entry.state.audited_at // 86400
+        compared_on = -1 if entry.state.audited_at is None else entry.state.audited_at // DAY_SECONDS
         return int(lesser[0]) if here.any() and compared_on <= held.fetched_on[here].max() else None
 
     # ---- where they part
@@ -417,7 +418,7 @@ def _of_adapter(rejected: Sequence[tuple[int | None, str]], ask: Ask, source: st
             continue
         if why != CLOSE_MISSING:
             seen.append(Observation("bad_row", why, source, "rejected", session))
-        elif session is not None and now - session * 86400 >= CLOSE_MISSING_SECONDS:
+        elif session is not None and now - session * DAY_SECONDS >= CLOSE_MISSING_SECONDS:
             seen.append(Observation("close_missing", why, source, "rejected", session))
     return seen
 

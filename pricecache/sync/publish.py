@@ -14,6 +14,7 @@ from pymongo.errors import PyMongoError
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, QuoteBatch, fund_stale_from, stale_from
@@ -260,7 +261,7 @@ def _require_possible(quote: Quote, now: float) -> None:
         raise ProviderAnswerBad(f"{quote.price} is no price.", code="bad_quote")
     if quote.as_of > now + FUTURE_SECONDS:
         raise ProviderAnswerBad("The quote is from the future.", code="bad_quote")
-    if quote.session is not None and quote.session > now // 86400 + 1:
+    if quote.session is not None and quote.session > now // DAY_SECONDS + 1:
         raise ProviderAnswerBad("The quote is of a session that has not come.", code="bad_quote")
 
 
@@ -315,7 +316,7 @@ def _day_range(quote: Quote) -> dict[str, float]:
 
 def _reference(quote: Quote, entry: Entry, held: Quote | None) -> float | None:
     """The last price held, in the units of `quote`, when it is not too old to say anything."""
-    if held is None or quote.as_of - held.as_of > REFERENCE_DAYS * 86400 or held.currency != quote.currency:
+    if held is None or quote.as_of - held.as_of > REFERENCE_DAYS * DAY_SECONDS or held.currency != quote.currency:
         return None
     if held.session is None or quote.session is None:
         return held.price

@@ -12,6 +12,7 @@ import structlog
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.quotes import Quote, fund_has_news, has_news
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 SERIES_AT_ONCE = 50
 """Of which it is decided whether they are due before the event loop gets its turn."""
 FIRST_PAUSE = 900.0
-LONGEST_PAUSE = 86400.0
+LONGEST_PAUSE = float(DAY_SECONDS)
 """Seconds for which a symbol without a quote is not asked for: after the first time, and at most."""
 _EARLY = 0.95
 """Part of a pause after which it counts as over: a run a little before its time must not make it twice as long."""

@@ -7,6 +7,7 @@ from math import inf
 
 from pricecache.cache.live import LiveCache
 from pricecache.clock import Clock
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.sessions import CalendarBook
@@ -20,7 +21,6 @@ SHARE = 0.5
 """Of a provider's rate, and of what its day's budget still has for live prices: the rest is for everything else."""
 _EARLY = 0.95
 """Part of an interval after which a price counts as an interval old."""
-_DAY = 86400.0
 
 
 class TrackedPoller:
@@ -83,7 +83,7 @@ class TrackedPoller:
         calls = SHARE * pace.per_second * self._interval
         left = pool.account.remaining(pace, "live", now)
         if left is not None:
-            runs_left = max((_DAY - now % _DAY) / self._interval, 1.0)
+            runs_left = max((DAY_SECONDS - now % DAY_SECONDS) / self._interval, 1.0)
             calls = min(calls, SHARE * left / runs_left / pace.cost("live"))
         each = len(self._catalog) if pace.quotes_per_call is None else pace.quotes_per_call
         # what is less than a whole call is saved for the runs after this one

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricecache.core.asking import LANES, Lane, Pace
+from pricecache.core.bars import DAY_SECONDS
 from pricecache.core.provider_accounts import (
-    DAY,
     FAILURES_TO_OPEN,
     SEARCHES_PERCENT,
     Account,
@@ -21,7 +21,7 @@ from pricecache.core.provider_accounts import (
 )
 from pricecache.errors import BudgetSpent, ProviderError, ProviderPaused, RateLimited
 
-NOON = 20_000 * DAY + 43_200.0
+NOON = 20_000 * DAY_SECONDS + 43_200.0
 PACE = Pace(per_second=2, burst=5, concurrency=4, timeout=30)
 BOUNDED = replace(PACE, per_second=1000, burst=1000, per_day=100)
 lanes = st.sampled_from(LANES)
@@ -74,7 +74,7 @@ def test_no_more_is_let_in_than_the_rate_and_a_burst(
             assert sum(cost for _, cost in taken[i : j + 1]) <= rate * (taken[j][0] - since) + burst + 1e-3
 
 
-@given(lanes, st.integers(1, 6), st.integers(0, 12), st.floats(0, 3 * DAY))
+@given(lanes, st.integers(1, 6), st.integers(0, 12), st.floats(0, 3 * DAY_SECONDS))
 def test_a_call_put_right_is_as_one_that_was_charged_what_it_made(
     lane: Lane, cost: int, made: int, later: float
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_call_put_right_is_as_one_that_was_charged_what_it_made(
     other, _ = admitted(account, pace, "live", 1, NOON + later)
     settled = other.settled(pace, admission, made)
     assert (settled.requests, settled.dollars) == (6 + made, (6 + made) / 2)
-    today = 1 + (5 + made if int((NOON + later) // DAY) == int(NOON // DAY) else 0)
+    today = 1 + (5 + made if int((NOON + later) // DAY_SECONDS) == int(NOON // DAY_SECONDS) else 0)
     assert sum(settled.spent_by_lane(NOON + later).values()) == today
 
 
