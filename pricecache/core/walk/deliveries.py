@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pricecache.core.ledger import ZERO
+from pricecache.core.lots import fitted
 from pricecache.core.walk.cash import paid_by
 from pricecache.core.walk.entries import Entries
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import BrokerRow
 
 

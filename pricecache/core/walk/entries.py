@@ -9,10 +9,10 @@ from typing import Any
 
 from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.ledger import ZERO, Transaction, TransactionType
-from pricecache.core.lots import FINEST
+from pricecache.core.lots import FINEST, fitted
 from pricecache.core.walk.findings import REASONS, Finding
 from pricecache.core.walk.pairs import Pairs
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow
 
 _LONGEST = 200

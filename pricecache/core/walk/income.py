@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 from pricecache.core.ledger import ZERO, TransactionType
+from pricecache.core.lots import fitted
 from pricecache.core.walk.deliveries import leave, shares
 from pricecache.core.walk.entries import Entries, link_of, unit_price
 from pricecache.core.walk.pairs import spent
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import worth_of
 from pricecache.core.walk.trades import bought, priced, trade
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.lots import fitted
 from pricecache.core.walk.findings import REASONS
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import Key
 from pricecache.core.walk.share_draft import SharesWalked
 

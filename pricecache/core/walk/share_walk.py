@@ -10,11 +10,10 @@ from operator import attrgetter
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
-from pricecache.core.lots import ratio_of
+from pricecache.core.lots import fitted, ratio_of
 from pricecache.core.marketdata import MarketData
 from pricecache.core.walk.backward import Move, Task, Walked, walk
 from pricecache.core.walk.pairs import Pairs
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import BrokerRow, Key
 from pricecache.core.walk.share_draft import Given
 from pricecache.core.walk.short_evidence import ShortEvidence

@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 from pricecache.core.ledger import ZERO, TransactionType
+from pricecache.core.lots import fitted
 from pricecache.core.walk.cash import only_cash
 from pricecache.core.walk.deliveries import arrive, leave, shares, worthless
 from pricecache.core.walk.entries import Entries, unit_price
-from pricecache.core.walk.prices import fitted
 
 
 def trade(book: Entries) -> None:
