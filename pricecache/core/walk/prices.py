@@ -56,9 +56,7 @@ class BrokerPrices:
 
     def is_split(self, instrument: Instrument, after: int, until: int) -> bool:
         """Whether the units of its quantities change after day `after` and up to day `until`."""
-        column = self._market.prices.get(instrument)
-        actions = column.actions if column is not None else ()
-        return any(one.kind == "split" and after < one.ex_date <= until for one in actions)
+        return bool(self._market.splits(instrument, after, until))
 
     def _close(self, instrument: Instrument, day: int) -> Worth | None:
         column = self._market.prices.get(instrument)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
-from fractions import Fraction
 from operator import attrgetter
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
-from pricecache.core.lots import fitted, ratio_of
-from pricecache.core.marketdata import MarketData
+from pricecache.core.lots import fitted
 from pricecache.core.walk.backward import Move, Task, Walked, walk
 from pricecache.core.walk.pairs import Pairs
 from pricecache.core.walk.row import BrokerRow, Key
@@ -109,7 +107,7 @@ class ShareWalk:
 
     def _walk(self, key: Key) -> Walked:
         data, moves = self._given.data, self._moves.get(key, [])
-        market = _market_splits(self._given.market, key[1])
+        market = self._given.market.splits(key[1])
         column = self._given.market.prices.get(key[1])
         calendar = column.closes.due if column is not None and len(column.closes.due) else None
         said = sorted(self._pairs.splits.get(key, ()), key=attrgetter("day"))
@@ -122,9 +120,3 @@ class ShareWalk:
                 shorts=self._shorts(key), late=self._late.get(key, {}),
             )
         )  # fmt: skip
-
-
-def _market_splits(market: MarketData, instrument: Instrument) -> list[tuple[int, Fraction]]:
-    column = market.prices.get(instrument)
-    actions = column.actions if column is not None else ()
-    return sorted((one.ex_date, ratio_of(one.value)) for one in actions if one.kind == "split")
