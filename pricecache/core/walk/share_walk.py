@@ -18,8 +18,6 @@ from pricecache.core.walk.short_evidence import ShortEvidence
 from pricecache.core.walk.splits import beside_the_market
 
 _CLOSING = frozenset({"expiry", "exercise"})
-_OUTWARD = frozenset({"sell", "transfer_out"})
-_INWARD = frozenset({"buy", "transfer_in", "opening"})
 
 
 class ShareWalk:
@@ -98,12 +96,10 @@ class ShareWalk:
             if row.to_account is not None:
                 moves[row.account, instrument].append(Move(row.day, -quantity, 2, source))
                 moves[row.to_account, instrument].append(Move(row.day, quantity, 2, source))
-            elif row.type in _INWARD:
+            elif row.comes_in:
                 moves[row.account, instrument].append(Move(row.day, quantity, 1, source))
-            elif row.type in _OUTWARD:
-                moves[row.account, instrument].append(Move(row.day, -quantity, 3, source))
-            elif row.type == "adjustment":
-                moves[row.account, instrument].append(Move(row.day, quantity, 1 if quantity > 0 else 3, source))
+            elif row.goes_out:
+                moves[row.account, instrument].append(Move(row.day, -abs(quantity), 3, source))
 
     def _walk(self, key: Key) -> Walked:
         data, moves = self._given.data, self._moves.get(key, [])
