@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pricecache.core.ledger import TransactionType
 from pricecache.core.walk.entries import Entries
 
@@ -17,9 +19,9 @@ def of_money(book: Entries) -> None:
         if book.one.cash:
             book.correct("broker_adjustment", amount=book.one.cash)
     elif row.action in ("dividend", "interest", "return_of_capital"):
-        _interest(book)
-    elif row.action in ("fee", "tax"):
-        _charge(book)
+        received(book, "interest", "interest paid")
+    elif row.action == "fee" or row.action == "tax":
+        charged(book, row.action)
     elif not is_sweep:
         only_cash(book)
 
@@ -47,18 +49,19 @@ def only_cash(book: Entries, kind: str = "t") -> None:
         book.add("fee", kind, amount=-one.cash)
 
 
-def _interest(book: Entries) -> None:
+def received(book: Entries, what: TransactionType, taken: str, **facts: Any) -> None:
+    """Income in money, gross, with its charges; what goes instead is a fee, noted as `taken`."""
     one = book.one
     if one.cash > 0:
         fees, taxes = book.charges()
-        book.add("interest", amount=one.cash + fees + taxes, fees=fees, taxes=taxes)
+        book.add(what, amount=one.cash + fees + taxes, fees=fees, taxes=taxes, **facts)
     elif one.cash < 0:
-        book.add("fee", amount=-one.cash, note=book.noted("interest paid"))
+        book.add("fee", amount=-one.cash, note=book.noted(taken))
 
 
-def _charge(book: Entries) -> None:
+def charged(book: Entries, what: TransactionType) -> None:
+    """A fee or a tax in money; what comes instead is interest."""
     one = book.one
-    what: TransactionType = "tax" if one.row.action == "tax" else "fee"
     if one.cash < 0:
         book.add(what, amount=-one.cash)
     elif one.cash > 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pricecache.core.ledger import ZERO, TransactionType
 from pricecache.core.lots import fitted
+from pricecache.core.walk.cash import charged, received
 from pricecache.core.walk.deliveries import leave, shares
 from pricecache.core.walk.entries import Entries, link_of, unit_price
 from pricecache.core.walk.pairs import spent
@@ -21,12 +22,7 @@ def dividend(book: Entries) -> None:
     if one.quantity > 0 and one.cash <= 0:
         reinvestment(book)
         return
-    if one.cash > 0:
-        fees, taxes = book.charges()
-        link = book.links.get(book.source)
-        book.add("dividend", amount=one.cash + fees + taxes, fees=fees, taxes=taxes, link=link, note=note)
-    elif one.cash < 0:
-        book.add("fee", amount=-one.cash, note=book.noted("income taken back"))
+    received(book, "dividend", "income taken back", link=book.links.get(book.source), note=note)
     if one.quantity:
         shares(book, book.noted("with a dividend"))
 
@@ -61,15 +57,9 @@ def spin_off(book: Entries) -> None:
 
 def interest(book: Entries) -> None:
     """Of a security: received, paid, or in shares."""
-    one = book.one
-    if one.cash > 0:
-        fees, taxes = book.charges()
-        link = book.links.get(book.source)
-        what: TransactionType = "dividend" if link is not None else "interest"
-        book.add(what, amount=one.cash + fees + taxes, fees=fees, taxes=taxes, link=link)
-    elif one.cash < 0:
-        book.add("fee", amount=-one.cash, note=book.noted("interest paid"))
-    if one.quantity:
+    link = book.links.get(book.source)
+    received(book, "dividend" if link is not None else "interest", "interest paid", link=link)
+    if book.one.quantity:
         shares(book, book.noted("as interest"))
 
 
@@ -85,10 +75,7 @@ def charge(book: Entries) -> None:
         if value:
             book.add(what, "f", amount=value, currency=currency)
         return
-    if one.cash < 0:
-        book.add(what, amount=-one.cash)
-    elif one.cash > 0:
-        book.add("interest", amount=one.cash, note=book.noted(f"{what} paid back"))
+    charged(book, what)
     if one.quantity:
         shares(book, book.noted(what))
 
