@@ -120,6 +120,16 @@ class Transaction:
         return _RANK.get(self.type, _IN)
 
     @property
+    def comes_in(self) -> bool:
+        """Whether its account has more shares by it or, where it moves none, more money."""
+        return self.order % 4 == _IN
+
+    @property
+    def goes_out(self) -> bool:
+        """Whether its account has less; splits and internal transfers do neither."""
+        return self.order % 4 == _OUT
+
+    @property
     def affects_from(self) -> int:
         """The first day whose history may change when this row is added or removed."""
         return self.day - SPLIT_DAYS if self.type == "split" else self.day
@@ -322,10 +332,8 @@ def _required(row: Transaction) -> tuple[str, ...]:
         return "instrument", "ratio"
     if row.instrument is None:
         return ("amount",)
-    comes_in = row.type in ("transfer_in", "opening") or (row.quantity is not None and row.quantity > 0)
-    if row.to_account is not None or row.type == "transfer_out" or not comes_in:
-        return ("quantity",)
-    return "quantity", "price"
+    is_unknown = row.type == "adjustment" and not row.quantity
+    return ("quantity", "price") if row.comes_in and not is_unknown else ("quantity",)
 
 
 def _excluded(row: Transaction) -> tuple[str, ...]:

@@ -86,12 +86,23 @@ def take(lots: list[Lot], quantity: Decimal, method: CostBasis) -> list[Lot]:
     return taken
 
 
+def exact(price: float) -> Decimal:
+    """A float as a ledger takes it."""
+    return fitted(Decimal(repr(price)))
+
+
+def fitted(amount: Decimal) -> Decimal:
+    """`amount` with no more decimals than a ledger takes."""
+    fine = amount.quantize(FINEST)
+    return amount if fine == amount else fine
+
+
 @lru_cache(4096)
 def ratio_of(value: float | Decimal) -> Fraction:
     """The ratio of small whole numbers that `value` stands for (0.3333333333 is 1/3), else `value` itself."""
-    exact = Fraction(str(value))
-    near = exact.limit_denominator(_LARGEST_DENOMINATOR)
-    return near if abs(near - exact) <= exact * Fraction(1, 10**8) else exact
+    given = Fraction(str(value))
+    near = given.limit_denominator(_LARGEST_DENOMINATOR)
+    return near if abs(near - given) <= given * Fraction(1, 10**8) else given
 
 
 def scaled(quantity: Decimal, ratio: Fraction) -> Decimal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pricecache.core.actions import Action
 from pricecache.core.currencies import major, unit
 from pricecache.core.instruments import Instrument
+from pricecache.core.lots import ratio_of
 
 ONE = Decimal(1)
 NEVER = 1 << 40
@@ -80,6 +82,13 @@ class MarketData:
     def currency_of(self, instrument: Instrument) -> str:
         column = self.prices.get(instrument)
         return column.currency if column is not None else instrument.currency
+
+    def splits(self, instrument: Instrument, after: int = -NEVER, until: int = NEVER) -> list[tuple[int, Fraction]]:
+        """`(ex-date, ratio)`, ascending, of those that take effect after day `after`, up to day `until`."""
+        column = self.prices.get(instrument)
+        actions = column.actions if column is not None else ()
+        found = (one for one in actions if one.kind == "split" and after < one.ex_date <= until)
+        return sorted((one.ex_date, ratio_of(one.value)) for one in found)
 
     def rate(self, currency: str, base: str, day: int) -> Decimal:
         """Base currency for one of `currency` on `day`, the last one known; a NaN when there is none. Never a guess."""

@@ -312,13 +312,12 @@ class _Pass(Positions):
         currency = row.currency or self.rules.currency
         rate = self._rate(row, currency)
         amount, extra = row.amount or ZERO, row.fees + row.taxes
-        comes_in = row.type in ("deposit", "transfer_in", "opening") or (row.type == "adjustment" and amount > 0)
         is_valued = not self._market_rate(currency, row.day).is_nan()
         into, out_of = (CASH_IN, CASH_OUT) if is_valued else (UNVALUED_IN, UNVALUED_OUT)
-        self._event(into if comes_in else out_of, position, row.day, abs(amount) * rate)
+        self._event(out_of if row.goes_out else into, position, row.day, abs(amount) * rate)
         if extra:
             self._event(FEE, position, row.day, extra * rate)
-        self._money(row.account, currency, row.day, (abs(amount) if comes_in else -abs(amount)) - extra)
+        self._money(row.account, currency, row.day, (-abs(amount) if row.goes_out else abs(amount)) - extra)
 
     def _transfer(self, row: Transaction) -> None:
         if row.instrument is None:
@@ -326,9 +325,8 @@ class _Pass(Positions):
         if row.to_account is not None:
             return self._move(row)
         quantity, price = self._as_traded(row)
-        goes_out = row.type == "transfer_out" or (row.type == "adjustment" and quantity < 0)
         self._costs(row)
-        return self._leave(row, abs(quantity)) if goes_out else self._arrive(row, quantity, price)
+        return self._leave(row, abs(quantity)) if row.goes_out else self._arrive(row, quantity, price)
 
     def _costs(self, row: Transaction) -> None:
         extra = row.fees + row.taxes

@@ -456,6 +456,38 @@ def test_a_row_of_another_account_is_no_twin() -> None:
     assert "duplicate_row" not in codes(found)
 
 
+# what nobody can know: each fits all that the broker says
+
+
+def test_a_row_that_is_there_twice_counts_twice_beside_an_opening_that_has_room_for_it() -> None:
+    twice = row(5, "buy", 4, -40), row(5, "buy", 4, -40)
+    found = made(said(*twice, held={"a": 10}, money={"x": 0}))
+    assert brief(found) == [
+        (-1, "opening", "AAA", 2), (-1, "opening", 80), (5, "buy", "AAA", 4), (5, "buy", "AAA", 4),
+    ]  # fmt: skip
+    assert not found.findings
+    assert codes(made(said(*twice, held={"a": 4}, money={"x": 0}))) == ["duplicate_row"]
+
+
+def test_a_contribution_told_as_a_purchase_only_was_there_from_the_beginning() -> None:
+    found = made(said(row(5, "buy", 5, -200), held={"a": 5}, money={"x": 0}))
+    assert brief(found) == [(-1, "opening", 200), (5, "buy", "AAA", 5)]
+    assert not found.findings
+
+
+def test_holdings_in_old_shares_after_a_split_are_taken_as_new_ones() -> None:
+    split = market((LAST - 2, 2.0))
+    found = made(said(held={"a": 10}), split)
+    assert brief(found) == [(-1, "opening", "AAA", 5)]
+    assert not found.findings
+
+
+def test_a_purchase_that_pays_is_one_for_nothing_and_its_money_an_adjustment() -> None:
+    found = made(said(row(5, "buy", 5, 12), held={"a": 5}, money={"x": 12}))
+    assert brief(found) == [(5, "adjustment", 12), (5, "buy", "AAA", 5)]
+    assert codes(found) == ["odd_cash"]
+
+
 # waypoints
 
 
@@ -650,6 +682,8 @@ def test_a_short_position_that_goes_to_another_account_leaves_with_its_money() -
     found = made(said(*rows, held={("y", "a"): -5}, money={"x": 50, "y": 0}))
     assert found.needs_short
     assert [one.code for one in found.findings if one.amount] == ["short_moved"]
+    assert (only(found, "adjustment").amount, only(found, "adjustment").day) == (-50, FIRST + 9)
+    assert [(t.quantity, t.price) for t in found.transactions if t.account == "two" and t.type == "sell"] == [(5, 10)]
 
 
 # money

@@ -17,13 +17,12 @@ from pricecache.core.broker.merge import merged
 from pricecache.core.currencies import major, unit
 from pricecache.core.history import book_at
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction, faults
-from pricecache.core.lots import ratio_of, scaled
+from pricecache.core.lots import exact, ratio_of, scaled
 from pricecache.core.marketdata import MarketData
 from pricecache.core.replay import replay
 from pricecache.core.walk.backward import LATE_DAYS, SPECK
 from pricecache.core.walk.findings import CODES, REASONS
 from pricecache.core.walk.money_walk import effects
-from pricecache.core.walk.prices import exact
 from pricecache.core.walk.reconstruction import Reconstruction, reconstruct
 from tests.broker_worlds import ACCOUNTS, FIRST, INSTRUMENTS, LAST, B, markets, true_worlds, worlds
 

@@ -9,7 +9,7 @@ from math import prod
 
 from pricecache.core.broker.data import BrokerData, BrokerHolding
 from pricecache.core.instruments import Instrument
-from pricecache.core.lots import ratio_of, scaled
+from pricecache.core.lots import scaled
 from pricecache.core.marketdata import MarketData
 
 
@@ -23,14 +23,7 @@ def carried(data: BrokerData, instruments: Mapping[str, Instrument], market: Mar
     def brought(one: BrokerHolding) -> BrokerHolding:
         if one.account not in told:
             return one
-        ratio = _splits(market, instruments[one.security], told[one.account], data.day)
-        return replace(one, quantity=scaled(one.quantity, ratio))
+        splits = market.splits(instruments[one.security], told[one.account], data.day)
+        return replace(one, quantity=scaled(one.quantity, prod((ratio for _, ratio in splits), start=Fraction(1))))
 
     return replace(data, holdings=tuple(map(brought, data.holdings)))
-
-
-def _splits(market: MarketData, instrument: Instrument, after: int, until: int) -> Fraction:
-    column = market.prices.get(instrument)
-    actions = column.actions if column is not None else ()
-    since = (one for one in actions if one.kind == "split" and after < one.ex_date <= until)
-    return prod((ratio_of(one.value) for one in since), start=Fraction(1))

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Transaction
+from pricecache.core.lots import exact, fitted
 from pricecache.core.marketdata import MarketData
-from pricecache.core.walk.prices import exact, fitted
 
 
 def divided(rows: Iterable[Transaction], market: MarketData) -> dict[Instrument, dict[int, Decimal]]:

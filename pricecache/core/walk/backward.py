@@ -20,7 +20,7 @@ from pricecache.core.ledger import ZERO
 from pricecache.core.lots import FINEST, scaled
 from pricecache.core.marketdata import NEVER
 from pricecache.core.walk.short_evidence import Point, ShortEvidence, unexplained
-from pricecache.core.walk.splits import Decided, SplitRow, by_themselves, decide
+from pricecache.core.walk.splits import Decided, SplitDays, SplitRow
 
 LATE_DAYS = 5
 """A balance is right if the walk passes through it so many days before or after: rows are posted late."""
@@ -166,16 +166,10 @@ class _Pass:
         self.known = {day for day, _ in task.waypoints}
         self.opened = self._of_day(task.shorts.opens if task.shorts is not None else frozenset())
         self.closed = self._of_day(task.shorts.closes if task.shorts is not None else frozenset())
-        alone = by_themselves(task.split_rows, task.splits)
-        self.single = {day: ratio for day, ratio in alone.items() if task.first_day <= day <= task.day}
-        self.pending: dict[int, list[Decided]] = defaultdict(list)
+        self.splits = SplitDays(task.split_rows, task.splits, task.first_day, task.day)
         self.ratio = Fraction(1)
         self.ratios: dict[int, Fraction] = {}
-        self.deciding: dict[int, list[SplitRow]] = defaultdict(list)
-        for one in task.split_rows:
-            self.deciding[max(one.days)].append(one)
-        of_rows = [day for one in task.split_rows for day in one.days]
-        self.days = sorted({*self.net, *self.anchors, *self.waypoints, *self.single, *of_rows}, reverse=True)
+        self.days = sorted({*self.net, *self.anchors, *self.waypoints, *self.splits.days}, reverse=True)
 
     def _net(self) -> dict[int, Decimal]:
         net: dict[int, Decimal] = {}
@@ -282,16 +276,12 @@ class _Pass:
     # splits
 
     def _divide(self, day: int) -> None:
-        for one in self.deciding.get(day, ()):
-            decided = decide(one, self.quantity, self._moved(min(one.days), day))
-            self.pending[decided.day].append(decided)
-            if decided.alone is not None:
-                self.single[decided.alone[0]] = decided.alone[1]
-        if self.pending:
-            for decided in self.pending.pop(day, ()):
-                self._divide_by_row(decided)
-        if day in self.single:
-            self._divide_by(day, self.single[day], None)
+        if day not in self.splits.days:
+            return
+        for decided in self.splits.decided(day, self.quantity, self._moved):
+            self._divide_by_row(decided)
+        if day in self.splits.alone:
+            self._divide_by(day, self.splits.alone[day], None)
 
     def _divide_by_row(self, decided: Decided) -> None:
         after, ratio = decided.applied(self.quantity)
@@ -387,8 +377,8 @@ class _Pass:
                 break
             balance -= self.net.get(before, ZERO)
             found.append(balance)
-            if before in self.single:
-                balance = scaled(balance, 1 / self.single[before])
+            if before in self.splits.alone:
+                balance = scaled(balance, 1 / self.splits.alone[before])
                 found.append(balance)
         return found
 

@@ -5,71 +5,71 @@ from __future__ import annotations
 from typing import Any
 
 from pricecache.core.ledger import ZERO
+from pricecache.core.lots import fitted
 from pricecache.core.walk.cash import paid_by
 from pricecache.core.walk.entries import Entries
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import BrokerRow
 
 
-def transfer(book: Entries) -> None:
+def transfer(entries: Entries) -> None:
     """From or to elsewhere: shares, money, or both."""
-    one = book.one
+    one = entries.one
     if not one.quantity:
-        paid_by(book, "transfer_in", "transfer_out")
+        paid_by(entries, "transfer_in", "transfer_out")
         return
-    shares(book, one.row.note)
+    shares(entries, one.row.note)
     if one.cash:
-        paid_by(book, "transfer_in", "transfer_out", "m")
+        paid_by(entries, "transfer_in", "transfer_out", "m")
 
 
-def moved(book: Entries, into: BrokerRow, day: int) -> None:
+def moved(entries: Entries, into: BrokerRow, day: int) -> None:
     """From one account of the ledger into that of `into`."""
-    one = book.one
+    one = entries.one
     size: dict[str, Any] = {"amount": -one.cash} if one.instrument is None else {"quantity": -one.quantity}
-    book.add("transfer_out", day=day, to_account=into.account, **size)
+    entries.add("transfer_out", day=day, to_account=into.account, **size)
 
 
-def paid(book: Entries) -> None:
+def paid(entries: Entries) -> None:
     """Paid in or out, as money or as shares."""
-    if book.one.quantity:
-        shares(book, book.noted("paid in or out as shares"))
+    if entries.one.quantity:
+        shares(entries, entries.noted("paid in or out as shares"))
     else:
-        paid_by(book, "deposit", "withdrawal")
+        paid_by(entries, "deposit", "withdrawal")
 
 
-def adjustment(book: Entries) -> None:
+def adjustment(entries: Entries) -> None:
     """The broker's own, of shares and of money."""
-    one = book.one
+    one = entries.one
     if one.quantity:
-        price, currency, _ = book.prices.on(one.instrument, one.row.day)  # type: ignore[arg-type]
-        book.correct("broker_adjustment", quantity=one.quantity, price=price, currency=currency)
+        price, currency, _ = entries.prices.on(one.instrument, one.row.day)  # type: ignore[arg-type]
+        entries.correct("broker_adjustment", quantity=one.quantity, price=price, currency=currency)
     if one.cash:
-        book.correct("broker_adjustment", instrument=None, amount=one.cash)
+        entries.correct("broker_adjustment", instrument=None, amount=one.cash)
 
 
-def shares(book: Entries, note: str | None) -> None:
+def shares(entries: Entries, note: str | None) -> None:
     """In or out, as the quantity says."""
-    arrive(book, note) if book.one.quantity > 0 else leave(book, note)
+    arrive(entries, note) if entries.one.quantity > 0 else leave(entries, note)
 
 
-def arrive(book: Entries, note: str | None) -> None:
+def arrive(entries: Entries, note: str | None) -> None:
     """At the row's price, else that of the day."""
-    one = book.one
+    one = entries.one
     assert one.instrument is not None
     price, currency = one.row.price, one.row.currency
     if not price or price < 0:
-        price, currency, source = book.prices.on(one.instrument, one.row.day)
+        price, currency, source = entries.prices.on(one.instrument, one.row.day)
         if source is None:
-            book.tell("no_price", "Nobody knows what it was worth that day; its cost counts as 0.")
-    book.add("transfer_in", quantity=one.quantity, price=fitted(price), currency=currency, note=note)
+            entries.tell("no_price", "Nobody knows what it was worth that day; its cost counts as 0.")
+    entries.add("transfer_in", quantity=one.quantity, price=fitted(price), currency=currency, note=note)
 
 
-def leave(book: Entries, note: str | None) -> None:
+def leave(entries: Entries, note: str | None) -> None:
     """With their lots."""
-    book.add("transfer_out", quantity=-book.one.quantity, note=note)
+    entries.add("transfer_out", quantity=-entries.one.quantity, note=note)
 
 
-def worthless(book: Entries) -> None:
+def worthless(entries: Entries) -> None:
     """For nothing."""
-    quantity = book.one.quantity
-    book.add("buy" if quantity > 0 else "sell", quantity=abs(quantity), price=ZERO)
+    quantity = entries.one.quantity
+    entries.add("buy" if quantity > 0 else "sell", quantity=abs(quantity), price=ZERO)

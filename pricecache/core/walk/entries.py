@@ -9,10 +9,10 @@ from typing import Any
 
 from pricecache.core.broker.data import BrokerSecurity
 from pricecache.core.ledger import ZERO, Transaction, TransactionType
-from pricecache.core.lots import FINEST
+from pricecache.core.lots import FINEST, fitted
 from pricecache.core.walk.findings import REASONS, Finding
 from pricecache.core.walk.pairs import Pairs
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow
 
 _LONGEST = 200
@@ -55,8 +55,8 @@ def unit_price(value: Decimal, quantity: Decimal, *, is_bought: bool) -> tuple[D
 
 class Entries:
     """The rows of a ledger so far, `rows`; `sources` has for each the place of the broker's row that it is of,
-    `findings` what to tell. `one`: the broker's row, at place `source`, that is being read. `links`: by place of a
-    dividend, what it shares with the purchase made of it. For one thread."""
+    `findings` what to tell. `one`: the broker's row, at place `source`, that is being read; there is none before
+    `begin`. `links`: by place of a dividend, what it shares with the purchase made of it. For one thread."""
 
     def __init__(
         self, securities: Mapping[str, BrokerSecurity], pairs: Pairs, prices: BrokerPrices, names: Names
@@ -67,8 +67,8 @@ class Entries:
         self.sources: list[int] = []
         self.findings: list[Finding] = []
         self.links: dict[int, str] = {}
-        self.source = -1
-        self.one = BrokerRow(None, "", None, ZERO, ZERO)  # type: ignore[arg-type]
+        self.source: int
+        self.one: BrokerRow
 
     def begin(self, source: int, one: BrokerRow) -> None:
         """What is added from now on is of `one`."""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
+from pricecache.core.lots import fitted
 from pricecache.core.walk.in_lieu import is_called_so
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow, Placed, worth_of
 
 _PAID = frozenset({"merger", "return_of_capital"})

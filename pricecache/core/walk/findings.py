@@ -23,15 +23,17 @@ REASONS: Mapping[str, str] = {
 }
 """Codes of findings that are an `adjustment` in the ledger (an expiry: a sale or a purchase at 0), and what its note
 says."""
-ONLY_TOLD = frozenset(
+LEFT_OUT = frozenset({"duplicate_row", "row_before_first_day", "row_after_holdings"})
+"""Codes of findings of rows that do not count."""
+ONLY_TOLD = LEFT_OUT | frozenset(
     {
-        *("duplicate_row", "row_before_first_day", "row_after_holdings", "row_without_effect"),
+        "row_without_effect",
         *("row_without_security", "split_differs", "split_without_ratio", "money_not_reported", "no_price"),
         *("cost_differs", "prices_differ"),
         *("rows_restated", "split_not_in_market"),
     }
 )
-"""Codes of findings that change no balance. Of the first three the row is left out."""
+"""Codes of findings that change no balance."""
 CODES = ONLY_TOLD | REASONS.keys()
 
 

@@ -20,8 +20,6 @@ Fix = Callable[[str, int, Decimal, Decimal], Sequence[Transaction]]
 """Given account, day, what is missing there (negative: too much) right after its splits, and what is held: rows that
 put it right."""
 _ONE = Decimal(1)
-_INWARD = frozenset({"buy", "transfer_in", "opening"})
-_OUTWARD = frozenset({"sell", "transfer_out", "adjustment"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +105,11 @@ class ForwardPass(ABC):
         quantity = row.quantity
         if quantity is None:
             return
-        if row.type in _INWARD or (row.type == "adjustment" and quantity > 0):
+        if row.comes_in:
             self._arrive(row, quantity)
         elif row.to_account is not None:
             self._move(row.account, row.to_account, quantity)
-        elif row.type in _OUTWARD:
+        elif row.goes_out:
             self._out(row, abs(quantity))
 
     def _out(self, row: Transaction, quantity: Decimal) -> None:

@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pricecache.core.ledger import ZERO, Transaction
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.lots import fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow, Key, Placed
 
 DAYS = 45

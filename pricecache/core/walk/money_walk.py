@@ -21,30 +21,21 @@ SETTLED_DAYS = 5
 Purse = tuple[str, str]
 """An account of the ledger and a whole currency."""
 
-_INTO = frozenset({"deposit", "transfer_in", "opening"})
-_OUT = frozenset({"withdrawal", "transfer_out"})
-
 
 def effects(row: Transaction) -> Iterator[tuple[str, str, Decimal]]:
     """What a row does to money as the engine does it with cash tracking: (account, currency of the row, amount)."""
-    currency = row.currency or ""
-    extra = row.fees + row.taxes
-    if row.type == "buy":
-        yield row.account, currency, -(row.quantity or ZERO) * (row.price or ZERO) - extra
-    elif row.type == "sell":
-        yield row.account, currency, (row.quantity or ZERO) * (row.price or ZERO) - extra
-    elif row.amount is not None:
-        yield from _of_amount(row, row.amount, currency, extra)
-
-
-def _of_amount(row: Transaction, amount: Decimal, currency: str, extra: Decimal) -> Iterator[tuple[str, str, Decimal]]:
-    if row.to_account is not None:
-        yield row.account, currency, -amount
-        yield row.to_account, currency, amount
-    elif row.type in ("dividend", "interest", "adjustment") or row.type in _INTO:
-        yield row.account, currency, amount - extra
-    elif row.type in ("fee", "tax") or row.type in _OUT:
-        yield row.account, currency, (-amount - extra)
+    currency, extra = row.currency or "", row.fees + row.taxes
+    if row.type in ("buy", "sell"):
+        value = (row.quantity or ZERO) * (row.price or ZERO)
+        yield row.account, currency, (value if row.goes_out else -value) - extra
+    elif row.amount is None:
+        yield row.account, currency, -extra
+    elif row.to_account is not None:
+        yield row.account, currency, -row.amount - extra
+        yield row.to_account, currency, row.amount
+    else:
+        amount = abs(row.amount)
+        yield row.account, currency, (-amount if row.goes_out else amount) - extra
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.lots import fitted
+from pricecache.core.walk.prices import BrokerPrices
 
 _DEAREST = 1000
 """A cost of so many times what it was worth is no cost: what is left of the opening is too little to tell by."""

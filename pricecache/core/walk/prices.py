@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pricecache.core.broker.data import BrokerData
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
-from pricecache.core.lots import FINEST
+from pricecache.core.lots import exact, fitted
 from pricecache.core.marketdata import MarketData
 
 
@@ -56,9 +56,7 @@ class BrokerPrices:
 
     def is_split(self, instrument: Instrument, after: int, until: int) -> bool:
         """Whether the units of its quantities change after day `after` and up to day `until`."""
-        column = self._market.prices.get(instrument)
-        actions = column.actions if column is not None else ()
-        return any(one.kind == "split" and after < one.ex_date <= until for one in actions)
+        return bool(self._market.splits(instrument, after, until))
 
     def _close(self, instrument: Instrument, day: int) -> Worth | None:
         column = self._market.prices.get(instrument)
@@ -93,14 +91,3 @@ class BrokerPrices:
         instrument = self._instruments.get(security) if security is not None else None
         if instrument is not None and price is not None and self._said is not None:
             self._said.setdefault(instrument, []).append((day, price, currency))
-
-
-def exact(price: float) -> Decimal:
-    """A float as a ledger takes it."""
-    return fitted(Decimal(repr(price)))
-
-
-def fitted(amount: Decimal) -> Decimal:
-    """`amount` with no more decimals than a ledger takes."""
-    fine = amount.quantize(FINEST)
-    return amount if fine == amount else fine

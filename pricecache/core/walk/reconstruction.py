@@ -12,12 +12,13 @@ from pricecache.core.broker.carried import carried
 from pricecache.core.broker.data import BrokerData, BrokerTransaction
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import EXACT, Rules, Transaction
+from pricecache.core.lots import fitted
 from pricecache.core.marketdata import MarketData
 from pricecache.core.walk.entries import Names
 from pricecache.core.walk.findings import Finding
 from pricecache.core.walk.money_walk import MoneyWalk
 from pricecache.core.walk.pairs import pairs_of
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.restated import in_units_of_their_day, restated_rows, told
 from pricecache.core.walk.row import BrokerRow, Key
 from pricecache.core.walk.rows import entries_of

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pricecache.core.broker.data import BrokerData, BrokerTransaction
 from pricecache.core.currencies import major, unit
 from pricecache.core.instruments import Instrument
-from pricecache.core.lots import ratio_of, scaled
+from pricecache.core.lots import scaled
 from pricecache.core.marketdata import MarketData, PriceColumn
 from pricecache.core.walk.findings import Finding
 from pricecache.core.walk.row import Key
@@ -85,13 +85,7 @@ def told(data: BrokerData, found: Collection[Restated]) -> Iterator[Finding]:
 
 def _splits(market: MarketData, instrument: Instrument, data: BrokerData) -> list[tuple[int, Fraction]]:
     """Those that rows can be on both sides of, none where no price would show them."""
-    column = market.prices.get(instrument)
-    actions = column.actions if column is not None else ()
-    found = sorted(
-        (one.ex_date, ratio_of(one.value))
-        for one in actions
-        if one.kind == "split" and data.first_day < one.ex_date <= data.day
-    )
+    found = market.splits(instrument, data.first_day, data.day)
     return found if any(_is_shown(ratio) for _, ratio in found) else []
 
 

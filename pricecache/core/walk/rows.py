@@ -45,29 +45,29 @@ def entries_of(
     names: Names,
 ) -> Entries:
     """What all of `rows` but `left_out` and splits are in a ledger."""
-    book = Entries(securities, pairs, prices, names)
+    entries = Entries(securities, pairs, prices, names)
     for funded in sorted(set(pairs.funded.values())):
-        book.links[funded] = link_of(rows[funded].row.id)
+        entries.links[funded] = link_of(rows[funded].row.id)
     for source, one in enumerate(rows):
         if source in left_out or source in pairs.taken:
             continue
-        book.begin(source, one)
-        before = len(book.rows)
-        _enter(book, rows)
-        if len(book.rows) == before and not book.is_sweep():
-            book.tell("row_without_effect", f"A row of kind {one.row.action} that moves nothing.")
-    return book
+        entries.begin(source, one)
+        before = len(entries.rows)
+        _enter(entries, rows)
+        if len(entries.rows) == before and not entries.is_sweep():
+            entries.tell("row_without_effect", f"A row of kind {one.row.action} that moves nothing.")
+    return entries
 
 
-def _enter(book: Entries, rows: Sequence[BrokerRow]) -> None:
-    if book.source in book.pairs.renamed:
+def _enter(entries: Entries, rows: Sequence[BrokerRow]) -> None:
+    if entries.source in entries.pairs.renamed:
         return
-    if book.source in book.pairs.moved:
-        into, day = book.pairs.moved[book.source]
-        moved(book, rows[into], day)
-    elif book.source in book.pairs.exchanged:
-        exchanged(book)
-    elif book.one.instrument is None:
-        of_money(book)
+    if entries.source in entries.pairs.moved:
+        into, day = entries.pairs.moved[entries.source]
+        moved(entries, rows[into], day)
+    elif entries.source in entries.pairs.exchanged:
+        exchanged(entries)
+    elif entries.one.instrument is None:
+        of_money(entries)
     else:
-        WAYS[book.one.row.action](book)
+        WAYS[entries.one.row.action](entries)

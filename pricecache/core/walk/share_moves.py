@@ -6,12 +6,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.lots import fitted
 from pricecache.core.walk.findings import REASONS
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import Key
 from pricecache.core.walk.share_draft import SharesWalked
-
-_OUTWARD = frozenset({"sell", "transfer_out"})
 
 
 def move_apart(found: SharesWalked) -> None:
@@ -43,7 +41,7 @@ def _count_down(row: Transaction, held: dict[tuple[Key, int], Decimal]) -> None:
         into = (row.to_account, row.instrument), row.day
         if into in held:
             held[into] -= row.quantity
-    elif key in held and (row.type in _OUTWARD or (row.type == "adjustment" and row.quantity < 0)):
+    elif key in held and row.goes_out:
         held[key] += abs(row.quantity)
 
 
@@ -62,10 +60,9 @@ def _apart(found: SharesWalked, place: int, row: Transaction) -> None:
 def go_short(found: SharesWalked) -> None:
     """What leaves an account that owes shares is a sale, whose money leaves with it: the engine moves no debts."""
     for place, row in enumerate(list(found.rows)):
-        if row.instrument is None or row.to_account is not None or row.quantity is None:
+        if row.instrument is None or row.quantity is None or not row.goes_out or row.type == "sell":
             continue
-        is_out = row.type == "transfer_out" or (row.type == "adjustment" and row.quantity < 0)
-        if is_out and found.walks[row.account, row.instrument].end_of(row.day) < 0:
+        if found.walks[row.account, row.instrument].end_of(row.day) < 0:
             _short(found, place, row)
 
 

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
-from fractions import Fraction
 from operator import attrgetter
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
-from pricecache.core.lots import ratio_of
-from pricecache.core.marketdata import MarketData
+from pricecache.core.lots import fitted
 from pricecache.core.walk.backward import Move, Task, Walked, walk
 from pricecache.core.walk.pairs import Pairs
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import BrokerRow, Key
 from pricecache.core.walk.share_draft import Given
 from pricecache.core.walk.short_evidence import ShortEvidence
 from pricecache.core.walk.splits import beside_the_market
 
 _CLOSING = frozenset({"expiry", "exercise"})
-_OUTWARD = frozenset({"sell", "transfer_out"})
-_INWARD = frozenset({"buy", "transfer_in", "opening"})
 
 
 class ShareWalk:
@@ -101,16 +96,14 @@ class ShareWalk:
             if row.to_account is not None:
                 moves[row.account, instrument].append(Move(row.day, -quantity, 2, source))
                 moves[row.to_account, instrument].append(Move(row.day, quantity, 2, source))
-            elif row.type in _INWARD:
+            elif row.comes_in:
                 moves[row.account, instrument].append(Move(row.day, quantity, 1, source))
-            elif row.type in _OUTWARD:
-                moves[row.account, instrument].append(Move(row.day, -quantity, 3, source))
-            elif row.type == "adjustment":
-                moves[row.account, instrument].append(Move(row.day, quantity, 1 if quantity > 0 else 3, source))
+            elif row.goes_out:
+                moves[row.account, instrument].append(Move(row.day, -abs(quantity), 3, source))
 
     def _walk(self, key: Key) -> Walked:
         data, moves = self._given.data, self._moves.get(key, [])
-        market = _market_splits(self._given.market, key[1])
+        market = self._given.market.splits(key[1])
         column = self._given.market.prices.get(key[1])
         calendar = column.closes.due if column is not None and len(column.closes.due) else None
         said = sorted(self._pairs.splits.get(key, ()), key=attrgetter("day"))
@@ -123,9 +116,3 @@ class ShareWalk:
                 shorts=self._shorts(key), late=self._late.get(key, {}),
             )
         )  # fmt: skip
-
-
-def _market_splits(market: MarketData, instrument: Instrument) -> list[tuple[int, Fraction]]:
-    column = market.prices.get(instrument)
-    actions = column.actions if column is not None else ()
-    return sorted((one.ex_date, ratio_of(one.value)) for one in actions if one.kind == "split")

@@ -8,11 +8,11 @@ from decimal import Decimal
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO, Transaction
+from pricecache.core.lots import fitted
 from pricecache.core.walk.backward import Correction
 from pricecache.core.walk.entries import Names
 from pricecache.core.walk.findings import Finding
 from pricecache.core.walk.pairs import SplitRows
-from pricecache.core.walk.prices import fitted
 from pricecache.core.walk.row import Key
 from pricecache.core.walk.share_draft import SharesWalked
 

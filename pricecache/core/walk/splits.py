@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
@@ -117,6 +118,32 @@ def decide(row: SplitRow, after: Decimal, moved: Decimal | None) -> Decided:
     if moved is None or is_other or _fits(row.rows.quantity, own, ratio):
         return Decided(row, row.rows.day)
     return Decided(row, day)
+
+
+class SplitDays:
+    """On which days of a walk backwards splits take effect: on none but `days`. `alone`: those of the market that are
+    none of the broker's, by day; where trades have to tell, once they did. For one walk."""
+
+    def __init__(
+        self, rows: Sequence[SplitRow], market: Sequence[tuple[int, Fraction]], first_day: int, last_day: int
+    ) -> None:
+        alone = by_themselves(rows, market)
+        self.alone = {day: ratio for day, ratio in alone.items() if first_day <= day <= last_day}
+        self.days = {*self.alone, *(day for one in rows for day in one.days)}
+        self._open: dict[int, list[SplitRow]] = defaultdict(list)
+        self._decided: dict[int, list[Decided]] = defaultdict(list)
+        for one in rows:
+            self._open[max(one.days)].append(one)
+
+    def decided(self, day: int, after: Decimal, moved: Callable[[int, int], Decimal | None]) -> list[Decided]:
+        """The broker's of `day`, with `after` shares right after them. `moved`: what did from a day up to, not
+        including, another."""
+        for one in self._open.get(day, ()):
+            decided = decide(one, after, moved(min(one.days), day))
+            self._decided[decided.day].append(decided)
+            if decided.alone is not None:
+                self.alone[decided.alone[0]] = decided.alone[1]
+        return self._decided.pop(day, [])
 
 
 def _fits(quantity: Decimal, after: Decimal, ratio: Fraction) -> bool:
