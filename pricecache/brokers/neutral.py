@@ -242,7 +242,7 @@ class _Reading:
 
 
 def _currencies_of_prices(body: Fields) -> dict[object, str]:
-    """Of the securities that are priced, by id: that of the first holding that names one, else of a balance, of a row."""
+    """Of the securities that are priced, by id: of the first holding that names one, else balance, else row."""
     found: dict[object, str] = {}
     for part in ("holdings", "balances", "transactions"):
         for one in body.raw(part):

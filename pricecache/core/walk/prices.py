@@ -12,6 +12,8 @@ from pricecache.core.ledger import ZERO
 from pricecache.core.lots import FINEST
 from pricecache.core.marketdata import MarketData
 
+_NEAR_DAYS = 7
+
 
 class Worth(NamedTuple):
     """Of one unit, in `currency`. `source`: `close`, `broker_price`, or None where nobody knows and `price` is 0."""
@@ -39,6 +41,14 @@ class BrokerPrices:
         if found is None:
             found = self._known[instrument, day] = self._close(instrument, day) or self._broker(instrument, day)
         return found
+
+    def is_of(self, instrument: Instrument, day: int) -> bool:
+        """Whether what `on` says is a close, or a broker's price of at most `_NEAR_DAYS` days before or after."""
+        if self._close(instrument, day) is not None:
+            return True
+        return any(
+            price and abs(then - day) <= _NEAR_DAYS for then, price, _ in self._prices_said().get(instrument, ())
+        )
 
     def tell(self, instrument: Instrument, day: int, price: Decimal, currency: str) -> None:
         """A price that follows from what the broker says; where there is a close it counts for nothing."""
