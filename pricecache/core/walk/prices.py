@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 from pricecache.core.broker.data import BrokerData
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
-from pricecache.core.lots import FINEST
+from pricecache.core.lots import FINEST, ratio_of
 from pricecache.core.marketdata import MarketData
 
 _NEAR_DAYS = 7
@@ -69,6 +71,13 @@ class BrokerPrices:
         column = self._market.prices.get(instrument)
         actions = column.actions if column is not None else ()
         return any(one.kind == "split" and after < one.ex_date <= until for one in actions)
+
+    def split_ratio(self, instrument: Instrument, after: int, until: int) -> Fraction:
+        """New units for one old of the market's splits after day `after` and up to day `until`, 1 without any."""
+        column = self._market.prices.get(instrument)
+        actions = column.actions if column is not None else ()
+        since = (ratio_of(one.value) for one in actions if one.kind == "split" and after < one.ex_date <= until)
+        return prod(since, start=Fraction(1))
 
     def _close(self, instrument: Instrument, day: int) -> Worth | None:
         column = self._market.prices.get(instrument)
