@@ -167,3 +167,10 @@ def test_what_an_unpriced_security_was_exchanged_for_is_worth_what_went() -> Non
     ]
     assert found.prices == {FUND: {FIRST + 40: 20}}
     assert values(data).of(VALUE)[[40, 41, -2, -1]].tolist() == [1000, 1000, 1000, 3000]
+
+
+def test_what_the_broker_never_priced_is_worth_what_it_was_exchanged_for() -> None:
+    data = said(row(40, "merger", -10), row(40, "merger", 9, security="s"), held={("x", "s"): (9, None)})
+    found, _ = walked(data)
+    assert found.prices == {FUND: {FIRST - 1: 90, FIRST + 40: 90}}
+    assert set(values(data).of(VALUE)) == {900.0}

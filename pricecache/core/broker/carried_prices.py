@@ -58,7 +58,7 @@ def in_units_of_their_day(
             told.setdefault(row.instrument, []).append(row)
     splits = {one: one_by_one(several) for one, several in told.items()}
     found: dict[Instrument, dict[int, Decimal]] = {}
-    for instrument, day in _balances(data, instruments):
+    for instrument, day in _balances(data, instruments) if splits else ():
         column = market.prices.get(instrument)
         stated = column.closes.at(day) if column is not None else None
         if column is None or stated is None or stated[0] != day:

@@ -90,7 +90,9 @@ def own_prices(
     whatever was paid since. A balance at 0 is worth nothing; a row at 0 has no price. Pure.
     """
     own = _own(instruments)
-    into = conversion or Conversion({one: data.securities[name].currency for name, one in own.items()})
+    into = conversion or Conversion(
+        {one: data.securities[name].currency for name, one in own.items() if name in data.securities}
+    )
     found: dict[Instrument, dict[int, list[StatedPrice]]] = defaultdict(lambda: defaultdict(list))
     for security, day, price in _stated(data, own.keys()):
         found[own[security]][day].append(price)

@@ -24,7 +24,8 @@ def made_prices(
     base: str,
 ) -> dict[Instrument, dict[int, Decimal]]:
     """By instrument and day, in the currency of the instrument: what `rows`, in the ledger's order, are made at on days
-    without a price, if that is not the last one; of an opening without one the broker's price nearest to it. Pure."""
+    without a price, if that is not the last one; of an opening without one the broker's price nearest to it, else its
+    own. Pure."""
     prices = BrokerPrices(data, instruments, market, base)
     found: dict[Instrument, dict[int, Decimal]] = {}
     for row in rows:
@@ -43,7 +44,9 @@ def _made(row: Transaction, market: MarketData, prices: BrokerPrices) -> Decimal
     if row.type in _HELD_BEFORE:
         if last is not None:
             return None
-        price, currency, _ = prices.on(instrument, row.day)
+        price, currency, source = prices.on(instrument, row.day)
+        if source is None and row.price:  # what it was exchanged for later tells
+            price, currency = row.price, row.currency or currency
     elif row.type in _PRICED and row.price:
         if last is not None and (last[0] == row.day):
             return None
