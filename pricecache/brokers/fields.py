@@ -228,6 +228,11 @@ class Fields:
             else:
                 self.faults.add(f"{place}[{number}]", "invalid_value", "this is an object")
 
+    def raw(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """Each object of a list as it came, none of it checked."""
+        value = self._given.get(name)
+        return (one for one in value if isinstance(one, Mapping)) if isinstance(value, list | tuple) else iter(())
+
     def ends(self, name: str, field: str) -> list[str]:
         """What the first and the last object of a list have as the text `field`, where they have one."""
         value = self._given.get(name)

@@ -52,7 +52,8 @@ def holdings_and_money(
         security = securities[name]
         if security.is_money:
             key = account, major(security.currency)
-            money[key] = money.get(key, ZERO) + sum((part.quantity for part in several), ZERO)
+            amounts = [part.quantity * unit(part.currency or security.currency) for part in several]
+            money[key] = money.get(key, ZERO) + sum(amounts, ZERO)
             continue
         if len(several) > 1:
             remarks.append(Remark("holding_in_parts", several[-1].path, f"added up with {several[0].path}"))

@@ -67,6 +67,7 @@ class _Reading:
         self.remarks: list[Remark] = []
         self.accounts: dict[str, BrokerAccount] = {}
         self.securities: dict[str, BrokerSecurity] = {}
+        self.named: dict[str, str] = {}  # currencies of securities, pence where they are
         self.money: Money = {}
         self.units = OptionUnits()
         self.listed_accounts = Listed("accounts", "unknown_account")
@@ -136,6 +137,7 @@ class _Reading:
                 self.money[key] = self.money.get(key, ZERO) + amount * unit(currency)
 
     def _securities(self, body: Fields) -> None:
+        of_prices: Mapping[object, str] | None = None
         for given, name in self.listed_securities.read(body, MOST_SECURITIES, "id"):
             given.unknown(_SECURITY)
             kind = (given.word("type") or "other").replace(" ", "_")
@@ -143,10 +145,15 @@ class _Reading:
                 given.fault("type", "unknown_type", f"a type is one of {', '.join(SECURITY_KINDS)}")
             if name in self.securities:
                 given.fault("id", "duplicate_id", "another security has this id")
-            currency, option = given.currency("currency") or "USD", self._option(given)
+            currency, option = given.currency("currency"), self._option(given)
+            if currency is None and not given.has("currency"):
+                of_prices = _currencies_of_prices(body) if of_prices is None else of_prices
+                currency = of_prices.get(name)
+            currency = currency or "USD"
             ticker = given.text("symbol", 64)
             if name is None or kind not in SECURITY_KINDS:
                 continue
+            self.named[name] = currency
             self.securities[name] = BrokerSecurity(
                 id=name,
                 kind=cast(SecurityKind, kind),
@@ -181,10 +188,11 @@ class _Reading:
             quantity = given.amount("quantity", required=True)
             price, value, cost = _price(given), given.amount("value"), given.amount("costBasis")
             day, currency = given.day("priceDate", self.today + 1), given.currency("currency")
-            self._check(given, account, security)
+            default = self._check(given, account, security)
             if given.is_sound and account is not None and security is not None and quantity is not None:
                 day = None if day is None else min(day, self.today)
-                yield HoldingPart(account, security, quantity, price, value, cost, day, currency, given.path)
+                named = currency or default
+                yield HoldingPart(account, security, quantity, price, value, cost, day, named, given.path)
 
     def _rows(self, body: Fields, latest: int) -> Iterator[NeutralRow]:
         seen: dict[str, Fields] = {}
@@ -229,8 +237,25 @@ class _Reading:
         if account is not None and self.listed_accounts.check(given, "accountId", account, self.accounts):
             currency = self.accounts[account].currency
         if security is not None and self.listed_securities.check(given, "securityId", security, self.securities):
-            currency = self.securities[security].currency
+            currency = self.named[security]
         return currency
+
+
+def _currencies_of_prices(body: Fields) -> dict[object, str]:
+    """Of the securities that are priced, by id: of the first holding that names one, else balance, else row."""
+    found: dict[object, str] = {}
+    for part in ("holdings", "balances", "transactions"):
+        for one in body.raw(part):
+            security = one.get("securityId")
+            if isinstance(security, str) and security not in found and _is_priced(one):
+                currency = Fields(one, "", Faults()).currency("currency")
+                if currency is not None:
+                    found[security] = currency
+    return found
+
+
+def _is_priced(one: Mapping[str, Any]) -> bool:
+    return any(one.get(name) is not None for name in ("price", "value", "costBasis"))
 
 
 def _price(given: Fields) -> Decimal | None:

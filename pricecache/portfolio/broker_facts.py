@@ -36,6 +36,7 @@ class BrokerFacts:
             *(currency for _, currency in data.money),
             *(row.currency for row in data.transactions),
             *(one.currency for one in data.holdings),
+            *(one.currency for one in data.waypoints),
             *(one.currency for one in securities),
         }
         opening, before = data.first_day - 1, _since_before(data)

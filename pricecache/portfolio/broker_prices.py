@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
 
 from pricecache.clock import Clock
+from pricecache.core.actions import Action
 from pricecache.core.bars import CLOSE, Bars
-from pricecache.core.catalog import Catalog
+from pricecache.core.catalog import Catalog, Entry
 from pricecache.core.instruments import Instrument
 from pricecache.core.plausibility import check_manual
 from pricecache.stores.bars import BarStore, Change
@@ -25,6 +26,26 @@ class BrokerPriceWriter:
         self._bars = bars
         self._clock = clock
 
+    def currencies(self, instruments: Iterable[Instrument]) -> dict[Instrument, str]:
+        """Of those that are known."""
+        entries = {one: self._catalog.get(one) for one in instruments}
+        return {one: entry.currency for one, entry in entries.items() if entry is not None}
+
+    async def write_splits(self, splits: Mapping[Instrument, Sequence[Action]], source: str) -> bool:
+        """Have `splits` be all that `source` tells of these instruments; whether any of it is new. Raises as `write`,
+        and what `BarStore.commit` raises."""
+        changes = [change for one, told in splits.items() if (change := self._splits(one, told, source)) is not None]
+        committed = await self._bars.commit(changes) if changes else []
+        return any(one.actions_changed for one in committed)
+
+    def _splits(self, instrument: Instrument, splits: Sequence[Action], source: str) -> Change | None:
+        entry = self._require(instrument)
+        held = {action for action in entry.actions if action.source == source}
+        if held == set(splits):
+            return None
+        gone = tuple(sorted(held - set(splits)))
+        return Change(entry, Bars.empty(), source, self._clock.time(), actions=tuple(splits), gone=gone)
+
     async def write(self, prices: Mapping[Instrument, Mapping[int, Decimal]], source: str = BROKER_SOURCE) -> int:
         """Lay prices by day (days since 1970-01-01), in the currency of the instrument, over the bars of each; returns
         how many days are new or have another price. 0 is a price: it is worth nothing. What is there already commits
@@ -39,12 +60,16 @@ class BrokerPriceWriter:
         return sum(len(one.added) + len(one.replaced) for one in committed)
 
     def _change(self, instrument: Instrument, prices: Mapping[int, Decimal], source: str) -> Change | None:
-        entry = self._catalog.require(instrument)
-        if entry.instrument.place.has_provider:
-            raise ValueError(f"{instrument} is priced by providers")
+        entry = self._require(instrument)
         now = self._clock.time()
         bars = _believable(prices, now)
         return Change(entry, bars, source, now) if len(bars) else None
+
+    def _require(self, instrument: Instrument) -> Entry:
+        entry = self._catalog.require(instrument)
+        if entry.instrument.place.has_provider:
+            raise ValueError(f"{instrument} is priced by providers")
+        return entry
 
 
 def _believable(prices: Mapping[int, Decimal], now: float) -> Bars:

@@ -14,18 +14,18 @@ import structlog
 from pricecache import garbage
 from pricecache.clock import Clock
 from pricecache.core.bars import DAY_SECONDS, day_of
-from pricecache.core.broker.carried_prices import divided
 from pricecache.core.broker.data import BrokerData
-from pricecache.core.broker.stated_prices import PriceConflict, own_prices
+from pricecache.core.broker.stated_prices import Conversion, PriceConflict, StatedPrice, own_prices
 from pricecache.core.broker.values import compared
 from pricecache.core.currencies import major
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import Ledger
 from pricecache.core.marketdata import MarketData
 from pricecache.core.portfolios import Portfolio
+from pricecache.core.walk.broker_priced import BrokerPriced, WalkGiven, broker_priced
 from pricecache.core.walk.findings import Finding
 from pricecache.core.walk.footing import WalkFooting
-from pricecache.core.walk.reconstruction import Reconstruction, reconstruct
+from pricecache.core.walk.reconstruction import Reconstruction
 from pricecache.errors import Invalid, NotFound, PricecacheError, Unavailable
 from pricecache.portfolio.broker_comparison import comparison_fields
 from pricecache.portfolio.broker_facts import BrokerFacts
@@ -71,12 +71,13 @@ class Sources:
 @dataclass(frozen=True, slots=True)
 class _Priced:
     """The securities in use with what prices them: `instruments` by the broker's id. `conflicts`: prices of the
-    broker's that contradict each other."""
+    broker's that contradict each other; `unconverted`: prices that nobody knows a rate for."""
 
     mapped: Mapping[str, Mapped]
     instruments: Mapping[str, Instrument]
     supply: Supply
     conflicts: Sequence[PriceConflict]
+    unconverted: Sequence[tuple[Instrument, int, StatedPrice]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,12 @@ class Reconstructor:
         teller.stage("walking")
         market = await self._market(portfolio, facts, priced)
         walked = _footing(market, priced, facts.opening_day, data.day)
-        found = await self._walk(connection, portfolio, data, priced, market)
-        if await self._carry(found, market):  # the rows of days behind a split are worth something else now
+        priced_here = await self._walk(connection, portfolio, data, priced, market)
+        if await self._make_known(connection, priced_here, priced):
             market = await self._market(portfolio, facts, priced)
-            found = await self._walk(connection, portfolio, data, priced, market)
+            walked = _footing(market, priced, facts.opening_day, data.day)
+        found = priced_here.found
+        del priced_here
         found = replace(found, findings=(*found.findings, *_conflict_findings(connection, priced)))
         teller.stage("storing")
         portfolio = await self._allow(portfolio, found)
@@ -210,10 +213,23 @@ class Reconstructor:
             for name, one in found.items()
         }
         await self._make_own_known(connection.user, found, instruments, facts.first_uses)
-        prices, conflicts = await aside(len(data.transactions), lambda: own_prices(data, instruments))
+        conversion = await self._conversion(portfolio, data, facts, instruments)
+        prices, conflicts = await aside(len(data.transactions), lambda: own_prices(data, instruments, conversion))
         await self._own_prices.write(prices)
         teller.securities(total, total, None)
-        return _Priced(found, instruments, supply, conflicts)
+        return _Priced(found, instruments, supply, conflicts, conversion.missing)
+
+    async def _conversion(
+        self, portfolio: Portfolio, data: BrokerData, facts: BrokerFacts, instruments: Mapping[str, Instrument]
+    ) -> Conversion:
+        """What is there already keeps its currency, whatever the broker says now."""
+        currencies = self._own_prices.currencies(set(instruments.values()))
+        found = Conversion(currencies)
+        if not await aside(len(data.transactions), lambda: found.is_needed(data, instruments)):
+            return found
+        units = {major(one) for one in (*facts.currencies, *currencies.values())}
+        base = portfolio.rules.currency
+        return Conversion(currencies, await self._markets.rates(units, base), base)
 
     async def _make_own_known(
         self, user: str, found: Mapping[str, Mapped], instruments: Mapping[str, Instrument], days: Mapping[str, int]
@@ -231,23 +247,21 @@ class Reconstructor:
 
     async def _walk(
         self, connection: Connection, portfolio: Portfolio, data: BrokerData, priced: _Priced, market: MarketView
-    ) -> Reconstruction:
+    ) -> BrokerPriced:
+        given = WalkGiven(data, priced.instruments, connection.accounts, connection.id, portfolio.rules)
         return await aside(
             len(data.transactions) + len(data.holdings),
-            lambda: reconstruct(
-                data,
-                priced.instruments,
-                connection.accounts,
-                market.market,
-                connection.id,
-                rules=portfolio.rules,
-            ),
+            lambda: broker_priced(given, market.market, source_of(connection)),
         )
 
-    async def _carry(self, found: Reconstruction, market: MarketView) -> bool:
-        """Whether prices of what only the broker prices were carried through a split."""
-        prices = divided(found.transactions, market.market)
-        return bool(prices) and bool(await self._own_prices.write(prices))
+    async def _make_known(self, connection: Connection, found: BrokerPriced, priced: _Priced) -> bool:
+        """Whether splits and prices of what only the broker prices are others than before. While prices are awaited,
+        what would follow from their lack is not kept."""
+        own = {one for one in priced.instruments.values() if not one.place.has_provider}
+        splits = {one: found.splits.get(one, ()) for one in own}
+        is_new = await self._own_prices.write_splits(splits, source_of(connection))
+        prices = {} if priced.supply.pending else found.prices
+        return bool(prices and await self._own_prices.write(prices)) or is_new
 
     async def _market(self, portfolio: Portfolio, facts: BrokerFacts, priced: _Priced) -> MarketView:
         nothing = Ledger.of((), portfolio.rules)
@@ -322,6 +336,11 @@ class Reconstructor:
 # what is kept of it
 
 
+def source_of(connection: Connection) -> str:
+    """Of the splits that a connection makes known."""
+    return f"broker:{connection.id}"
+
+
 def _footing(market: MarketView, priced: _Priced, first_day: int, last_day: int) -> WalkFooting:
     facts = [market.facts.get(one.key) for one in priced.instruments.values()]
     return WalkFooting.of([one for one in facts if one is not None], priced.supply.awaited, first_day, last_day)
@@ -332,6 +351,11 @@ def _conflict_findings(connection: Connection, priced: _Priced) -> Iterator[Find
         detail = f"A price of {other.price} {other.currency} here, {counts.price} in another account, which counts."
         yield Finding("prices_differ", day, connection.accounts[other.account], detail, instrument,
                       amount=other.price - counts.price, currency=other.currency)  # fmt: skip
+    latest = {one: (day, stated) for one, day, stated in sorted(priced.unconverted, key=lambda told: told[1])}
+    for instrument, (day, stated) in latest.items():
+        detail = f"No rate into the currency of {instrument} is known: this price does not count."
+        yield Finding("price_not_converted", day, connection.accounts[stated.account], detail, instrument,
+                      amount=stated.price, currency=stated.currency)  # fmt: skip
 
 
 def _outcome(made: _Made) -> Outcome:

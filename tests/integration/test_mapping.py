@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pricecache.core.actions import Action
 from pricecache.core.asking import Found
 from pricecache.core.bars import day_number, day_of
 from pricecache.core.broker.data import BrokerSecurity
@@ -427,6 +428,23 @@ async def test_a_brokers_prices_are_bars_that_give_way_to_the_users(mapper: Mapp
     await daemon.stored(AAPL)
     with pytest.raises(ValueError, match="priced by providers"):
         await prices.write({AAPL: days})
+
+
+async def test_a_connections_splits_are_what_it_tells_now_and_no_others(mapper: Mapper, daemon: ApiDaemon) -> None:
+    own = (await one(mapper, FUND, "local")).instrument
+    prices = BrokerPriceWriter(daemon.services.catalog, daemon.services.bars, daemon.clock)
+    two, three = Action(TODAY - 3, "split", 2.0, source="broker:c"), Action(TODAY - 2, "split", 3.0, source="broker:c")
+    other = Action(TODAY - 5, "split", 5.0, source="broker:d")
+    entry = daemon.services.catalog.require(own)
+    assert await prices.write_splits({own: [other]}, "broker:d")
+    assert await prices.write_splits({own: [two]}, "broker:c")
+    assert not await prices.write_splits({own: [two]}, "broker:c")
+    assert entry.actions == (other, two)
+    assert await prices.write_splits({own: [three]}, "broker:c")
+    assert entry.actions == (other, three)
+    assert await prices.write_splits({own: []}, "broker:c")
+    assert entry.actions == (other,)
+    assert prices.currencies([own, AAPL]) == {own: entry.currency}
 
 
 async def test_a_thousand_securities_are_mapped_from_what_is_kept(mapper: Mapper, providers: Providers) -> None:

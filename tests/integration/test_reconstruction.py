@@ -419,6 +419,27 @@ async def test_a_split_between_two_of_the_brokers_prices_is_no_return(daemon: Ap
     assert {one["totalValue"] for one in history["history"]} == {1100}
 
 
+async def test_a_split_of_one_account_is_of_the_other_and_its_euros_are_no_dollars(daemon: ApiDaemon) -> None:
+    one, other = ({"accountId": name, "securityId": "f"} for name in "pq")
+    bought = {"date": "2026-10-02", "type": "buy", "quantity": 10, "price": 100, "currency": "EUR"}
+    body = {
+        "source": "P", "asOf": "2026-11-20",
+        "accounts": [{"id": name, "cash": [{"currency": "EUR", "amount": 100}]} for name in "pq"],
+        "securities": [{"id": "f", "name": "A private fund", "type": "mutual_fund"}],
+        "holdings": [{**place, "quantity": 20, "price": 50, "currency": "EUR"} for place in (one, other)],
+        "transactions": [
+            {**one, "id": "1", **bought}, {**other, "id": "2", **bought},
+            {**one, "id": "3", "date": "2026-10-20", "type": "split", "ratio": 2},
+        ],
+    }  # fmt: skip
+    found = await done(daemon, {"broker": body})
+    assert [told["code"] for told in found["result"]["findings"]] == ["split_of_other_account"]
+    _, answer = await daemon.get(f"/api/portfolios/{found['portfolioId']}/holdings", headers=ANN)
+    assert {(told["price"], told["currency"], told["quantity"]) for told in answer["holdings"]} == {(50, "EUR", 20)}
+    again = await done(daemon, {"broker": body, "force": True})
+    assert (again["result"]["updated"], again["result"]["created"]) == (0, 0)
+
+
 async def test_prices_that_are_here_are_not_fetched_again_for_the_next_user(daemon: ApiDaemon) -> None:
     await done(daemon, {"plaid": PLAID})
     calls = len(daemon.provider.calls)

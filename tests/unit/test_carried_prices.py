@@ -34,3 +34,14 @@ def test_the_last_price_before_a_split_is_divided_on_its_day() -> None:
 def test_a_price_of_the_day_itself_and_prices_of_providers_stand() -> None:
     prices = market((100, 90.0), (120, 50.0))
     assert divided([split(120, "2"), split(99, "2"), split(110, "2", OTHER)], prices) == {}
+
+
+def test_a_split_of_two_accounts_on_two_days_is_one() -> None:
+    prices = market((100, 90.0), (140, 50.0))
+    assert divided([split(120, "2"), split(122, "2", account="two")], prices) == {OWN: {120: D(45)}}
+    apart = [split(120, "2"), split(126, "2", account="two")]
+    assert divided(apart, prices) == {OWN: {120: D(45), 126: D("22.5")}}
+    again = [split(120, "2"), split(122, "2")]  # of one account they are two
+    assert divided(again, prices) == {OWN: {120: D(45), 122: D("22.5")}}
+    chained = [split(120, "2"), split(122, "2", account="two"), split(124, "2", account="two")]
+    assert divided(chained, prices) == {OWN: {120: D(45), 124: D("22.5")}}

@@ -212,6 +212,40 @@ def test_pence_become_pounds() -> None:
     assert (found.currency, found.price, found.cash, found.fees) == ("GBP", D("2.5"), D(-26), D(1))
 
 
+def test_what_names_no_currency_is_in_that_of_its_security_pence_as_well() -> None:
+    pence = [{"id": "s", "type": "equity", "currency": "GBp"}, {"id": "m", "type": "cash", "currency": "GBX"}]
+    held = [
+        {"accountId": "a", "securityId": "s", "quantity": 100, "price": 200, "costBasis": 20000},
+        {"accountId": "a", "securityId": "m", "quantity": 500},
+    ]
+    then = [{"date": "2026-10-30", "accountId": "a", "securityId": "s", "quantity": 100, "price": 210}]
+    paid = row("u", type="dividend", securityId="s", amount=400)
+    data = read(row(**{**BUY, "price": 200}, fees=50), paid, securities=pence, holdings=held, balances=then)
+    (holding,), (bought, dividend), (point,) = data.holdings, data.transactions, data.waypoints
+    assert data.securities["s"].currency == "GBP"
+    assert (holding.price, holding.cost_basis, holding.currency) == (2, 200, "GBP")
+    assert (bought.price, bought.cash, bought.fees, bought.currency) == (2, D("-20.5"), D("0.5"), "GBP")
+    assert (dividend.cash, dividend.currency) == (4, "GBP")
+    assert (point.price, point.currency) == (D("2.1"), "GBP")
+    assert data.money["a", "GBP"] == 5
+    told = read(row(**{**BUY, "price": 2}, currency="GBP"), securities=pence, holdings=[])
+    assert told.transactions[0].price == 2
+
+
+def test_a_security_without_a_currency_has_that_of_its_prices() -> None:
+    fund = [{"id": "s", "type": "mutual_fund"}]
+    held = {"accountId": "a", "securityId": "s", "quantity": 10, "price": 55}
+    bought = row(**{**BUY, "currency": "CHF"})
+    euros = read(bought, row("u", **BUY), securities=fund, holdings=[{**held, "currency": "EUR"}])
+    assert euros.securities["s"].currency == "EUR"
+    assert [one.currency for one in euros.transactions] == ["CHF", "EUR"]
+    francs = read(bought, securities=fund, holdings=[held])
+    assert (francs.securities["s"].currency, francs.holdings[0].currency) == ("CHF", "CHF")
+    assert read(row(**BUY), securities=fund, holdings=[held]).securities["s"].currency == "USD"
+    named = read(bought, securities=[{**fund[0], "currency": "USD"}], holdings=[{**held, "currency": "EUR"}])
+    assert named.securities["s"].currency == "USD"
+
+
 @pytest.mark.parametrize(
     ("facts", "path", "code"),
     [

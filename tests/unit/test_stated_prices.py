@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal as D
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from pricecache.core.broker.data import (
@@ -16,8 +17,9 @@ from pricecache.core.broker.data import (
     BrokerTransaction,
     Waypoint,
 )
-from pricecache.core.broker.stated_prices import latest_prices, own_prices
+from pricecache.core.broker.stated_prices import Conversion, latest_prices, own_prices
 from pricecache.core.instruments import Instrument
+from pricecache.core.marketdata import Column, MarketData
 
 OWN, MAPPED = Instrument("B-S", "CUSTOM"), Instrument("AAPL")
 BOUGHT = BrokerTransaction("1", "a", 197, "buy", "s", D(1), D(60), D(-60))
@@ -118,3 +120,20 @@ def test_two_securities_that_are_one_instrument_have_the_prices_of_both() -> Non
     found, told = own_prices(data(X, points=(point,)), {"s": OWN, "t": OWN})
     assert found == {OWN: {150: 40, 190: 50, 200: 50}}
     assert told == []
+
+
+def test_a_price_in_another_currency_is_converted_and_never_dropped_without_a_word() -> None:
+    dollars, euros = BrokerHolding("a", "s", D(1), D(11)), BrokerHolding("b", "s", D(9), D(10), currency="EUR")
+    rates = MarketData({}, {"EUR": Column(np.array([100]), np.array([1.25]))})
+    found = Conversion({OWN: "USD"}, rates)
+    assert own_prices(data(euros), {"s": OWN}, found) == ({OWN: {200: D("12.5")}}, [])
+    assert own_prices(data(dollars, euros), {"s": OWN}, found) == ({OWN: {200: D("12.5")}}, [])
+    assert own_prices(data(dollars), {"s": OWN}, Conversion({OWN: "EUR"}, rates)) == ({OWN: {200: D("8.8")}}, [])
+    assert not found.missing
+    unknown = Conversion({OWN: "USD"})
+    assert unknown.is_needed(data(euros), {"s": OWN})
+    assert not unknown.is_needed(data(dollars), {"s": OWN})
+    assert own_prices(data(dollars, euros), {"s": OWN}, unknown) == ({OWN: {200: D(11)}}, [])
+    assert [(one, day, stated.price, stated.currency) for one, day, stated in unknown.missing] == [
+        (OWN, 200, 10, "EUR")
+    ]

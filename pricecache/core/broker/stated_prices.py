@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from pricecache.core.broker.data import ZERO, BrokerData, BrokerHolding
 from pricecache.core.instruments import Instrument
+from pricecache.core.lots import fitted
+from pricecache.core.marketdata import MarketData
 
+NO_MARKET = MarketData()
 _ROUNDED = Decimal("0.00001")
 _CENT = Decimal("0.01")
 _PRICELESS = frozenset({"dividend", "split"})
@@ -17,7 +20,7 @@ _ROW, _BALANCE, _HOLDING = range(3)
 
 
 class StatedPrice(NamedTuple):
-    """`price` of one unit in `currency`, the security's, made on day `made`, of `quantity` units (of a row 0) in
+    """`price` of one unit in `currency`, as stated, made on day `made`, of `quantity` units (of a row 0) in
     `account`, an id of the broker's. `kind`: of what is held now, of an earlier balance, or of a row."""
 
     price: Decimal
@@ -47,24 +50,69 @@ class PriceConflict(NamedTuple):
     other: StatedPrice
 
 
+class Conversion:
+    """Of prices into the currencies of the instruments that they are of: `currencies`, those of `market` where one is
+    not named, by the rates of `market` to `base`. `missing`: prices whose rate nobody knows. For one thread."""
+
+    def __init__(self, currencies: Mapping[Instrument, str], market: MarketData = NO_MARKET, base: str = "USD") -> None:
+        self._currencies, self._market, self._base = currencies, market, base
+        self.missing: list[tuple[Instrument, int, StatedPrice]] = []
+
+    def is_needed(self, data: BrokerData, instruments: Mapping[str, Instrument]) -> bool:
+        """Whether a price of `data` is in another currency than its instrument."""
+        return any(
+            price.currency != self._of(instruments[security])
+            for security, _, price in _stated(data, _own(instruments).keys())
+        )
+
+    def into(self, instrument: Instrument, day: int, stated: StatedPrice) -> Decimal | None:
+        own = self._of(instrument)
+        if stated.currency == own or not stated.price:
+            return stated.price
+        rates = [self._market.rate(one, self._base, day) for one in (stated.currency, own)]
+        if any(one.is_nan() or not one for one in rates):
+            self.missing.append((instrument, day, stated))
+            return None
+        return fitted(stated.price * rates[0] / rates[1])
+
+    def _of(self, instrument: Instrument) -> str:
+        return self._currencies.get(instrument) or self._market.currency_of(instrument)
+
+
 def own_prices(
-    data: BrokerData, instruments: Mapping[str, Instrument]
+    data: BrokerData, instruments: Mapping[str, Instrument], conversion: Conversion | None = None
 ) -> tuple[dict[Instrument, dict[int, Decimal]], list[PriceConflict]]:
-    """Of those of `instruments` (by the broker's security) that no provider prices: prices by day in the security's
-    currency, and of each the latest conflict that is more than a rounding.
+    """Of those of `instruments` (by the broker's security) that no provider prices: prices by day in the currency of
+    the instrument (without a `conversion`: the security's), and of each the latest conflict that is more than a
+    rounding. What cannot be converted is noted in `conversion`.
 
     The price of a holding is that of today, too, where the broker made it earlier: it is what all of it is worth now,
     whatever was paid since. A balance at 0 is worth nothing; a row at 0 has no price. Pure.
     """
-    own = {name: one for name, one in instruments.items() if not one.place.has_provider}
+    own = _own(instruments)
+    into = conversion or Conversion(
+        {one: data.securities[name].currency for name, one in own.items() if name in data.securities}
+    )
     found: dict[Instrument, dict[int, list[StatedPrice]]] = defaultdict(lambda: defaultdict(list))
     for security, day, price in _stated(data, own.keys()):
-        if data.securities[security].currency == price.currency:
-            found[own[security]][day].append(price)
+        found[own[security]][day].append(price)
     ordered = {instrument: _ordered(days) for instrument, days in found.items()}
     conflicts = [one for instrument in sorted(ordered) if (one := _conflict(instrument, ordered[instrument]))]
-    prices = {one: {day: several[0].price for day, several in days.items()} for one, days in ordered.items()}
-    return prices, conflicts
+    converted = {one: _first_known(one, days, into) for one, days in ordered.items()}
+    return {one: prices for one, prices in converted.items() if prices}, conflicts
+
+
+def _own(instruments: Mapping[str, Instrument]) -> dict[str, Instrument]:
+    return {name: one for name, one in instruments.items() if not one.place.has_provider}
+
+
+def _first_known(instrument: Instrument, days: Stated, into: Conversion) -> dict[int, Decimal]:
+    found = {}
+    for day, several in days.items():
+        known = (price for one in several if (price := into.into(instrument, day, one)) is not None)
+        if (price := next(known, None)) is not None:
+            found[day] = price
+    return found
 
 
 def latest_prices(data: BrokerData) -> dict[str, tuple[int, Decimal]]:
@@ -117,7 +165,8 @@ def _conflict(instrument: Instrument, stated: Stated) -> PriceConflict | None:
         counts, *others = stated[day]
         if counts.kind != _ROW:
             for other in others:
-                if other.kind == counts.kind and other.account != counts.account and _differ(counts, other):
+                is_same = other.kind == counts.kind and other.currency == counts.currency
+                if is_same and other.account != counts.account and _differ(counts, other):
                     return PriceConflict(instrument, day, counts, other)
     return None
 

@@ -123,8 +123,12 @@ def _valued(group: _Group, paid: Sequence[Placed], prices: BrokerPrices) -> Exch
     values = [prices.converted(*one, currency, day) for one in came]
     before = [prices.converted(*one, currency, day) for one in gone]
     cash = sum((_gross(one) for _, one in (*old, *new, *paid)), ZERO)
+    values = _of_the_day(values, new, old, prices)
     is_known = all(values)
     values = _filled(values, new, before, cash)
+    if not all(values):
+        values = [fitted(prices.converted(*one, currency, day)) for one in came]
+        is_known = all(values)
     total = sum(values, ZERO) + cash
     if total <= 0:
         return None
@@ -139,6 +143,19 @@ def _valued(group: _Group, paid: Sequence[Placed], prices: BrokerPrices) -> Exch
     first = old[0][0]
     by_row[first] = by_row[first]._replace(fees=by_row[first].fees + charges[0], taxes=by_row[first].taxes + charges[1])
     return Exchange(by_row, tuple(place for place, _ in paid))
+
+
+def _of_the_day(
+    values: Sequence[Decimal], new: Sequence[Placed], old: Sequence[Placed], prices: BrokerPrices
+) -> list[Decimal]:
+    """Without what is made of a price of another time, where all that went has one of the day."""
+    if not all(_has_price(one, prices) for _, one in old):
+        return list(values)
+    return [value if _has_price(one, prices) else ZERO for (_, one), value in zip(new, values, strict=True)]
+
+
+def _has_price(one: BrokerRow, prices: BrokerPrices) -> bool:
+    return bool(one.row.price) or (one.instrument is not None and prices.is_of(one.instrument, one.row.day))
 
 
 def _filled(

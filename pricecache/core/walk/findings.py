@@ -29,8 +29,8 @@ ONLY_TOLD = LEFT_OUT | frozenset(
     {
         "row_without_effect",
         *("row_without_security", "split_differs", "split_without_ratio", "money_not_reported", "no_price"),
-        *("cost_differs", "prices_differ"),
-        *("rows_restated", "split_not_in_market"),
+        *("cost_differs", "prices_differ", "price_not_converted"),
+        *("rows_restated", "split_not_in_market", "split_of_other_account"),
     }
 )
 """Codes of findings that change no balance."""

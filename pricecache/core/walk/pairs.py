@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
+from pricecache.core.walk.changed_ids import APART_DAYS, ChangedId, changed_ids
 from pricecache.core.walk.exchanges import Exchanged, exchanges, paid_for
 from pricecache.core.walk.in_lieu import DAYS as IN_LIEU_DAYS
 from pricecache.core.walk.in_lieu import Delay, FractionsPaid, delay_of, is_called_so
 from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow, Key, Placed
 
-APART_DAYS = 3
-"""Rows that belong together are at most so many days apart."""
 _NEAR = Decimal("0.05")
 _NEAR_SHARE = Decimal("0.02")
 _SPLITS = frozenset({"split", "stock_distribution"})
@@ -54,6 +53,10 @@ class Pairs:
     renamed: set[int] = field(default_factory=set)
     delays: list[Delay] = field(default_factory=list)
 
+    def has(self, source: int) -> bool:
+        """Whether the row at `source` is told by another one, or moves nothing."""
+        return source in self.taken or source in self.renamed
+
     def is_alone(self, source: int) -> bool:
         """Whether the row at `source` may be left out without another one losing its meaning."""
         paired = source in self.moved or source in self.funded or source in self.exchanged
@@ -64,6 +67,8 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     """Everything of `rows`, which are in order of day, that is told by more than one of them."""
     found = Pairs()
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
+    for one in changed_ids(live, prices):
+        _change(found, one)
     _split_rows(live, found)
     _exchanges(live, found, prices)
     _fractions(live, found, prices)
@@ -75,10 +80,17 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
 # splits: several rows of a day, or another id for the same instrument
 
 
+def _change(found: Pairs, one: ChangedId) -> None:
+    if one.is_split:
+        _group(found, one.key, one.day, one.members)
+    else:
+        found.renamed.update(i for i, _ in one.members)
+
+
 def _split_rows(live: Sequence[Placed], found: Pairs) -> None:
     grouped: dict[tuple[str, Instrument, int], list[Placed]] = defaultdict(list)
     for i, one in live:
-        if one.instrument is not None and one.row.action in _SPLITS:
+        if one.instrument is not None and one.row.action in _SPLITS and not found.has(i):
             grouped[one.account, one.instrument, one.row.day].append((i, one))
     for (account, instrument, day), members in grouped.items():
         _group(found, (account, instrument), day, members)
@@ -101,7 +113,7 @@ def _exchanges(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> No
     grouped: dict[tuple[str, int], list[Placed]] = defaultdict(list)
     days = {(one.account, one.row.day) for _, one in live if one.row.action == "merger"}
     for i, one in live if days else ():
-        if (one.account, one.row.day) in days and i not in found.taken:
+        if (one.account, one.row.day) in days and not found.has(i):
             grouped[one.account, one.row.day].append((i, one))
     later = [one for one in live if is_called_so(one[1])] if days else []
     for (account, day), members in grouped.items():
@@ -168,7 +180,7 @@ def _is_fraction(one: BrokerRow) -> bool:
 def _transfers(rows: Sequence[BrokerRow], live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
-    sides = [(i, one) for i, one in live if i not in found.taken and _may_be_moved(one)]
+    sides = [(i, one) for i, one in live if not found.has(i) and _may_be_moved(one)]
     for i, one in sides:
         if _size(one) > 0:
             into[_what(one), _size(one)].append(i)

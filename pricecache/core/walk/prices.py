@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 from pricecache.core.broker.data import BrokerData
@@ -11,6 +13,8 @@ from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
 from pricecache.core.lots import exact, fitted
 from pricecache.core.marketdata import MarketData
+
+_NEAR_DAYS = 7
 
 
 class Worth(NamedTuple):
@@ -40,6 +44,14 @@ class BrokerPrices:
             found = self._known[instrument, day] = self._close(instrument, day) or self._broker(instrument, day)
         return found
 
+    def is_of(self, instrument: Instrument, day: int) -> bool:
+        """Whether what `on` says is a close, or a broker's price of at most `_NEAR_DAYS` days before or after."""
+        if self._close(instrument, day) is not None:
+            return True
+        return any(
+            price and abs(then - day) <= _NEAR_DAYS for then, price, _ in self._prices_said().get(instrument, ())
+        )
+
     def tell(self, instrument: Instrument, day: int, price: Decimal, currency: str) -> None:
         """A price that follows from what the broker says; where there is a close it counts for nothing."""
         said = self._prices_said().setdefault(instrument, [])
@@ -57,6 +69,10 @@ class BrokerPrices:
     def is_split(self, instrument: Instrument, after: int, until: int) -> bool:
         """Whether the units of its quantities change after day `after` and up to day `until`."""
         return bool(self._market.splits(instrument, after, until))
+
+    def split_ratio(self, instrument: Instrument, after: int, until: int) -> Fraction:
+        """New units for one old of the market's splits after day `after` and up to day `until`, 1 without any."""
+        return prod((ratio for _, ratio in self._market.splits(instrument, after, until)), start=Fraction(1))
 
     def _close(self, instrument: Instrument, day: int) -> Worth | None:
         column = self._market.prices.get(instrument)

@@ -26,7 +26,8 @@ from pricecache.core.walk.share_draft import Given, SharesWalked
 from pricecache.core.walk.shares import shares_of
 
 _MOST_ATTEMPTS = 8
-_CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
+CONTRADICTIONS = frozenset({"quantity_unexplained", "balance_differs", "expiry_missing"})
+"""Codes of findings that say that rows and balances do not go together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class _Attempt:
         return Counter(
             (one.account, one.instrument)
             for one in self.findings
-            if one.code in _CONTRADICTIONS and one.instrument is not None
+            if one.code in CONTRADICTIONS and one.instrument is not None
         )
 
 
