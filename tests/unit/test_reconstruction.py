@@ -11,6 +11,7 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.broker.merge import merged
 from pricecache.core.history import book_at, history
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
@@ -551,6 +552,21 @@ def test_what_differs_beside_a_row_that_came_after_a_balance_is_the_adjustment()
     points = (Waypoint(FIRST + 29, "x", D(13), "a", late=((FIRST + 10, D(-1)),)),)
     found = made(said(row(10, "sell", -1, 10), held={"a": 10}, waypoints=points))
     assert only(found, "adjustment").quantity == -2
+
+
+def test_what_an_earlier_payload_did_not_list_came_since_then_and_is_no_opening() -> None:
+    before = replace(said(row(5, "buy", 3, -30, "b"), held={"b": 3}, money={"x": 0}), day=LAST - 1)
+    found = made(merged(before, said(row(5, "buy", 3, -30, "b"), held={"b": 3, "a": 5}, money={"x": 0})))
+    new = [t for t in found.transactions if t.instrument == A and t.day == LAST]
+    assert [(t.type, t.quantity) for t in new] == [("adjustment", 5)]
+    assert codes(found) == ["balance_differs"]
+
+
+def test_days_that_no_payload_told_of_are_told() -> None:
+    before = replace(said(row(5, "buy", 3, -30), held={"a": 3}, money={"x": 0}), day=FIRST + 20)
+    after = replace(said(held={"a": 3}, money={"x": 0}), first_day=FIRST + 40)
+    found = made(merged(before, after))
+    assert {(one.code, one.day - FIRST) for one in found.findings} == {("rows_missing", 21)}
 
 
 def test_an_account_that_nothing_is_said_of_since_has_the_splits_since() -> None:

@@ -25,7 +25,7 @@ REASONS: Mapping[str, str] = {
 says."""
 ONLY_TOLD = frozenset(
     {
-        *("duplicate_row", "row_before_first_day", "row_after_holdings", "row_without_effect"),
+        *("duplicate_row", "row_before_first_day", "row_after_holdings", "rows_missing", "row_without_effect"),
         *("row_without_security", "split_differs", "split_without_ratio", "money_not_reported", "no_price"),
         *("cost_differs", "prices_differ"),
         *("rows_restated", "split_not_in_market"),
