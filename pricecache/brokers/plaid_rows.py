@@ -171,7 +171,7 @@ def _of_shares(
         if quantity != right:
             remarks.append(Remark("sign_corrected", row.path, f"the quantity of a {action}, with the sign of another"))
             quantity = right
-    if row.is_coin or (action in _TRADES and price and not row.amount):
+    if row.is_coin or (not row.amount and _is_for_nothing(action, price, security)):
         action = "transfer"
     worth = abs(row.amount) or abs(quantity * (price or ZERO))
     if action in _WITHOUT_CASH:
@@ -182,6 +182,11 @@ def _of_shares(
         yield from _paid_in_shares(row, security, action, quantity, unit_price(quantity, price, worth), worth)
         return
     yield _traded(row, security, action, quantity, price, remarks)
+
+
+def _is_for_nothing(action: BrokerAction, price: Decimal | None, security: BrokerSecurity) -> bool:
+    """Whether a trade without money moves shares that are worth something. An option may go at nothing."""
+    return action in _TRADES if price else action in ("buy", "sell") and security.option is None
 
 
 def _paid_in_shares(

@@ -183,6 +183,15 @@ def test_shares_that_move_without_money_state_what_they_are_worth(subtype: str) 
     assert moved.action == {"spin off": "spin_off", "stock distribution": "stock_distribution"}.get(subtype, subtype)
 
 
+@pytest.mark.parametrize("price", [0, None])
+def test_a_trade_without_money_and_price_is_a_transfer_and_of_an_option_a_trade(price: int | None) -> None:
+    (bought,) = translated(amount=0, price=price)
+    assert (bought.action, bought.quantity, bought.price or None) == ("transfer", D(10), None)
+    assert moves(type="sell", subtype="sell", quantity=-10, amount=0, price=price) == [("transfer", "s", D(-10), D(0))]
+    (gone,) = translated(security_id="call", type="sell", subtype="sell", quantity=-1, amount=0, price=price)
+    assert gone.action == "sell"
+
+
 def test_a_purchase_that_nobody_paid_for_is_a_transfer() -> None:
     assert moves(amount=0) == [("transfer", "s", D(10), D(0))]
 

@@ -748,8 +748,43 @@ def test_a_dividend_that_the_broker_also_tells_is_not_made_a_second_time() -> No
     rows = row(4, "dividend", 0, "20.01"), row(5, "reinvestment", 2, -20)
     found = made(said(*rows, held={"a": 12}, money={"x": "0.01"}))
     assert only(found, "dividend").link == only(found, "buy").link is not None
-    far = made(said(row(1, "dividend", 0, 20), rows[1], held={"a": 12}, money={"x": 20}))
+    far = made(said(row(1, "dividend", 0, 20), row(12, "reinvestment", 2, -20), held={"a": 12}, money={"x": 20}))
     assert len([t for t in far.transactions if t.type == "dividend"]) == 2
+
+
+@pytest.mark.parametrize("day", [20, 22])
+def test_two_dividends_may_pay_for_one_reinvestment(day: int) -> None:
+    rows = row(20, "dividend", 0, 60), row(20, "dividend", 0, 40), row(day, "reinvestment", 10, -100)
+    found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+    assert [t.amount for t in found.transactions if t.type == "dividend"] == [60, 40]
+    bought = only(found, "buy")
+    assert [t.amount for t in found.transactions if t.type == "dividend" and t.link == bought.link] == [60]
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1000]
+
+
+def test_a_dividend_may_be_reinvested_within_ten_days_where_the_amounts_are_equal() -> None:
+    for day, cash, dividends in ((30, -100, 1), (31, -100, 2), (30, -60, 2)):
+        rows = row(20, "dividend", 0, 100), row(day, "reinvestment", 10, cash)
+        found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+        assert [t.type for t in found.transactions].count("dividend") == dividends
+
+
+def test_a_dividend_and_cash_may_pay_for_one_reinvestment() -> None:
+    rows = row(20, "dividend", 0, 10), row(20, "reinvestment", "1.2", -12)
+    found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+    assert only(found, "dividend").link == only(found, "buy").link
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1002]
+
+
+def test_the_dividend_of_one_security_may_pay_for_another() -> None:
+    rows = row(20, "dividend", 0, 10), row(21, "reinvestment", 1, -10, "b")
+    found = made(said(*rows, held={"a": 20, "b": 5}, money={"x": 1000}))
+    assert only(found, "dividend").instrument == A
+    assert (only(found, "buy").instrument, only(found, "buy").link) == (B, None)
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1000]
+    other = row(20, "dividend", 0, 10), row(21, "reinvestment", 3, -30, "b")
+    found = made(said(*other, held={"a": 20, "b": 5}, money={"x": 1000}))
+    assert [t.amount for t in found.transactions if t.type == "dividend"] == [10, 30]
 
 
 def test_one_dividend_may_pay_for_two_reinvestments() -> None:
@@ -970,6 +1005,27 @@ def test_where_nobody_knows_a_price_the_cash_is_what_is_known() -> None:
     found = made(said(*rows, held={"b": 4}, money={"x": 20}), bare)
     assert (only(found, "buy").price, only(found, "sell").price) == (0, 2)
     assert "no_price" in codes(found)
+
+
+@pytest.mark.parametrize("later", [0, 3, -2])
+@pytest.mark.parametrize(
+    ("goes", "pays"),
+    [("merger", "merger"), ("merger", "return_of_capital"), ("sell", "merger"), ("transfer", "merger")],
+)
+def test_a_merger_for_cash_in_two_rows_is_a_sale(goes: Any, pays: Any, later: int) -> None:
+    balance = Waypoint(FIRST + 20 + min(later, 0), "x", D(0 if later > 0 else 110))
+    rows = row(20, goes, -6), row(20, goes, -4), row(20 + later, pays, 0, 110, fees=D(1))
+    found = made(said(*sorted(rows, key=lambda one: one["day"]), held={}, money={"x": 110}, waypoints=(balance,)))
+    sold = [t for t in found.transactions if t.type == "sell"]
+    assert [(t.day - FIRST, t.quantity) for t in sold] == [(20, 6), (20, 4)]
+    assert sum((t.quantity or 0) * (t.price or 0) - t.fees for t in sold) == 110
+    assert {t.type for t in found.transactions} == {"opening", "sell"}
+    assert not found.findings
+
+
+def test_a_little_capital_back_pays_for_no_merger() -> None:
+    found = made(said(row(20, "merger", -10), row(20, "return_of_capital", 0, 10), money={"x": 10}))
+    assert [t.type for t in found.transactions] == ["opening", "dividend", "transfer_out"]
 
 
 def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split() -> None:

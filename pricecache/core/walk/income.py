@@ -38,13 +38,15 @@ def reinvestment(book: Entries) -> None:
         trade(book)
         return
     funded = book.pairs.funded.get(book.source)
-    if funded is None:
+    if funded is None and book.source not in book.pairs.from_cash:
         value, currency = (spent(one), one.row.currency) if spent(one) > 0 else worth_of(one, book.prices)
         _made_of(book, fitted(value), currency, one.row.note)
-    elif one.cash:
-        bought(book, link=book.links[funded])
+        return
+    link = None if funded is None else book.links[funded]
+    if one.cash:
+        bought(book, link=link)
     else:
-        priced(book, "buy", fitted(spent(one)), ZERO, ZERO, link=book.links[funded])
+        priced(book, "buy", fitted(spent(one)), ZERO, ZERO, link=link)
 
 
 def spin_off(book: Entries) -> None:
