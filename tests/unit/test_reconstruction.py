@@ -870,6 +870,18 @@ def test_shares_that_were_bought_for_no_money_came_from_elsewhere() -> None:
     assert (only(found, "transfer_in").quantity, only(found, "transfer_in").price) == (4, 9)
 
 
+@pytest.mark.parametrize("action", ["dividend", "interest"])
+def test_income_in_shares_is_income_and_a_purchase(action: Any) -> None:
+    found = made(said(row(20, action, 2), row(20, "dividend", 0, 20), held={"a": 12}, money={"x": 20}))
+    assert sorted(t.amount for t in found.transactions if t.type == "dividend") == [20, 20]
+    assert (only(found, "buy").quantity, only(found, "buy").price) == (2, 10)
+
+
+def test_shares_that_came_as_a_dividend_on_the_day_of_a_split_are_the_split() -> None:
+    found = made(said(row(21, "dividend", 10), held={"a": 20}), market((FIRST + 20, 2)))
+    assert [t.type for t in found.transactions] == ["opening", "split"]
+
+
 def test_a_spin_off_is_income_in_shares_without_flow() -> None:
     found = made(said(row(5, "spin_off", 3, 0, "b"), held={"a": 1, "b": 3}))
     assert (only(found, "dividend").amount, only(found, "buy").price) == (30, 10)

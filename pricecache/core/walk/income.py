@@ -64,6 +64,9 @@ def spin_off(book: Entries) -> None:
 def interest(book: Entries) -> None:
     """Of a security: received, paid, or in shares."""
     one = book.one
+    if one.quantity > 0 and not one.cash:
+        reinvestment(book)
+        return
     if one.cash > 0:
         fees, taxes = book.charges()
         link = book.links.get(book.source)

@@ -69,7 +69,7 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     """Everything of `rows`, which are in order of day, that is told by more than one of them."""
     found = Pairs()
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
-    _split_rows(live, found)
+    _split_rows(live, found, prices)
     _exchanges(live, found, prices)
     _fractions(live, found, prices)
     _mergers_for_cash(live, found, prices)
@@ -81,13 +81,21 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
 # splits: several rows of a day, or another id for the same instrument
 
 
-def _split_rows(live: Sequence[Placed], found: Pairs) -> None:
+def _split_rows(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     grouped: dict[tuple[str, Instrument, int], list[Placed]] = defaultdict(list)
     for i, one in live:
-        if one.instrument is not None and one.row.action in _SPLITS:
+        if one.instrument is not None and (one.row.action in _SPLITS or _is_called_income(one, prices)):
             grouped[one.account, one.instrument, one.row.day].append((i, one))
     for (account, instrument, day), members in grouped.items():
         _group(found, (account, instrument), day, members)
+
+
+def _is_called_income(one: BrokerRow, prices: BrokerPrices) -> bool:
+    """A split that the broker calls a dividend in shares."""
+    if one.instrument is None or one.row.action != "dividend" or one.quantity <= 0 or one.cash:
+        return False
+    day = one.row.day
+    return prices.is_split(one.instrument, day - APART_DAYS, day + APART_DAYS)
 
 
 def _group(found: Pairs, key: Key, day: int, members: Sequence[Placed]) -> None:
