@@ -840,6 +840,17 @@ def test_a_transfer_between_the_users_accounts_is_one_row_of_lots() -> None:
     assert not history_flows(found, market())[1:].any()
 
 
+def test_what_leaves_at_once_may_come_in_parts() -> None:
+    came = [row(21, "transfer", 6, account="y"), row(22, "transfer", 4, account="y")]
+    found = made(said(row(20, "transfer", -10), *came, held={("y", "a"): 10}))
+    assert [(t.quantity, t.to_account) for t in found.transactions if t.type == "transfer_out"] == [
+        (6, ACCOUNTS["y"]), (4, ACCOUNTS["y"]),
+    ]  # fmt: skip
+    assert not found.findings
+    other = made(said(row(20, "transfer", -10), came[0], held={("y", "a"): 6}))
+    assert [t.to_account for t in other.transactions if t.type == "transfer_out"] == [None]
+
+
 def test_money_between_the_users_accounts_is_one_row() -> None:
     rows = row(5, "transfer", 0, -40, None), row(6, "transfer", 0, 40, None, account="y")
     found = made(said(*rows, money={"x": 60, "y": 40}))

@@ -45,12 +45,14 @@ class SplitRows(NamedTuple):
 @dataclass(slots=True)
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
-    `funded`: a reinvestment, to the dividend it was made of, of several the largest. `from_cash`: reinvestments that
-    the dividend of another security paid for. `exchanged`: a row of a merger, or of a fraction, to
-    what its shares were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by
-    another one. `renamed`: both sides of what only got another id. `delays`: of cash that came later."""
+    `in_parts`: one that they left by and that several came by, to all of these. `funded`: a reinvestment, to the
+    dividend it was made of, of several the largest. `from_cash`: reinvestments that the dividend of another security
+    paid for. `exchanged`: a row of a merger, or of a fraction, to what its shares were sold or bought for. `splits`: by
+    account and instrument. `taken`: rows that are told by another one. `renamed`: both sides of what only got another
+    id. `delays`: of cash that came later."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
+    in_parts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
     from_cash: set[int] = field(default_factory=set)
     exchanged: dict[int, Exchanged] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Pairs:
 
     def is_alone(self, source: int) -> bool:
         """Whether the row at `source` may be left out without another one losing its meaning."""
-        paired = any(source in one for one in (self.moved, self.funded, self.from_cash, self.exchanged))
+        paired = any(source in one for one in (self.moved, self.in_parts, self.funded, self.from_cash, self.exchanged))
         return not paired and source not in self.taken and source not in self.renamed
 
 
@@ -201,6 +203,32 @@ def _transfers(rows: Sequence[BrokerRow], live: Sequence[Placed], found: Pairs, 
     for i, one in sides:
         if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
             _match(rows, i, near, found, days, prices)
+    _in_parts(sides, found, days, prices)
+
+
+def _in_parts(sides: Sequence[Placed], found: Pairs, days: Mapping[Key, Sequence[int]], prices: BrokerPrices) -> None:
+    """What leaves at once and comes to another account by several rows, which are all that came there then."""
+    told = found.moved.keys() | found.taken | found.renamed
+    free = [(i, one) for i, one in sides if i not in told and one.row.action == "transfer"]
+    came: dict[tuple[str, object], list[Placed]] = defaultdict(list)
+    for i, one in free:
+        if _size(one) > 0:
+            came[one.account, _what(one)].append((i, one))
+    for i, one in free if came else ():
+        if _size(one) > 0:
+            continue
+        for (account, what), some in came.items():
+            if account == one.account or what != _what(one):
+                continue
+            near = [other for other in some if abs(other[1].row.day - one.row.day) <= APART_DAYS]
+            parts = [(j, _day_of_move(one, other, days)) for j, other in near if j not in found.taken]
+            is_whole = sum((_size(other) for j, other in near if j not in found.taken), ZERO) == -_size(one)
+            known = [(j, day) for j, day in parts if day is not None]
+            is_same = all(_is_in_same_units(one, other, prices) for _, other in near)
+            if is_whole and is_same and len(known) == len(parts):
+                found.in_parts[i] = known
+                found.taken.update(j for j, _ in known)
+                break
 
 
 def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:

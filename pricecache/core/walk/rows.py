@@ -65,6 +65,9 @@ def _enter(book: Entries, rows: Sequence[BrokerRow]) -> None:
     if book.source in book.pairs.moved:
         into, day = book.pairs.moved[book.source]
         moved(book, rows[into], day)
+    elif book.source in book.pairs.in_parts:
+        for into, day in book.pairs.in_parts[book.source]:
+            moved(book, rows[into], day)
     elif book.source in book.pairs.exchanged:
         exchanged(book)
     elif book.one.instrument is None:
