@@ -170,6 +170,7 @@ def _row(
     own = unit(currency)
     quantity, cash = _quantity(kind, given), _cash(kind, given)
     worth = abs(cash + given.fees + given.taxes) if cash else given.amount
+    worth = None if kind.shares is None and not worth else worth
     price = unit_price(quantity, given.price, worth)
     return BrokerTransaction(
         id=name,
@@ -190,9 +191,15 @@ def _row(
 
 
 def _quantity(kind: Kind, given: _Amounts) -> Decimal:
-    if given.quantity is None or kind.shares is None:
+    if given.quantity is None:
         return ZERO
+    if kind.shares is None:
+        return given.quantity if kind.action in ("dividend", "interest") and _is_in_shares(given) else ZERO
     return -given.quantity if kind.shares < 0 else given.quantity
+
+
+def _is_in_shares(given: _Amounts) -> bool:
+    return given.amount == 0 and given.quantity is not None and given.quantity > 0
 
 
 def _cash(kind: Kind, given: _Amounts) -> Decimal:

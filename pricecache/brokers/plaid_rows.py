@@ -37,7 +37,7 @@ _ACTIONS: dict[str, BrokerAction] = {
     **dict.fromkeys(("contribution", "deposit", "withdrawal", "distribution"), "cash"),
     **dict.fromkeys(("request", "send", "transfer"), "transfer"),
     **dict.fromkeys(("assignment", "exercise"), "exercise"),
-    "return of principal": "return_of_capital",
+    **dict.fromkeys(("principal", "return of principal"), "return_of_capital"),
     "buy": "buy",
     "buy to cover": "cover",
     "sell": "sell",
@@ -102,6 +102,10 @@ def translated(
         yield from _of_money(row, security)
         return
     action = _action(row, security, remarks)
+    if security is not None and action in ("dividend", "interest") and _is_in_shares(row):
+        price = None if row.is_coin else unit_price(row.quantity, row.price, abs(row.quantity * (row.price or ZERO)))
+        yield _row(row, security.id, action, quantity=row.quantity, price=price)
+        return
     if security is None or (not row.quantity and action not in _TRADES) or action in _WITHOUT_QUANTITY:
         yield _money_row(row, security, _without_shares(action, row), _cash(row))
         return
@@ -122,7 +126,14 @@ def _action(row: PlaidRow, security: BrokerSecurity | None, remarks: list[Remark
         return "dividend" if security is not None and row.amount < 0 else "cash"
     if row.subtype == "stock distribution" and not row.quantity:
         return "dividend"
+    if found == "return_of_capital" and security is not None and row.quantity < 0 and row.amount < 0:
+        return "sell"  # a bond that is redeemed
     return found
+
+
+def _is_in_shares(row: PlaidRow) -> bool:
+    """Whether income came as shares; beside money a quantity is that of the shares it was paid on."""
+    return row.quantity > 0 and (not row.amount or row.is_coin)
 
 
 def _without_shares(action: BrokerAction, row: PlaidRow) -> BrokerAction:
@@ -171,7 +182,7 @@ def _of_shares(
         if quantity != right:
             remarks.append(Remark("sign_corrected", row.path, f"the quantity of a {action}, with the sign of another"))
             quantity = right
-    if row.is_coin or (action in _TRADES and price and not row.amount):
+    if row.is_coin or (not row.amount and _is_for_nothing(action, price, security)):
         action = "transfer"
     worth = abs(row.amount) or abs(quantity * (price or ZERO))
     if action in _WITHOUT_CASH:
@@ -182,6 +193,11 @@ def _of_shares(
         yield from _paid_in_shares(row, security, action, quantity, unit_price(quantity, price, worth), worth)
         return
     yield _traded(row, security, action, quantity, price, remarks)
+
+
+def _is_for_nothing(action: BrokerAction, price: Decimal | None, security: BrokerSecurity) -> bool:
+    """Whether a trade without money moves shares that are worth something. An option may go at nothing."""
+    return action in _TRADES if price else action in ("buy", "sell") and security.option is None
 
 
 def _paid_in_shares(

@@ -25,6 +25,7 @@ from pricecache.core.broker.data import (
     Remark,
     Waypoint,
 )
+from pricecache.core.broker.windows import Window
 from pricecache.errors import Corrupt
 
 VERSION = 1
@@ -117,6 +118,8 @@ def _columns(kind: type, rows: Sequence[Any]) -> dict[str, list[Any]]:
             values = [None if value is None else _option_out(value) for value in values]
         elif name == "late":
             values = [[[day, str(quantity)] for day, quantity in value] for value in values]
+        elif name == "windows":
+            values = [[list(window) for window in value] for value in values]
         columns[name] = values
     return columns
 
@@ -133,6 +136,8 @@ def _rows(kind: type, columns: Mapping[str, list[Any]]) -> Iterator[Any]:
             values = [None if value is None else _option_in(*value) for value in values]
         elif name == "parts":
             values = [tuple(value) for value in values]
+        elif name == "windows":
+            values = [tuple(Window(*window) for window in value) for value in values]
         elif name == "late":
             values = [tuple((day, Decimal(quantity)) for day, quantity in value) for value in values]
         read.append(values)

@@ -11,6 +11,7 @@ from hypothesis import given
 
 from pricecache.brokers.plaid_payload import read_plaid
 from pricecache.core.broker.data import BrokerData, Cancellation
+from pricecache.core.broker.windows import Window
 from pricecache.errors import Corrupt, VersionMismatch
 from pricecache.garbage import young_only
 from pricecache.stores.broker_data import BrokerDataStore
@@ -41,6 +42,13 @@ def test_what_was_stored_before_there_were_cancellations_is_read(small: BrokerDa
     *before, words = pack(replace(small, cancellations=(Cancellation("c", "a", 5, "t", parts=("fee",)),)))
     assert unpack(before) == small
     assert unpack([*before, words]).cancellations[0].parts == ("fee",)
+
+
+def test_the_days_that_an_account_was_told_of_come_back(small: BrokerData) -> None:
+    name, account = next(iter(small.accounts.items()))
+    windows = Window(5, 9, 12), Window(20, small.day, small.day)
+    data = replace(small, accounts={**small.accounts, name: replace(account, windows=windows)})
+    assert unpack(pack(data)).accounts[name].windows == windows
 
 
 def test_a_bit_that_flips_is_noticed(small: BrokerData) -> None:

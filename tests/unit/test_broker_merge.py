@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from pricecache.core.broker.data import (
 )
 from pricecache.core.broker.merge import DAYS_KEPT, merged
 from pricecache.core.broker.option_units import in_same_units
+from pricecache.core.broker.windows import MOST as MOST_WINDOWS
 from tests.broker_data import LAST, broker_data
 
 D = Decimal
@@ -160,6 +162,80 @@ def test_daily_fetches_of_years_keep_few_waypoints() -> None:
     earlier = [day_of(day) for day in days if day < LAST - DAYS_KEPT]
     assert len({(day.year, day.month) for day in earlier}) == len(earlier) <= 28
     assert all((day_of(day_number + 1)).day == 1 for day_number in days if day_number < LAST - 40)
+
+
+def quarters() -> list[BrokerData]:
+    return [
+        said(100, 10, row("1", 20), quantity=1),
+        said(200, 95, row("2", 150), row("2b", 98), quantity=3),
+        said(300, 201, row("3", 250), quantity=4),
+    ]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_what_fills_a_gap_counts_whenever_it_comes(order: tuple[int, ...]) -> None:
+    words = quarters()
+    joined = merged(merged(words[order[0]], words[order[1]]), words[order[2]])
+    assert [one.id for one in joined.transactions] == ["1", "2b", "2", "3"]
+    assert [(one.day, one.quantity) for one in joined.waypoints if one.security] == [(100, 1), (200, 3)]
+    assert [one.late for one in joined.waypoints if one.security] == [((98, D(1)),), ()]
+    assert windows(joined) == [(10, 94, 100), (95, 200, 200), (201, 300, 300)]
+    assert merged(joined, words[order[2]]) == joined
+
+
+def windows(data: BrokerData) -> list[tuple[int, int, int]]:
+    return [(*one,) for one in data.accounts["a"].windows]
+
+
+def test_days_that_nobody_told_of_stay_a_gap_and_the_later_word_of_a_day_counts() -> None:
+    first, _, third = quarters()
+    joined = merged(first, third)
+    assert windows(joined) == [(10, 100, 100), (201, 300, 300)]
+    late = merged(joined, said(90, 5, row("1", 20), row("not any more", 30), row("earlier", 7)))
+    assert [one.id for one in late.transactions] == ["earlier", "1", "3"]
+    assert windows(late) == [(5, 9, 90), *windows(joined)]
+    whole = merged(late, said(400, 1))
+    assert (whole.transactions, windows(whole)) == ((), [])
+
+
+def test_windows_of_years_of_fetches_are_few() -> None:
+    joined = said(LAST - 800, LAST - 900)
+    for day in range(LAST - 799, LAST + 1):
+        joined = merged(joined, said(day, day - 30))
+    found = windows(joined)
+    assert len(found) == MOST_WINDOWS
+    assert (found[0][0], found[-1]) == (LAST - 900, (LAST - 30, LAST, LAST))
+    assert all(one[1] + 1 == other[0] for one, other in pairwise(found))
+
+
+def test_what_an_earlier_word_did_not_list_was_not_there() -> None:
+    fund = BrokerHolding("a", "new", D(50))
+    after = said(110, 10)
+    after = replace(after, holdings=(*after.holdings, fund), money={("a", "USD"): D(7), ("a", "EUR"): D(3)})
+    joined = merged(said(100, 10), after)
+    assert [(one.day, one.security, one.currency) for one in joined.waypoints if not one.quantity] == [
+        (100, "new", "USD"), (100, None, "EUR"),
+    ]  # fmt: skip
+    again = merged(joined, replace(after, day=120))
+    assert [one.day for one in again.waypoints if not one.quantity] == [100, 100]
+    gone = merged(merged(again, said(130, 10)), said(140, 10))
+    assert [one.day for one in gone.waypoints if one.security == "new"] == [100, 110, 130]
+
+
+def test_what_has_rows_that_came_after_a_balance_without_it_may_have_been_there() -> None:
+    late = replace(row("late", 98), security="new")
+    joined = merged(said(100, 10), said(110, 10, late))
+    assert [(one.day, one.quantity, one.late) for one in joined.waypoints if one.security == "new"] == [
+        (100, 0, ((98, D(1)),))
+    ]
+
+
+def test_nothing_is_said_of_what_an_account_held_that_listed_nothing() -> None:
+    before = replace(said(100, 10, quantity=0), money={})
+    assert merged(before, said(110, 10)).waypoints == ()
+    shares_only = merged(replace(said(100, 10), money={}), said(110, 10))
+    assert [one.security for one in shares_only.waypoints] == ["s"]
+    assert merged(said(100, 10, account="b"), said(110, 10)).waypoints == ()
 
 
 @given(broker_data(), broker_data())

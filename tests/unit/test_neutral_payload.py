@@ -124,6 +124,13 @@ def test_the_type_says_which_way_money_goes(kind: str, action: str, cash: int) -
     assert one(type=kind, amount=-5).cash == D(-cash)
 
 
+@pytest.mark.parametrize("kind", ["dividend", "interest"])
+def test_income_of_no_money_is_in_shares(kind: str) -> None:
+    came = one(type=kind, securityId="s", quantity=2, amount=0, price=5)
+    assert (came.quantity, came.cash, came.price) == (2, 0, 5)
+    assert one(type=kind, securityId="s", quantity=2, amount=1).quantity == 0
+
+
 def test_fees_and_taxes_are_within_the_cash() -> None:
     bought = one(**BUY, fees=4, taxes=1)
     assert (bought.cash, bought.fees, bought.taxes, bought.price) == (D(-1005), D(4), D(1), D(100))

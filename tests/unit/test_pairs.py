@@ -51,25 +51,32 @@ def test_both_sides_of_a_transfer_are_at_most_three_days_apart(day: int, is_one:
         assert bool(paired(out, into).moved) is is_one
 
 
-@pytest.mark.parametrize(("day", "is_one"), [(7, True), (6, False), (13, True), (14, False)])
-def test_a_reinvestment_is_of_a_dividend_at_most_three_days_off(day: int, is_one: bool) -> None:
-    found = paired(row(10, "dividend", cash=50), row(day, "reinvestment", 1, -50))
+@pytest.mark.parametrize(
+    ("day", "spent", "is_one"),
+    [
+        (7, "-49", True), (6, "-49", False), (13, "-49", True), (14, "-49", False),
+        (6, "-50", False), (20, "-50", True), (21, "-50", False),
+    ],
+)  # fmt: skip
+def test_a_reinvestment_is_of_a_dividend_at_most_three_days_off_or_ten_where_they_are_equal(
+    day: int, spent: str, is_one: bool
+) -> None:
+    found = paired(row(10, "dividend", cash=50), row(day, "reinvestment", 1, spent))
     assert bool(found.funded) is is_one
 
 
 @pytest.mark.parametrize(
     ("dividend", "spent", "is_one"),
     [
-        ("49", "-50", True),  # by 2 %
-        ("48.99", "-50", False),
-        ("1.95", "-2", True),  # by five cents
-        ("1.94", "-2", False),
-        ("0.03", "-0.06", True),  # half of it at least
+        ("49", "-50", True),
+        ("25", "-50", True),  # the rest is paid from cash
+        ("24.99", "-50", False),
+        ("0.03", "-0.06", True),
         ("0.02", "-0.06", False),
         ("80", "-50", True),  # the rest is paid out
     ],
 )
-def test_a_dividend_lacks_little_of_what_was_bought_of_it(dividend: str, spent: str, is_one: bool) -> None:
+def test_half_at_least_of_what_was_bought_is_the_dividend(dividend: str, spent: str, is_one: bool) -> None:
     found = paired(row(10, "dividend", cash=dividend), row(10, "reinvestment", 1, spent))
     assert bool(found.funded) is is_one
 

@@ -183,6 +183,29 @@ def test_shares_that_move_without_money_state_what_they_are_worth(subtype: str) 
     assert moved.action == {"spin off": "spin_off", "stock distribution": "stock_distribution"}.get(subtype, subtype)
 
 
+@pytest.mark.parametrize("price", [0, None])
+def test_a_trade_without_money_and_price_is_a_transfer_and_of_an_option_a_trade(price: int | None) -> None:
+    (bought,) = translated(amount=0, price=price)
+    assert (bought.action, bought.quantity, bought.price or None) == ("transfer", D(10), None)
+    assert moves(type="sell", subtype="sell", quantity=-10, amount=0, price=price) == [("transfer", "s", D(-10), D(0))]
+    (gone,) = translated(security_id="call", type="sell", subtype="sell", quantity=-1, amount=0, price=price)
+    assert gone.action == "sell"
+
+
+@pytest.mark.parametrize("subtype", ["return of principal", "principal"])
+def test_principal_that_comes_back_for_a_quantity_is_a_sale(subtype: str) -> None:
+    redeemed = {"type": "cash", "subtype": subtype, "quantity": -10, "amount": -1000, "price": 1}
+    assert moves(**redeemed) == [("sell", "s", D(-10), D(1000))]
+    assert moves(**redeemed | {"quantity": 0}) == [("return_of_capital", "s", D(0), D(1000))]
+
+
+@pytest.mark.parametrize("subtype", ["dividend", "interest"])
+def test_income_without_money_is_in_shares(subtype: str) -> None:
+    (came,) = translated(type="cash", subtype=subtype, quantity=10, amount=0, price=3)
+    assert (came.action, came.quantity, came.price, came.cash) == (subtype, D(10), D(3), D(0))
+    assert moves(type="cash", subtype=subtype, quantity=10, amount=-5) == [(subtype, "s", D(0), D(5))]
+
+
 def test_a_purchase_that_nobody_paid_for_is_a_transfer() -> None:
     assert moves(amount=0) == [("transfer", "s", D(10), D(0))]
 

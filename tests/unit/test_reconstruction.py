@@ -11,6 +11,7 @@ import pytest
 
 from pricecache.core.actions import Action
 from pricecache.core.broker.data import BrokerAccount, BrokerData, BrokerHolding, BrokerTransaction, Waypoint
+from pricecache.core.broker.merge import merged
 from pricecache.core.history import book_at, history
 from pricecache.core.ledger import CostBasis, Ledger, Rules, Transaction
 from pricecache.core.marketdata import Column, MarketData, PriceColumn
@@ -585,6 +586,21 @@ def test_what_differs_beside_a_row_that_came_after_a_balance_is_the_adjustment()
     assert only(found, "adjustment").quantity == -2
 
 
+def test_what_an_earlier_payload_did_not_list_came_since_then_and_is_no_opening() -> None:
+    before = replace(said(row(5, "buy", 3, -30, "b"), held={"b": 3}, money={"x": 0}), day=LAST - 1)
+    found = made(merged(before, said(row(5, "buy", 3, -30, "b"), held={"b": 3, "a": 5}, money={"x": 0})))
+    new = [t for t in found.transactions if t.instrument == A and t.day == LAST]
+    assert [(t.type, t.quantity) for t in new] == [("adjustment", 5)]
+    assert codes(found) == ["balance_differs"]
+
+
+def test_days_that_no_payload_told_of_are_told() -> None:
+    before = replace(said(row(5, "buy", 3, -30), held={"a": 3}, money={"x": 0}), day=FIRST + 20)
+    after = replace(said(held={"a": 3}, money={"x": 0}), first_day=FIRST + 40)
+    found = made(merged(before, after))
+    assert {(one.code, one.day - FIRST) for one in found.findings} == {("rows_missing", 21)}
+
+
 def test_an_account_that_nothing_is_said_of_since_has_the_splits_since() -> None:
     data = said(row(5, "buy", 2, -20), held={"a": 9, ("y", "a"): 5}, money={"x": 0})
     accounts = {**data.accounts, "x": replace(data.accounts["x"], told_on=FIRST + 20)}
@@ -766,8 +782,43 @@ def test_a_dividend_that_the_broker_also_tells_is_not_made_a_second_time() -> No
     rows = row(4, "dividend", 0, "20.01"), row(5, "reinvestment", 2, -20)
     found = made(said(*rows, held={"a": 12}, money={"x": "0.01"}))
     assert only(found, "dividend").link == only(found, "buy").link is not None
-    far = made(said(row(1, "dividend", 0, 20), rows[1], held={"a": 12}, money={"x": 20}))
+    far = made(said(row(1, "dividend", 0, 20), row(12, "reinvestment", 2, -20), held={"a": 12}, money={"x": 20}))
     assert len([t for t in far.transactions if t.type == "dividend"]) == 2
+
+
+@pytest.mark.parametrize("day", [20, 22])
+def test_two_dividends_may_pay_for_one_reinvestment(day: int) -> None:
+    rows = row(20, "dividend", 0, 60), row(20, "dividend", 0, 40), row(day, "reinvestment", 10, -100)
+    found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+    assert [t.amount for t in found.transactions if t.type == "dividend"] == [60, 40]
+    bought = only(found, "buy")
+    assert [t.amount for t in found.transactions if t.type == "dividend" and t.link == bought.link] == [60]
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1000]
+
+
+def test_a_dividend_may_be_reinvested_within_ten_days_where_the_amounts_are_equal() -> None:
+    for day, cash, dividends in ((30, -100, 1), (31, -100, 2), (30, -60, 2)):
+        rows = row(20, "dividend", 0, 100), row(day, "reinvestment", 10, cash)
+        found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+        assert [t.type for t in found.transactions].count("dividend") == dividends
+
+
+def test_a_dividend_and_cash_may_pay_for_one_reinvestment() -> None:
+    rows = row(20, "dividend", 0, 10), row(20, "reinvestment", "1.2", -12)
+    found = made(said(*rows, held={"a": 20}, money={"x": 1000}))
+    assert only(found, "dividend").link == only(found, "buy").link
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1002]
+
+
+def test_the_dividend_of_one_security_may_pay_for_another() -> None:
+    rows = row(20, "dividend", 0, 10), row(21, "reinvestment", 1, -10, "b")
+    found = made(said(*rows, held={"a": 20, "b": 5}, money={"x": 1000}))
+    assert only(found, "dividend").instrument == A
+    assert (only(found, "buy").instrument, only(found, "buy").link) == (B, None)
+    assert [t.amount for t in found.transactions if t.type == "opening" and t.instrument is None] == [1000]
+    other = row(20, "dividend", 0, 10), row(21, "reinvestment", 3, -30, "b")
+    found = made(said(*other, held={"a": 20, "b": 5}, money={"x": 1000}))
+    assert [t.amount for t in found.transactions if t.type == "dividend"] == [10, 30]
 
 
 def test_one_dividend_may_pay_for_two_reinvestments() -> None:
@@ -823,6 +874,17 @@ def test_a_transfer_between_the_users_accounts_is_one_row_of_lots() -> None:
     assert not history_flows(found, market())[1:].any()
 
 
+def test_what_leaves_at_once_may_come_in_parts() -> None:
+    came = [row(21, "transfer", 6, account="y"), row(22, "transfer", 4, account="y")]
+    found = made(said(row(20, "transfer", -10), *came, held={("y", "a"): 10}))
+    assert [(t.quantity, t.to_account) for t in found.transactions if t.type == "transfer_out"] == [
+        (6, ACCOUNTS["y"]), (4, ACCOUNTS["y"]),
+    ]  # fmt: skip
+    assert not found.findings
+    other = made(said(row(20, "transfer", -10), came[0], held={("y", "a"): 6}))
+    assert [t.to_account for t in other.transactions if t.type == "transfer_out"] == [None]
+
+
 def test_money_between_the_users_accounts_is_one_row() -> None:
     rows = row(5, "transfer", 0, -40, None), row(6, "transfer", 0, 40, None, account="y")
     found = made(said(*rows, money={"x": 60, "y": 40}))
@@ -851,6 +913,18 @@ def test_shares_from_elsewhere_come_at_their_close_and_go() -> None:
 def test_shares_that_were_bought_for_no_money_came_from_elsewhere() -> None:
     found = made(said(row(5, "buy", 4, 0, price=D(9)), held={"a": 4}))
     assert (only(found, "transfer_in").quantity, only(found, "transfer_in").price) == (4, 9)
+
+
+@pytest.mark.parametrize("action", ["dividend", "interest"])
+def test_income_in_shares_is_income_and_a_purchase(action: Any) -> None:
+    found = made(said(row(20, action, 2), row(20, "dividend", 0, 20), held={"a": 12}, money={"x": 20}))
+    assert sorted(t.amount for t in found.transactions if t.type == "dividend") == [20, 20]
+    assert (only(found, "buy").quantity, only(found, "buy").price) == (2, 10)
+
+
+def test_shares_that_came_as_a_dividend_on_the_day_of_a_split_are_the_split() -> None:
+    found = made(said(row(21, "dividend", 10), held={"a": 20}), market((FIRST + 20, 2)))
+    assert [t.type for t in found.transactions] == ["opening", "split"]
 
 
 def test_a_spin_off_is_income_in_shares_without_flow() -> None:
@@ -988,6 +1062,27 @@ def test_where_nobody_knows_a_price_the_cash_is_what_is_known() -> None:
     found = made(said(*rows, held={"b": 4}, money={"x": 20}), bare)
     assert (only(found, "buy").price, only(found, "sell").price) == (0, 2)
     assert "no_price" in codes(found)
+
+
+@pytest.mark.parametrize("later", [0, 3, -2])
+@pytest.mark.parametrize(
+    ("goes", "pays"),
+    [("merger", "merger"), ("merger", "return_of_capital"), ("sell", "merger"), ("transfer", "merger")],
+)
+def test_a_merger_for_cash_in_two_rows_is_a_sale(goes: Any, pays: Any, later: int) -> None:
+    balance = Waypoint(FIRST + 20 + min(later, 0), "x", D(0 if later > 0 else 110))
+    rows = row(20, goes, -6), row(20, goes, -4), row(20 + later, pays, 0, 110, fees=D(1))
+    found = made(said(*sorted(rows, key=lambda one: one["day"]), held={}, money={"x": 110}, waypoints=(balance,)))
+    sold = [t for t in found.transactions if t.type == "sell"]
+    assert [(t.day - FIRST, t.quantity) for t in sold] == [(20, 6), (20, 4)]
+    assert sum((t.quantity or 0) * (t.price or 0) - t.fees for t in sold) == 110
+    assert {t.type for t in found.transactions} == {"opening", "sell"}
+    assert not found.findings
+
+
+def test_a_little_capital_back_pays_for_no_merger() -> None:
+    found = made(said(row(20, "merger", -10), row(20, "return_of_capital", 0, 10), money={"x": 10}))
+    assert [t.type for t in found.transactions] == ["opening", "dividend", "transfer_out"]
 
 
 def test_shares_exchanged_for_the_same_ones_with_cash_for_a_fraction_are_a_split() -> None:

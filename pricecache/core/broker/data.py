@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, get_args
 
+from pricecache.core.broker.windows import Window
+
 SecurityKind = Literal[
     "equity", "etf", "mutual_fund", "fixed_income", "crypto", "derivative", "cash", "loan", "other",
 ]  # fmt: skip
@@ -23,7 +25,8 @@ ZERO = Decimal(0)
 @dataclass(frozen=True, slots=True)
 class BrokerAccount:
     """An account as its broker names it. `balance`: what the broker says all of it is worth, in `currency`. `told_on`:
-    the day at whose end all that is known of it was so, where nothing was said of it since; None: that of the data."""
+    the day at whose end all that is known of it was so, where nothing was said of it since; None: that of the data.
+    `windows`: the days that every row of is known, ascending; empty: all from the `first_day` of the data on."""
 
     id: str
     name: str
@@ -32,6 +35,7 @@ class BrokerAccount:
     currency: str = "USD"
     balance: Decimal | None = None
     told_on: int | None = None
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +163,10 @@ class Remark:
 class BrokerData:
     """Everything a broker said of a user's accounts at the end of `day` (days since 1970-01-01).
 
-    `first_day`: from when on `transactions` has every row. Holdings of money are in `money`, by account and currency,
-    and among no `holdings`; an account that is not in it reported none. `waypoints`: earlier balances, by day. What is
-    held in an account that was `told_on` an earlier day is so of that day, in its units. `cancellations`: of rows that
+    `first_day`: from when on `transactions` has rows, and every one of the `windows` of its account. Holdings of money
+    are in `money`, by account and currency, and among no `holdings`; an account that is not in it reported none.
+    `waypoints`: earlier balances, by day. What is held in an account that was `told_on` an earlier day is so of that
+    day, in its units. `cancellations`: of rows that
     are not among `transactions`, and of such as somebody may yet tell of.
     """
 

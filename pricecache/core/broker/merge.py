@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from decimal import Decimal
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from pricecache.core.bars import day_of
@@ -23,6 +23,7 @@ from pricecache.core.broker.data import (
 )
 from pricecache.core.broker.option_units import in_same_units
 from pricecache.core.broker.sweeps import with_sweeps_as_money
+from pricecache.core.broker.windows import UNTOLD, Window, known_since, told_of, united
 from pricecache.core.currencies import major, unit
 
 DAYS_KEPT = 10
@@ -38,9 +39,10 @@ Late = Mapping[_Key, Mapping[int, Decimal]]
 
 
 def merged(before: BrokerData, after: BrokerData) -> BrokerData:
-    """`after` with what `before` alone knows: rows of days before those that `after` has every row of, and what was
-    held. Of an account that it says nothing of, everything stays as it was, `told_on` the day of `before`. Money that
-    there was and that is listed no more is 0. What either cancels is not there, whichever of them tells of it.
+    """`after` with what `before` alone knows: rows of days that `after` was not told of, and what was held, which of
+    what came later is 0 where `before` listed something else of the account. Of an account that it says nothing of,
+    everything stays as it was, `told_on` the day of `before`. Money that there was and that is listed no more is 0.
+    What either cancels is not there, whichever of them tells of it.
 
     Pure; of two it is the later `day` whose holdings stand, whichever is given first, and of the same day `after`.
     """
@@ -60,24 +62,28 @@ class _Joining:
         self.again = {name for name in both if _told(before, name) <= _told(after, name)}
         self.late_again = both - self.again
         self.of_before = before.accounts.keys() - self.again
+        self.told_before, self.told_after = _windows(before), _windows(after)
         words = self._words()
         self.cancellations, self.gone = settled(words, [*before.transactions, *after.transactions])
         self.found_before = {word.id for word in words if word.is_found}
 
     def joined(self) -> BrokerData:
         before, after = self.before, self.after
+        first_day = min(before.first_day, after.first_day)
         accounts = {**before.accounts, **after.accounts}
         accounts |= {name: self._carried(name) for name in self.of_before}
+        accounts = {name: self._with_windows(one, first_day) for name, one in accounts.items()}
+        rows = self._rows()
         of_after = (one for one in after.holdings if one.account not in self.of_before)
         return BrokerData(
             day=after.day,
-            first_day=min(before.first_day, after.first_day),
+            first_day=first_day,
             accounts=accounts,
             securities={**before.securities, **after.securities},
             holdings=(*self._carried_holdings(), *of_after),
             money=self._money(),
-            transactions=self._rows(),
-            waypoints=_kept(self._waypoints(), after.day),
+            transactions=rows,
+            waypoints=_kept(self._waypoints(rows), after.day),
             cancellations=bounded(self.cancellations),
             remarks=(*self._remarks(), *_not_told(accounts.values())),
         )
@@ -85,6 +91,11 @@ class _Joining:
     def _carried(self, name: str) -> BrokerAccount:
         told = _told(self.before, name)
         return replace(self.before.accounts[name], told_on=told if told < self.after.day else None)
+
+    def _with_windows(self, account: BrokerAccount, first_day: int) -> BrokerAccount:
+        windows = united([*self.told_before.get(account.id, ()), *self.told_after.get(account.id, ())])
+        told = self.after.day if account.told_on is None else account.told_on
+        return replace(account, windows=() if windows == (Window(first_day, told, told),) else windows)
 
     def _carried_holdings(self) -> Iterator[BrokerHolding]:
         for one in self.before.holdings:
@@ -107,17 +118,21 @@ class _Joining:
         return tuple(row if row.place == place else replace(row, place=place) for place, row in enumerate(rows))
 
     def _standing(self, of_old: Sequence[_Dated], of_new: Sequence[_Dated]) -> list[_Dated]:
-        """What stands: all of the last word of each account, and of the other what is of days before."""
-        old, new = self.before, self.after
-        last = [one for one in of_new if one.account not in self.of_before]
-        named = {one.id for one in last}
-        last_of_old = [one for one in of_old if one.account in self.of_before and one.id not in named]
-        named.update(one.id for one in last_of_old)
-        kept = [
-            *(one for one in of_old if one.account in self.again and one.day < new.first_day),
-            *(one for one in of_new if one.account in self.late_again and one.day < old.first_day),
-        ]
-        return [*(one for one in kept if one.id not in named), *last_of_old, *last]
+        """Of each day, what the word says that told of it last; of one day, the last word of the account. What both
+        tell of counts as it was told last."""
+        found: dict[str, tuple[tuple[int, bool], _Dated]] = {}
+        for rows, own, others, is_old in (
+            (of_old, self.told_before, self.told_after, True), (of_new, self.told_after, self.told_before, False),
+        ):  # fmt: skip
+            for one in rows:
+                is_last = is_old == (one.account in self.of_before)
+                rank = known_since(own[one.account], one.day), is_last
+                other = told_of(others.get(one.account, ()), one.day)
+                if other != UNTOLD and rank < (other, not is_last):
+                    continue
+                if one.id not in found or rank >= found[one.id][0]:
+                    found[one.id] = rank, one
+        return [one for _, one in found.values()]
 
     def _words(self) -> list[Cancellation]:
         """Of one day, both words count: neither says that there is no more than it says."""
@@ -138,23 +153,39 @@ class _Joining:
             elif word.id in again or word.id not in self.found_before:
                 yield Remark(CANCELLED, word.path, f"cancels row {word.cancels}, which was told of at another time")
 
-    def _waypoints(self) -> Iterator[Waypoint]:
+    def _waypoints(self, rows: Sequence[BrokerTransaction]) -> Iterator[Waypoint]:
         """Those of the last word come last: they count where two are of one day."""
-        for earlier, later, names in (
-            (self.before, self.after, self.again), (self.after, self.before, self.late_again),
-        ):  # fmt: skip
-            late = _late(earlier, later, names, self.gone)
+        for earlier, later, names, told in (
+            (self.before, self.after, self.again, self.told_before),
+            (self.after, self.before, self.late_again, self.told_after),
+        ):
+            late = _late(earlier, rows, names, told)
             points = [one for one in earlier.waypoints if one.account in names]
-            for one in (*points, *_held(earlier, later, names)):
+            held = list(_held(earlier, later, names))
+            for one in (*points, *held, *_nothing(earlier, later, names, held, late)):
                 yield _with_late(one, late.get(_key(one), {}))
-        yield from (one for one in self.before.waypoints if one.account in self.of_before)
-        yield from (one for one in self.after.waypoints if one.account not in self.of_before)
+        for last, names, told in (
+            (self.before, self.of_before, self.told_before),
+            (self.after, self.after.accounts.keys() - self.of_before, self.told_after),
+        ):
+            late = _late(last, rows, names, told)
+            for one in last.waypoints:
+                if one.account in names:
+                    yield _with_late(one, late.get(_key(one), {}))
 
 
 def _told(data: BrokerData, account: str) -> int:
     """The day that all that `data` says of an account is of."""
     told = data.accounts[account].told_on
     return data.day if told is None else told
+
+
+def _windows(data: BrokerData) -> dict[str, tuple[Window, ...]]:
+    """By account."""
+    return {
+        name: one.windows or (Window(data.first_day, told := _told(data, name), told),)
+        for name, one in data.accounts.items()
+    }
 
 
 def _not_told(accounts: Iterable[BrokerAccount]) -> Iterator[Remark]:
@@ -174,29 +205,61 @@ def _purses(data: BrokerData, names: set[str]) -> Iterator[tuple[str, str]]:
 # earlier balances
 
 
-def _held(data: BrokerData, later: BrokerData, names: set[str]) -> Iterator[Waypoint]:
-    days = {name: _told(data, name) for name in names if _told(data, name) < _told(later, name)}
+def _held(data: BrokerData, later: BrokerData, names: Set[str]) -> Iterator[Waypoint]:
+    earlier = {name for name in names if _told(data, name) < _told(later, name)}
+    yield from (one for one in _held_by(data) if one.account in earlier)
+
+
+def _nothing(
+    earlier: BrokerData, later: BrokerData, names: Set[str], held: Sequence[Waypoint], late: Late
+) -> Iterator[Waypoint]:
+    """0 of what `earlier` did not list among what it held, and of what there was something before or after, or rows
+    that came after it."""
+    listed = {_key(one) for one in held}
+    with_money = {one.account for one in held if one.security is None}
+    around: dict[_Key, dict[int, Decimal]] = defaultdict(dict)
+    for one in (*earlier.waypoints, *_held_by(later), *later.waypoints):
+        around[_key(one)][one.day] = one.quantity
+    days = {one.account: one.day for one in held}
+    for key in {**around, **dict.fromkeys(late)}:
+        account, security, currency = key
+        is_told = account in (days if security is not None else with_money)
+        if account in names and is_told and key not in listed:
+            day = days[account]
+            if key in late or any(_beside(around[key], day)):
+                yield Waypoint(day, account, ZERO, security, currency or "USD")
+
+
+def _beside(points: Mapping[int, Decimal], day: int) -> Iterator[Decimal]:
+    """The balances next to `day`, on either side."""
+    before = max((one for one in points if one < day), default=None)
+    after = min((one for one in points if one > day), default=None)
+    yield from (points[one] for one in (before, after) if one is not None)
+
+
+def _held_by(data: BrokerData) -> Iterator[Waypoint]:
+    """What it says is held."""
     for one in data.holdings:
-        if one.account in days:
-            yield Waypoint(days[one.account], one.account, one.quantity, one.security, one.currency, one.price)
+        yield Waypoint(_told(data, one.account), one.account, one.quantity, one.security, one.currency, one.price)
     for (account, currency), amount in data.money.items():
-        if account in days:
-            yield Waypoint(days[account], account, amount, currency=currency)
+        yield Waypoint(_told(data, account), account, amount, currency=currency)
 
 
-def _late(earlier: BrokerData, later: BrokerData, names: set[str], gone: set[str]) -> Late:
-    """What the rows of `later` move otherwise than those of `earlier` did on days that both have every row of, and what
-    those of `earlier` moved that are `gone`."""
+def _late(
+    earlier: BrokerData, standing: Iterable[BrokerTransaction], names: Set[str], told: Mapping[str, Sequence[Window]]
+) -> Late:
+    """What the rows that stand now move otherwise than those of `earlier` did on days that it had every row of, and
+    what those of `earlier` moved that stand no more."""
     found: dict[_Key, dict[int, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     if not names:
         return found
     old = {row.id: row for row in earlier.transactions if row.account in names}
-    new = {row.id: row for row in later.transactions if row.account in names and row.id not in gone}
+    new = {row.id: row for row in standing if row.account in names}
     for name, row in new.items():
-        if row.day >= earlier.first_day and not _is_same(row, old.get(name)):
+        if told_of(told[row.account], row.day) != UNTOLD and not _is_same(row, old.get(name)):
             _move(found, row, 1)
     for name, row in old.items():
-        if (row.day >= later.first_day or name in new or name in gone) and not _is_same(row, new.get(name)):
+        if not _is_same(row, new.get(name)):
             _move(found, row, -1)
     return found
 
@@ -227,12 +290,23 @@ def _with_late(point: Waypoint, late: Mapping[int, Decimal]) -> Waypoint:
 
 
 def _kept(points: Iterable[Waypoint], today: int) -> tuple[Waypoint, ...]:
+    """And the last balance of nothing before the first of something: there was no more of it before."""
     found = {(one.day, _key(one)): one for one in points}
     last: dict[tuple[_Key, int, int], int] = {}
-    for day, key in found:
+    empty: dict[_Key, int] = {}
+    filled: set[_Key] = set()
+    for day, key in sorted(found, key=itemgetter(0)):
         month = (key, *_month(day))
         last[month] = max(day, last.get(month, day))
-    kept = (one for (day, key), one in found.items() if day >= today - DAYS_KEPT or last[key, *_month(day)] == day)
+        if found[day, key].quantity:
+            filled.add(key)
+        elif key not in filled:
+            empty[key] = day
+    kept = (
+        one
+        for (day, key), one in found.items()
+        if day >= today - DAYS_KEPT or last[key, *_month(day)] == day or empty.get(key) == day
+    )
     return tuple(sorted(kept, key=attrgetter("day")))
 
 

@@ -23,9 +23,8 @@ def transfer(entries: Entries) -> None:
 
 
 def moved(entries: Entries, into: BrokerRow, day: int) -> None:
-    """From one account of the ledger into that of `into`."""
-    one = entries.one
-    size: dict[str, Any] = {"amount": -one.cash} if one.instrument is None else {"quantity": -one.quantity}
+    """From one account of the ledger into that of `into`, as much as came there."""
+    size: dict[str, Any] = {"amount": into.cash} if into.instrument is None else {"quantity": into.quantity}
     entries.add("transfer_out", day=day, to_account=into.account, **size)
 
 

@@ -27,7 +27,7 @@ LEFT_OUT = frozenset({"duplicate_row", "row_before_first_day", "row_after_holdin
 """Codes of findings of rows that do not count."""
 ONLY_TOLD = LEFT_OUT | frozenset(
     {
-        "row_without_effect",
+        *("row_without_effect", "rows_missing"),
         *("row_without_security", "split_differs", "split_without_ratio", "money_not_reported", "no_price"),
         *("cost_differs", "prices_differ", "price_not_converted"),
         *("rows_restated", "split_not_in_market", "split_of_other_account"),

@@ -34,13 +34,15 @@ def reinvestment(entries: Entries) -> None:
         trade(entries)
         return
     funded = entries.pairs.funded.get(entries.source)
-    if funded is None:
+    if funded is None and entries.source not in entries.pairs.from_cash:
         value, currency = (spent(one), one.row.currency) if spent(one) > 0 else worth_of(one, entries.prices)
         _made_of(entries, fitted(value), currency, one.row.note)
-    elif one.cash:
-        bought(entries, link=entries.links[funded])
+        return
+    link = None if funded is None else entries.links[funded]
+    if one.cash:
+        bought(entries, link=link)
     else:
-        priced(entries, "buy", fitted(spent(one)), ZERO, ZERO, link=entries.links[funded])
+        priced(entries, "buy", fitted(spent(one)), ZERO, ZERO, link=link)
 
 
 def spin_off(entries: Entries) -> None:
@@ -57,9 +59,13 @@ def spin_off(entries: Entries) -> None:
 
 def interest(entries: Entries) -> None:
     """Of a security: received, paid, or in shares."""
+    one = entries.one
+    if one.quantity > 0 and not one.cash:
+        reinvestment(entries)
+        return
     link = entries.links.get(entries.source)
     received(entries, "dividend" if link is not None else "interest", "interest paid", link=link)
-    if entries.one.quantity:
+    if one.quantity:
         shares(entries, entries.noted("as interest"))
 
 

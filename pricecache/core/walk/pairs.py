@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pricecache.core.instruments import Instrument
 from pricecache.core.ledger import ZERO
+from pricecache.core.walk.cash_mergers import cash_mergers
 from pricecache.core.walk.changed_ids import APART_DAYS, ChangedId, changed_ids
 from pricecache.core.walk.exchanges import Exchanged, exchanges, paid_for
 from pricecache.core.walk.in_lieu import DAYS as IN_LIEU_DAYS
@@ -18,6 +19,8 @@ from pricecache.core.walk.in_lieu import Delay, FractionsPaid, delay_of, is_call
 from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow, Key, Placed
 
+_LATE_DAYS = 10
+"""A dividend may be reinvested so late where the amounts are equal."""
 _NEAR = Decimal("0.05")
 _NEAR_SHARE = Decimal("0.02")
 _SPLITS = frozenset({"split", "stock_distribution"})
@@ -41,12 +44,16 @@ class SplitRows(NamedTuple):
 @dataclass(slots=True)
 class Pairs:
     """By place in the rows. `moved`: the row that shares or money left by, to (the row they came by, the day).
-    `funded`: a reinvestment, to the dividend it was made of. `exchanged`: a row of a merger, or of a fraction, to
-    what its shares were sold or bought for. `splits`: by account and instrument. `taken`: rows that are told by
-    another one. `renamed`: both sides of what only got another id. `delays`: of cash that came later."""
+    `in_parts`: one that they left by and that several came by, to all of these. `funded`: a reinvestment, to the
+    dividend it was made of, of several the largest. `from_cash`: reinvestments that the dividend of another security
+    paid for. `exchanged`: a row of a merger, or of a fraction, to what its shares were sold or bought for. `splits`: by
+    account and instrument. `taken`: rows that are told by another one. `renamed`: both sides of what only got another
+    id. `delays`: of cash that came later."""
 
     moved: dict[int, tuple[int, int]] = field(default_factory=dict)
+    in_parts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     funded: dict[int, int] = field(default_factory=dict)
+    from_cash: set[int] = field(default_factory=set)
     exchanged: dict[int, Exchanged] = field(default_factory=dict)
     splits: dict[Key, list[SplitRows]] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
@@ -59,7 +66,7 @@ class Pairs:
 
     def is_alone(self, source: int) -> bool:
         """Whether the row at `source` may be left out without another one losing its meaning."""
-        paired = source in self.moved or source in self.funded or source in self.exchanged
+        paired = any(source in one for one in (self.moved, self.in_parts, self.funded, self.from_cash, self.exchanged))
         return not paired and source not in self.taken and source not in self.renamed
 
 
@@ -69,9 +76,10 @@ def pairs_of(rows: Sequence[BrokerRow], prices: BrokerPrices, left_out: frozense
     live = [(i, one) for i, one in enumerate(rows) if i not in left_out]
     for one in changed_ids(live, prices):
         _change(found, one)
-    _split_rows(live, found)
+    _split_rows(live, found, prices)
     _exchanges(live, found, prices)
     _fractions(live, found, prices)
+    _mergers_for_cash(live, found, prices)
     _transfers(rows, live, found, prices)
     _reinvestments(live, found)
     return found
@@ -87,13 +95,22 @@ def _change(found: Pairs, one: ChangedId) -> None:
         found.renamed.update(i for i, _ in one.members)
 
 
-def _split_rows(live: Sequence[Placed], found: Pairs) -> None:
+def _split_rows(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     grouped: dict[tuple[str, Instrument, int], list[Placed]] = defaultdict(list)
     for i, one in live:
-        if one.instrument is not None and one.row.action in _SPLITS and not found.has(i):
+        is_split = one.row.action in _SPLITS or _is_called_income(one, prices)
+        if one.instrument is not None and is_split and not found.has(i):
             grouped[one.account, one.instrument, one.row.day].append((i, one))
     for (account, instrument, day), members in grouped.items():
         _group(found, (account, instrument), day, members)
+
+
+def _is_called_income(one: BrokerRow, prices: BrokerPrices) -> bool:
+    """A split that the broker calls a dividend in shares."""
+    if one.instrument is None or one.row.action != "dividend" or one.quantity <= 0 or one.cash:
+        return False
+    day = one.row.day
+    return prices.is_split(one.instrument, day - APART_DAYS, day + APART_DAYS)
 
 
 def _group(found: Pairs, key: Key, day: int, members: Sequence[Placed]) -> None:
@@ -174,19 +191,56 @@ def _is_fraction(one: BrokerRow) -> bool:
     return one.instrument is not None and -1 < one.quantity < 0 and not one.cash and one.row.action in _GOES
 
 
+# mergers for cash alone
+
+
+def _mergers_for_cash(live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
+    told = found.taken | found.renamed | found.exchanged.keys()
+    for one in cash_mergers([one for one in live if one[0] not in told], APART_DAYS, prices):
+        found.exchanged.update(one.sold)
+        found.taken.update(one.paid)
+        found.delays += one.delays
+
+
 # transfers between accounts of the ledger
 
 
 def _transfers(rows: Sequence[BrokerRow], live: Sequence[Placed], found: Pairs, prices: BrokerPrices) -> None:
     days = _days_of(live)
     into: dict[tuple[object, Decimal], list[int]] = defaultdict(list)
-    sides = [(i, one) for i, one in live if not found.has(i) and _may_be_moved(one)]
+    sides = [(i, one) for i, one in live if i not in found.exchanged and not found.has(i) and _may_be_moved(one)]
     for i, one in sides:
         if _size(one) > 0:
             into[_what(one), _size(one)].append(i)
     for i, one in sides:
         if _size(one) < 0 and (near := _near(rows, one, into.get((_what(one), -_size(one)), ()))):
             _match(rows, i, near, found, days, prices)
+    _in_parts(sides, found, days, prices)
+
+
+def _in_parts(sides: Sequence[Placed], found: Pairs, days: Mapping[Key, Sequence[int]], prices: BrokerPrices) -> None:
+    """What leaves at once and comes to another account by several rows, which are all that came there then."""
+    told = found.moved.keys() | found.taken | found.renamed
+    free = [(i, one) for i, one in sides if i not in told and one.row.action == "transfer"]
+    came: dict[tuple[str, object], list[Placed]] = defaultdict(list)
+    for i, one in free:
+        if _size(one) > 0:
+            came[one.account, _what(one)].append((i, one))
+    for i, one in free if came else ():
+        if _size(one) > 0:
+            continue
+        for (account, what), some in came.items():
+            if account == one.account or what != _what(one):
+                continue
+            near = [other for other in some if abs(other[1].row.day - one.row.day) <= APART_DAYS]
+            parts = [(j, _day_of_move(one, other, days)) for j, other in near if j not in found.taken]
+            is_whole = sum((_size(other) for j, other in near if j not in found.taken), ZERO) == -_size(one)
+            known = [(j, day) for j, day in parts if day is not None]
+            is_same = all(_is_in_same_units(one, other, prices) for _, other in near)
+            if is_whole and is_same and len(known) == len(parts):
+                found.in_parts[i] = known
+                found.taken.update(j for j, _ in known)
+                break
 
 
 def _near(rows: Sequence[BrokerRow], one: BrokerRow, candidates: Sequence[int]) -> list[int]:
@@ -290,12 +344,48 @@ def _reinvestments(live: Sequence[Placed], found: Pairs) -> None:
             bought.append((i, one))
         elif one.row.action in ("dividend", "return_of_capital", "interest") and one.cash > 0 and not one.quantity:
             pots[one.account, one.instrument].append(_Pot(i, one))
+    left = []
     for i, one in bought:
         assert one.instrument is not None
         pot = _fitting(pots.get((one.account, one.instrument), ()), one)
         if pot is not None:
             pot.left -= spent(one)
             found.funded[i] = pot.source
+        else:
+            left.append((i, one))
+    for i, one in left:
+        _paid_by_several(i, one, pots, found)
+
+
+def _paid_by_several(i: int, one: BrokerRow, pots: Mapping[Key, Sequence[_Pot]], found: Pairs) -> None:
+    """By several dividends, by half at least of them and by cash, or by the dividend of another security."""
+    cost = spent(one)
+    if cost <= 0 or one.instrument is None:
+        return
+    own = pots.get((one.account, one.instrument), ())
+    near = (
+        _near_pots(own, one) or [pot for pot in _near_pots(own, one, _LATE_DAYS) if abs(pot.left - cost) <= _NEAR][:1]
+    )
+    total = sum((pot.left for pot in near), ZERO)
+    if near and total >= cost / 2:
+        found.funded[i] = max(near, key=lambda pot: pot.left).source
+        rest = cost
+        for pot in near:
+            part = min(pot.left, rest)
+            pot.left, rest = pot.left - part, rest - part
+    elif not near:
+        others = [pot for key, some in pots.items() if key[0] == one.account for pot in _near_pots(some, one)]
+        same = [pot for pot in others if abs(pot.left - cost) <= _NEAR]
+        if len(same) == 1:
+            same[0].left = ZERO
+            found.from_cash.add(i)
+
+
+def _near_pots(pots: Sequence[_Pot], one: BrokerRow, before: int = APART_DAYS) -> list[_Pot]:
+    """Those with something left, of at most `before` days before."""
+    low = bisect_left(pots, one.row.day - before, key=lambda pot: pot.day)
+    high = bisect_right(pots, one.row.day + APART_DAYS, key=lambda pot: pot.day)
+    return [pot for pot in pots[low:high] if pot.currency == one.row.currency and pot.left > 0]
 
 
 def spent(one: BrokerRow) -> Decimal:
@@ -308,8 +398,6 @@ def _fitting(pots: Sequence[_Pot], one: BrokerRow) -> _Pot | None:
     if cost <= 0:
         return None
     slack = max(_NEAR, cost * _NEAR_SHARE)
-    low = bisect_left(pots, one.row.day - APART_DAYS, key=lambda pot: pot.day)
-    high = bisect_right(pots, one.row.day + APART_DAYS, key=lambda pot: pot.day)
     least = max(cost - slack, cost / 2)
-    near = [pot for pot in pots[low:high] if pot.currency == one.row.currency and pot.left >= least]
+    near = [pot for pot in _near_pots(pots, one) if pot.left >= least]
     return min(near, key=lambda pot: (abs(pot.left - cost), abs(pot.day - one.row.day)), default=None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from itertools import pairwise
 from operator import attrgetter
 
+from pricecache.core.bars import day_of
 from pricecache.core.broker.carried import carried
 from pricecache.core.broker.data import BrokerData, BrokerTransaction
 from pricecache.core.instruments import Instrument
@@ -99,7 +101,16 @@ def _in_units_of_their_day(data: BrokerData, given: _Given) -> _Attempts:
         as_told = _Attempts(data, given).first().contradictions
         put_back = _Attempts(in_units_of_their_day(data, found), given).first().contradictions
         found = [one for one in found if put_back[one.key] <= as_told[one.key]]
-    return _Attempts(in_units_of_their_day(data, found), given, told(data, found))
+    return _Attempts(in_units_of_their_day(data, found), given, [*told(data, found), *_gaps(data, given.accounts)])
+
+
+def _gaps(data: BrokerData, accounts: Mapping[str, str]) -> Iterator[Finding]:
+    for one in data.accounts.values():
+        for before, after in pairwise(one.windows):
+            first, last = before.last + 1, after.first - 1
+            if first <= last:
+                detail = f"Nothing told of the rows from {day_of(first)} to {day_of(last)}; they may be sent yet."
+                yield Finding("rows_missing", first, accounts[one.id], detail)
 
 
 @dataclass(slots=True)

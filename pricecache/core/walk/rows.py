@@ -65,6 +65,9 @@ def _enter(entries: Entries, rows: Sequence[BrokerRow]) -> None:
     if entries.source in entries.pairs.moved:
         into, day = entries.pairs.moved[entries.source]
         moved(entries, rows[into], day)
+    elif entries.source in entries.pairs.in_parts:
+        for into, day in entries.pairs.in_parts[entries.source]:
+            moved(entries, rows[into], day)
     elif entries.source in entries.pairs.exchanged:
         exchanged(entries)
     elif entries.one.instrument is None:
