@@ -17,7 +17,7 @@ from pricecache.core.walk.row import BrokerRow
 from tests.broker_worlds import INSTRUMENTS, SECURITIES, A
 
 ACCOUNTS = {"x": BrokerAccount("x", "X"), "y": BrokerAccount("y", "Y")}
-PRICES = BrokerPrices(BrokerData(100, 1, ACCOUNTS, SECURITIES, (), {}, (), ()), INSTRUMENTS, MarketData())
+PRICES = BrokerPrices(BrokerData(100, 1, ACCOUNTS, SECURITIES, (), {}, (), ()), INSTRUMENTS, MarketData(), "USD")
 PRICES.tell(A, 10, D(100), "USD")
 
 

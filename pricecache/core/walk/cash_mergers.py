@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pricecache.core.ledger import ZERO
+from pricecache.core.lots import fitted
 from pricecache.core.walk.exchanges import Exchanged, paid_for
 from pricecache.core.walk.in_lieu import Delay, delay_of
-from pricecache.core.walk.prices import BrokerPrices, fitted
+from pricecache.core.walk.prices import BrokerPrices
 from pricecache.core.walk.row import BrokerRow, Key, Placed, worth_of
 
 _LEAST = Decimal("0.5")

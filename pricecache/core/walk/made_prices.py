@@ -13,7 +13,6 @@ from pricecache.core.marketdata import MarketData
 from pricecache.core.walk.prices import BrokerPrices
 
 _PRICED = frozenset({"buy", "sell", "transfer_in"})
-_HELD_BEFORE = frozenset({"opening"})
 _ROUNDED = Decimal("0.00001")
 
 
@@ -42,14 +41,14 @@ def _made(row: Transaction, market: MarketData, prices: BrokerPrices) -> Decimal
         return None
     column = market.prices.get(instrument)
     last = column.price_on(row.day) if column is not None else None
-    if row.type in _HELD_BEFORE:
+    if row.type == "opening":
         if last is not None:
             return None
         price, currency, source = prices.on(instrument, row.day)
         if source is None and row.price:  # what it was exchanged for later tells
             price, currency = row.price, row.currency or currency
     elif row.type in _PRICED and row.price:
-        if last is not None and (last[0] == row.day):
+        if last is not None and last[0] == row.day:
             return None
         price, currency = row.price, row.currency or market.currency_of(instrument)
     else:

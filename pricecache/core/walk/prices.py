@@ -29,9 +29,7 @@ class BrokerPrices:
     """Prices of a broker's instruments by day, in the units of the day. `base`: of the market's rates. For one
     thread."""
 
-    def __init__(
-        self, data: BrokerData, instruments: Mapping[str, Instrument], market: MarketData, base: str = "USD"
-    ) -> None:
+    def __init__(self, data: BrokerData, instruments: Mapping[str, Instrument], market: MarketData, base: str) -> None:
         self._data, self._instruments, self._market, self._base = data, instruments, market, base
         self._said: dict[Instrument, list[tuple[int, Decimal, str]]] | None = None
         self._known: dict[tuple[Instrument, int], Worth] = {}
