@@ -147,6 +147,9 @@ async def test_killed_it_comes_back_with_its_data(private: PrivateMongod) -> Non
                 assert private.pid is not None
                 os.kill(private.pid, signal.SIGKILL)
                 assert len([_ async for _ in client["kept"]["things"].find()]) == number + 1
+                async with asyncio.timeout(10):  # it answers a moment before it is told, and two ends are told as one
+                    while [line["event"] for line in lines].count("mongod is back") <= number:
+                        await asyncio.sleep(0.01)
             await client["kept"]["things"].insert_one({"_id": "after"})
     assert private.restarts == 3
     assert await names(private.uri) == {"0", "1", "2", "after"}
